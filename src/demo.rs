@@ -18,7 +18,7 @@ use crate::cli::{AccountArg, DemoArgs, SandboxArgs};
 use crate::credential::{self, Alias};
 use crate::http_api;
 use crate::http_api::BoundListeners;
-use crate::http_api::options::SIDE_PORT;
+use crate::http_api::options::HTTP_PORT;
 use crate::platform::ClientOptions;
 use crate::platform::mp;
 use crate::sandbox::{AppOptions, Options, Quotas, Sandbox, SandboxPlatform, SandboxTlsFiles, times_shorter};
@@ -93,7 +93,7 @@ fn open_http(options: &mut app::Options, args: &DemoArgs) -> Result<BoundListene
     };
     match args.http_port {
         Some(port) => open(port),
-        None => open(SIDE_PORT).or_else(|_| open(0)),
+        None => open(HTTP_PORT).or_else(|_| open(0)),
     }
 }
 

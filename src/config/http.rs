@@ -8,7 +8,7 @@ use super::secrets::{is_open_to_others, remedy_if_denied};
 use super::server::{addresses, open_addresses};
 use super::value::{RawValue, ReadResult, quoted, texts};
 use super::{Http, judge};
-use crate::http_api::options::{MetricsPerCredential, SIDE_PORT};
+use crate::http_api::options::{HTTP_PORT, MetricsPerCredential};
 use crate::network::Network;
 use crate::tls::{ClientCertificates, TlsOptions};
 
@@ -43,10 +43,10 @@ impl Reader<'_> {
             return None;
         };
         let before = self.faults.len();
-        http.listen = self.resolve(&written, SIDE_PORT, &place);
+        http.listen = self.resolve(&written, HTTP_PORT, &place);
         table.print("listen", toml_texts(http.listen.iter().map(SocketAddr::to_string)));
         if http.listen.is_empty() && self.faults.len() == before {
-            let remedy = format!("Write listen = [\"127.0.0.1:{SIDE_PORT}\"] in [http], or remove the key.");
+            let remedy = format!("Write listen = [\"127.0.0.1:{HTTP_PORT}\"] in [http], or remove the key.");
             self.fault_at(table, "listen", SettingProblem::new("there is no address", remedy), &place);
         }
         self.judge_keys(&http, &keys.map_or(Place::Default, |(_, place)| place));

@@ -62,7 +62,7 @@ impl Event {
             Event::Recovered => "recovered",
             Event::DiedEarly { .. } => "died_early",
             Event::AcceptedAgain => "accepted_again",
-            Event::Fallback { .. } => "stand_in",
+            Event::Fallback { .. } => "fallback",
             Event::RefusedWrite { .. } => "refused_write",
         }
     }

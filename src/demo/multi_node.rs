@@ -94,7 +94,7 @@ impl MultiNodeDemo {
         }
         let addresses = (0..args.nodes).map(|at| {
             let port = |first: u16| if first == 0 { 0 } else { first + at };
-            let http = args.http_port.map_or_else(|| free_or_any(crate::http_api::options::SIDE_PORT + at), port);
+            let http = args.http_port.map_or_else(|| free_or_any(crate::http_api::options::HTTP_PORT + at), port);
             NodeAddresses {
                 listen: SocketAddr::new(args.listen, port(args.port)),
                 http: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), http),

@@ -1,11 +1,11 @@
-//! Who may come in, and as whom: names this server goes by, proxies, rates, keys, sessions.
+//! Who the caller is and whether it may be answered: host names, proxies, rates, keys, sessions.
 //!
-//! A right key or session always passes: it is looked at first, and what others do from the same address does not count
-//! against it. Limits are for wrong keys and for those who come without one.
+//! A right key or session always passes. It is looked at first, and what others do from the same address does not count
+//! against it. Limits are for wrong keys and for callers without a key.
 //!
-//! A browser on this machine reaches loopback addresses for any page it shows. So a request must name this server by a
-//! name of its own (else a foreign name could be made to point here), must not come from another site's page, and what
-//! acts or gives a token away needs a header that such a page cannot send unasked.
+//! A browser on this machine can reach loopback addresses for any page that it shows. So a request must name this server
+//! by one of its own names (otherwise a foreign name could be made to point here), and must not come from a page of
+//! another site. What acts or gives a token away also needs a header that such a page cannot send.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -24,30 +24,30 @@ use crate::address_group::address_group;
 use crate::clock::BootMs;
 use crate::network::Network;
 
-/// Needed, as `1`, by whatever acts, and by whoever reads a token without a key: no page can send it to another site.
+/// Must be `1` in requests that act, and in requests that read a token without a key. No page can send it to another site.
 pub const HEADER: &str = "x-tokencached";
-/// Seconds' worth of requests that may come at once.
+/// A burst may be as large as the requests of so many seconds.
 const BURST_S: u32 = 4;
-/// Marks of a request that somebody has passed on.
+/// Headers of requests that a proxy has passed on.
 const FORWARDED: &[&str] = &["forwarded", "via", "x-real-ip"];
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
-/// What lets requests in.
+/// Decides about each request by its head.
 pub struct AccessControl {
     keys: ArcSwap<ApiKeys>,
-    /// There is a file of keys: nobody is let in without one.
+    /// There is a file of keys, so nobody is answered without one.
     has_keys_file: bool,
     sessions: Sessions,
     allowed_hosts: Vec<String>,
     trusted: Vec<Network>,
     /// Requests without a key.
     by_peer: RateLimit<IpAddr>,
-    /// Requests with one. Authentication address too: whoever shares a key is not held up by the others.
+    /// Requests with a key, by key and address: callers that share a key do not delay each other.
     by_key: RateLimit<(ApiKeyDigest, IpAddr)>,
     pub wrong_secrets: WrongSecrets,
 }
 
-/// The connection a request came over.
+/// The two ends of the connection that a request came over.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionAddresses {
     pub peer: SocketAddr,
@@ -55,21 +55,21 @@ pub struct ConnectionAddresses {
     pub tls: bool,
 }
 
-/// Authentication what a caller is known.
+/// How the caller has shown who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Authentication {
     Anonymous,
-    /// Being on this machine, while there are no keys.
+    /// It is on this machine, and there are no keys.
     Loopback,
     Key(ApiKeyDigest),
     Session(ApiKeyDigest),
 }
 
-/// Who asks, and what they may do.
+/// Who sends a request, and what it may do.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub peer: IpAddr,
-    /// Of the key.
+    /// The name of its key.
     pub name: Option<Arc<str>>,
     pub rights: Arc<HttpRights>,
     /// The connection is encrypted, here or at a trusted proxy.
@@ -79,7 +79,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Nobody, who may nothing.
+    /// A caller without any right.
     fn anonymous(peer: IpAddr) -> Caller {
         Caller {
             peer,
@@ -91,12 +91,12 @@ impl Caller {
         }
     }
 
-    /// Needs the right to see how things are.
+    /// An error without the right `status`.
     pub fn require_status(&self) -> Result<(), Problem> {
         if self.rights.status() { Ok(()) } else { Err(self.missing_right("this needs the right status")) }
     }
 
-    /// Needs the right to read this app's tokens, and no doubt that the request is meant.
+    /// An error without the right to read this app's tokens, or if a foreign page could have sent the request.
     pub fn require_read(&self, app: &str) -> Result<(), Problem> {
         self.require_visible(app)?;
         if !self.rights.read(app) {
@@ -105,7 +105,7 @@ impl Caller {
         if matches!(self.by, Authentication::Key(_)) { Ok(()) } else { self.require_api_header() }
     }
 
-    /// Needs the right to read some app's tokens, and no doubt that the request is meant.
+    /// An error without the right to read any app's tokens, or if a foreign page could have sent the request.
     pub fn require_read_any(&self) -> Result<(), Problem> {
         if !self.rights.reads_some() {
             return Err(self.missing_right("this needs the right read"));
@@ -113,7 +113,7 @@ impl Caller {
         if matches!(self.by, Authentication::Key(_)) { Ok(()) } else { self.require_api_header() }
     }
 
-    /// Needs the right to act on this app, and no doubt that the request is meant.
+    /// An error without the right to act on this app, or if a foreign page could have sent the request.
     pub fn require_refresh(&self, app: &str) -> Result<(), Problem> {
         self.require_visible(app)?;
         if !self.rights.refresh(app) {
@@ -122,12 +122,12 @@ impl Caller {
         self.require_api_header()
     }
 
-    /// Needs some right or other.
+    /// An error for callers that are not known.
     pub fn require_any_right(&self) -> Result<(), Problem> {
         if self.by == Authentication::Anonymous { Err(Problem::no_key()) } else { Ok(()) }
     }
 
-    /// What may not be seen is not there.
+    /// An error unless the app may be seen; what may not be seen is said not to exist.
     pub fn require_visible(&self, app: &str) -> Result<(), Problem> {
         match self.by {
             Authentication::Anonymous => Err(Problem::no_key()),
@@ -136,7 +136,7 @@ impl Caller {
         }
     }
 
-    /// The header is there that no foreign page can send.
+    /// An error without the header that no foreign page can send.
     pub fn require_api_header(&self) -> Result<(), Problem> {
         if self.has_api_header {
             return Ok(());
@@ -145,7 +145,7 @@ impl Caller {
         Err(Problem::new(StatusCode::FORBIDDEN, "header-needed", detail))
     }
 
-    /// Somebody is known, by a key or a session.
+    /// Whether the caller is known by a key or a session.
     pub fn is_logged_in(&self) -> bool {
         matches!(self.by, Authentication::Key(_) | Authentication::Session(_))
     }
@@ -173,18 +173,18 @@ impl AccessControl {
         }
     }
 
-    /// From now on these count; sessions of keys that are gone have ended.
+    /// Replaces the keys. Sessions of keys that are gone have ended.
     pub fn set_keys(&self, keys: ApiKeys) {
         self.keys.store(Arc::new(keys));
     }
 
-    /// There are keys, so people log in.
+    /// Whether there are keys, so that people log in.
     pub fn has_keys(&self) -> bool {
         self.has_keys_file
     }
 
-    /// Judges a request by its head. A bare question for health is always answered, to nobody if need be: whoever asks
-    /// it, such as a load balancer, may know neither this server's name nor a key, and is told nothing else.
+    /// Finds out who sends a request, by its head. A bare health check is always answered, if need be as anonymous: a load
+    /// balancer may know neither this server's name nor a key, and is told nothing else.
     pub fn admit(&self, head: &Head, addresses: &ConnectionAddresses, now_ms: BootMs) -> Result<Caller, Problem> {
         match self.authenticate(head, addresses, now_ms) {
             Err(_) if is_bare_health(head) => Ok(Caller::anonymous(addresses.peer.ip().to_canonical())),
@@ -239,7 +239,7 @@ impl AccessControl {
         Ok(Caller { name: Some(name), rights, by: Authentication::Key(digest), ..caller })
     }
 
-    /// Looks a key up. A wrong one is counted, and past some of them the answer says nothing but that.
+    /// Looks a key up. A wrong one is counted; after many of them the answer says only that there were too many.
     fn key(
         &self,
         given: &[u8],
@@ -253,18 +253,18 @@ impl AccessControl {
         }
         let WrongSecretOutcome { answer, log_times } = self.wrong_secrets.record(peer, target, now_ms);
         if let Some(times) = log_times {
-            tracing::warn!(%peer, times, "{call}: wrong key, it is not in keys_file: correct it in the program there");
+            tracing::warn!(%peer, times, "authentication failed: {call}: wrong key, it is not in keys_file: correct it in the program there");
         }
         answer.map_err(Problem::too_often)?;
         Err(Problem::wrong_key())
     }
 
-    /// What the bearer of a key may do, for calls that have a place of their own for it.
+    /// The rights of a key, for calls that take it in a parameter of their own.
     pub fn rights_of(&self, given: &[u8]) -> Option<Arc<HttpRights>> {
         self.keys.load().find(given).map(|key| key.rights.clone())
     }
 
-    /// Counts a wrong secret of WeChat's own calls; the error says that there were too many. `app` is fit to be shown.
+    /// Counts a wrong secret of WeChat's own calls. The error says that there were too many. `app` may be logged.
     pub fn record_wrong_secret(
         &self,
         peer: IpAddr,
@@ -279,29 +279,29 @@ impl AccessControl {
                 SecretTarget::UnknownApp => tracing::warn!(
                     %peer,
                     times,
-                    "{call} for {app}: no such app here: correct the appid in the program there, or add the app"
+                    "authentication failed: {call} for {app}: no such app here: correct the appid in the program there, or add the app"
                 ),
                 _ => tracing::warn!(
                     appid = %app,
                     %peer,
                     times,
-                    "{call}: wrong secret: correct it in the program there"
+                    "authentication failed: {call}: wrong secret: correct it in the program there"
                 ),
             }
         }
         answer
     }
 
-    /// Begins a session; the cookie that carries it.
+    /// Begins a session, and gives its cookie.
     pub fn log_in(&self, caller: &Caller, key: &[u8], now_ms: BootMs) -> Result<String, Problem> {
         let (name, _, digest) = self.key(key, caller.peer, "POST /login", SecretTarget::Login, now_ms)?;
         let broken = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-session", "the system has no random bytes");
         let number = self.sessions.begin(digest, now_ms).ok_or_else(broken)?;
-        tracing::info!(key = %name, peer = %caller.peer, "logged in on the side port");
+        tracing::info!(key = %name, peer = %caller.peer, "logged in to the HTTP API");
         Ok(cookie(&number, LIFE_MS / 1000, caller.secure))
     }
 
-    /// Ends the session of these headers; the cookie that forgets it.
+    /// Ends the session of these headers, and gives the cookie that removes it from the browser.
     pub fn log_out(&self, caller: &Caller, headers: &HeaderMap) -> String {
         if let Some(number) = session_of(headers, caller.secure) {
             self.sessions.end(number);
@@ -309,7 +309,7 @@ impl AccessControl {
         cookie("", 0, caller.secure)
     }
 
-    /// Whether what the caller came by still counts.
+    /// Whether the caller's key still exists with the same rights.
     pub fn is_still_valid(&self, caller: &Caller) -> bool {
         match caller.by {
             Authentication::Anonymous | Authentication::Loopback => true,
@@ -323,7 +323,7 @@ impl AccessControl {
         self.trusted.iter().any(|network| network.contains(ip))
     }
 
-    /// Who has really asked: what a trusted proxy says, else the other end of the connection.
+    /// The client's address: what a trusted proxy says, else the other end of the connection.
     fn peer(&self, headers: &HeaderMap, addresses: &ConnectionAddresses, via_proxy: bool) -> Result<IpAddr, Problem> {
         let peer = addresses.peer.ip().to_canonical();
         let passed_on = headers.keys().any(|name| {
@@ -333,7 +333,7 @@ impl AccessControl {
         if !via_proxy {
             return if passed_on { Err(untrusted_proxy_problem()) } else { Ok(peer) };
         }
-        // The last address that no trusted proxy wrote about another trusted one.
+        // The last address in the chain that is not a trusted proxy's.
         for hop in forwarded_addresses(headers).iter().rev() {
             let ip =
                 hop.ok_or_else(|| Problem::bad("X-Forwarded-For or Forwarded holds something that is no address"))?;
@@ -344,7 +344,7 @@ impl AccessControl {
         Ok(peer)
     }
 
-    /// The name by which this server was asked for must be its own.
+    /// An error if the `Host` is no name of this server.
     fn check_host(&self, head: &Head, addresses: &ConnectionAddresses) -> Result<(), Problem> {
         let host = match one(&head.headers, "host") {
             Some(host) => host,
@@ -360,8 +360,8 @@ impl AccessControl {
     }
 }
 
-/// Every address that proxies have written down, the nearest last: `X-Forwarded-For`, and `Forwarded` (RFC 7239) where
-/// there is none. `None` stands for what is no address.
+/// The addresses that proxies have added, the nearest last: from `X-Forwarded-For`, else from `Forwarded` (RFC 7239).
+/// `None` stands for what is no address.
 fn forwarded_addresses(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
     let hops = |name: &str| -> Vec<String> {
         let values = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
@@ -386,13 +386,13 @@ fn address_of(text: &str) -> Option<IpAddr> {
     bracketed.parse::<IpAddr>().or_else(|_| with_port()).ok().map(|ip| ip.to_canonical())
 }
 
-/// `/livez` and `/readyz` and nothing more.
+/// Whether this is `/livez` or `/readyz` without parameters.
 pub fn is_bare_health(head: &Head) -> bool {
     matches!(head.uri.path(), "/livez" | "/readyz") && head.uri.query().is_none()
 }
 
-/// What costs next to nothing, or counts wrong secrets by itself: there a right one must find its way, whatever else has
-/// come from the same address.
+/// Whether the rate limit by address does not apply: the request costs next to nothing, or its handler counts wrong
+/// secrets by itself, and a right one must pass whatever else has come from the same address.
 fn is_limited_elsewhere(head: &Head) -> bool {
     let path = head.uri.path();
     is_bare_health(head)
@@ -401,7 +401,7 @@ fn is_limited_elsewhere(head: &Head) -> bool {
         || path.starts_with("/cgi-bin/")
 }
 
-/// A path for the log: what clients may have put into it stays out.
+/// A path for the log, without anything that a client has put into it.
 fn shown_path(path: &str) -> &'static str {
     const KNOWN: &[&str] = &[
         "/v1/apps",
@@ -433,16 +433,16 @@ fn shown_method(method: &Method) -> &'static str {
 }
 
 fn unknown_host_problem() -> Problem {
-    let detail = "this server does not go by that name: ask for its address, or name it in allowed_hosts under [side]";
+    let detail = "this server does not go by that name: ask for its address, or name it in allowed_hosts under [http]";
     Problem::new(StatusCode::MISDIRECTED_REQUEST, "host-unknown", detail)
 }
 
 fn untrusted_proxy_problem() -> Problem {
-    let detail = "the request was passed on by somebody who is not in trusted_proxies under [side]";
+    let detail = "the request was passed on by somebody who is not in trusted_proxies under [http]";
     Problem::new(StatusCode::BAD_REQUEST, "proxy-unknown", detail)
 }
 
-/// Requests of other sites' pages are not answered, but for links to the page itself.
+/// An error for requests of other sites' pages, except links to the status page.
 fn check_origin(head: &Head) -> Result<(), Problem> {
     let foreign = || {
         let detail = "the request comes from another site's page";
@@ -464,7 +464,7 @@ fn check_origin(head: &Head) -> Result<(), Problem> {
     }
 }
 
-/// A header's value, if it is there once.
+/// A header's value, if the header is there exactly once.
 fn one<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
@@ -481,7 +481,7 @@ fn without_port(host: &str) -> Option<&str> {
     (!name.is_empty() && port_fits).then_some(name)
 }
 
-/// `__Host-` makes browsers insist on TLS and on this very host.
+/// With `__Host-` browsers send the cookie only by TLS and only to this host.
 fn cookie_name(secure: bool) -> &'static str {
     if secure { "__Host-tokencached" } else { "tokencached" }
 }
@@ -521,7 +521,7 @@ mod tests {
     }
 
     fn admit(access_control: &AccessControl, peer: &str, headers: &[(&str, &str)]) -> Result<Caller, &'static str> {
-        access_control.admit(&head("/v1/status", headers), &addresses(peer), 1_000).map_err(|problem| problem.kind)
+        access_control.admit(&head("/v1/status", headers), &addresses(peer), 1_000).map_err(|problem| problem.name)
     }
 
     const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -549,8 +549,8 @@ mod tests {
         let access_control = access_control(|_| {}, None);
         let here = admit(&access_control, "127.0.0.1", &[("host", "localhost")]).unwrap();
         assert!(here.require_status().is_ok());
-        assert_eq!(here.require_read("wx1").unwrap_err().kind, "header-needed");
-        assert_eq!(here.require_refresh("wx1").unwrap_err().kind, "header-needed");
+        assert_eq!(here.require_read("wx1").unwrap_err().name, "header-needed");
+        assert_eq!(here.require_refresh("wx1").unwrap_err().name, "header-needed");
         let meant = admit(&access_control, "127.0.0.1", &[("host", "localhost"), (HEADER, "1")]).unwrap();
         assert!(meant.require_read("wx1").is_ok() && meant.require_refresh("wx1").is_ok());
         let there = admit(&access_control, "10.0.0.9", &[("host", "10.0.0.1"), (HEADER, "1")]).unwrap();
@@ -560,7 +560,7 @@ mod tests {
             there.require_refresh("wx1"),
             there.require_visible("wx1"),
         ] {
-            assert_eq!(refused.unwrap_err().kind, "key-needed");
+            assert_eq!(refused.unwrap_err().name, "key-needed");
         }
     }
 
@@ -569,13 +569,13 @@ mod tests {
         let access_control = access_control(|_| {}, Some(&format!("web {KEY} read:wx1\n")));
         let host = ("host", "127.0.0.1");
         let nobody = admit(&access_control, "127.0.0.1", &[host, (HEADER, "1")]).unwrap();
-        assert_eq!(nobody.require_visible("wx1").unwrap_err().kind, "key-needed");
+        assert_eq!(nobody.require_visible("wx1").unwrap_err().name, "key-needed");
         let bearer = format!("Bearer {KEY}");
         let web = admit(&access_control, "127.0.0.1", &[host, ("authorization", &bearer)]).unwrap();
         assert!(web.require_read("wx1").is_ok(), "a key is proof enough that the request is meant");
-        assert_eq!(web.require_read("wx2").unwrap_err().kind, "not-found");
-        assert_eq!(web.require_refresh("wx1").unwrap_err().kind, "forbidden");
-        assert_eq!(web.require_status().unwrap_err().kind, "forbidden");
+        assert_eq!(web.require_read("wx2").unwrap_err().name, "not-found");
+        assert_eq!(web.require_refresh("wx1").unwrap_err().name, "forbidden");
+        assert_eq!(web.require_status().unwrap_err().name, "forbidden");
         for wrong in ["Bearer ", "Bearer x", "Basic YTpi", "bearer", KEY] {
             let asked = admit(&access_control, "127.0.0.1", &[host, ("authorization", wrong)]);
             assert_eq!(asked.err(), Some("key-unknown"), "{wrong}");
@@ -587,17 +587,17 @@ mod tests {
         let access_control = access_control(|_| {}, Some(&format!("web {KEY} read:wx1 status\n")));
         let host = ("host", "127.0.0.1");
         let nobody = admit(&access_control, "127.0.0.1", &[host]).unwrap();
-        assert_eq!(access_control.log_in(&nobody, b"wrong", 1_000).unwrap_err().kind, "key-unknown");
+        assert_eq!(access_control.log_in(&nobody, b"wrong", 1_000).unwrap_err().name, "key-unknown");
         let cookie = access_control.log_in(&nobody, KEY.as_bytes(), 1_000).unwrap();
         assert!(cookie.contains("; HttpOnly; SameSite=Strict") && !cookie.contains("Secure") && !cookie.contains(KEY));
         let sent = cookie.split(';').next().unwrap();
         let web = admit(&access_control, "127.0.0.1", &[host, ("cookie", sent)]).unwrap();
         assert!(web.require_status().is_ok() && access_control.is_still_valid(&web));
-        assert_eq!(web.require_read("wx1").unwrap_err().kind, "header-needed", "a browser sends a cookie unasked");
+        assert_eq!(web.require_read("wx1").unwrap_err().name, "header-needed", "a browser sends a cookie unasked");
         access_control.set_keys(ApiKeys::parse(format!("web {KEY}x status\n").as_bytes()).unwrap());
         assert!(!access_control.is_still_valid(&web));
         let nobody = admit(&access_control, "127.0.0.1", &[host, ("cookie", sent)]).unwrap();
-        assert_eq!(nobody.require_status().unwrap_err().kind, "key-needed");
+        assert_eq!(nobody.require_status().unwrap_err().name, "key-needed");
         let secure = Caller { secure: true, ..nobody };
         let cookie = access_control.log_in(&secure, format!("{KEY}x").as_bytes(), 1_000).unwrap();
         assert!(cookie.starts_with("__Host-") && cookie.ends_with("; Secure"), "{cookie}");
@@ -720,7 +720,7 @@ mod tests {
         let access_control = access_control(|_| {}, None);
         let asked = |uri: &str, headers: &[(&str, &str)]| {
             let headers = [&[("host", "localhost:2130")], headers].concat();
-            access_control.admit(&head(uri, &headers), &addresses("127.0.0.1"), 1_000).err().map(|problem| problem.kind)
+            access_control.admit(&head(uri, &headers), &addresses("127.0.0.1"), 1_000).err().map(|problem| problem.name)
         };
         assert_eq!(asked("/v1/apps", &[("origin", "http://localhost:2130")]), None);
         for origin in ["http://evil.example", "null", "http://localhost", "http://localhost:2130.evil.example"] {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::access_control::Caller;
 use super::context::{ApiApp, ApiContext};
+use super::old_fields::with_old_fields;
 use super::problem::Problem;
 use super::query::QueryParams;
 use super::{apps, events, status};
@@ -24,20 +25,20 @@ use crate::credential::facts::VerificationResult;
 use crate::credential::table::{Credential, CredentialState, CredentialStatus, LastError, Published, Reading};
 use crate::secret::Secret;
 
-/// What a handler gets.
+/// What a handler receives.
 pub type ContextExtractor = State<Arc<ApiContext>>;
 pub type CallerExtractor = Extension<Arc<Caller>>;
-/// What most handlers give.
+/// What most handlers return.
 pub type JsonResult = Result<Json<Value>, Problem>;
 
-/// Entries of the journal in one answer.
+/// The most entries of the journal in one answer.
 const ENTRIES_MAX: usize = 4096;
 const GENERATION_MAX: u64 = 1 << 53;
-/// How long a node among others waits for a generation that another one may have told already.
+/// How long a node of a cluster waits for a generation that another node may have given out already.
 const CATCH_UP: Duration = Duration::from_secs(2);
 /// The longest wait for a next value, seconds.
 pub(super) const WAIT_S_MAX: u64 = 60;
-/// The longest wait for a check to end.
+/// The longest wait for a verification.
 const VERIFICATION_MAX: Duration = Duration::from_secs(20);
 
 /// `GET /v1/status`.
@@ -57,7 +58,7 @@ pub async fn get_events(
     events::stream(&context, caller)
 }
 
-/// `GET /v1/apps`: those that this caller may see.
+/// `GET /v1/apps`: the apps that this caller may see.
 pub async fn get_apps(State(context): ContextExtractor, Extension(caller): CallerExtractor, uri: Uri) -> JsonResult {
     QueryParams::of(&uri, &[])?;
     caller.require_any_right()?;
@@ -68,7 +69,7 @@ pub async fn get_apps(State(context): ContextExtractor, Extension(caller): Calle
     Ok(Json(json!({ "now_ms": now.unix_ms, "apps": seen })))
 }
 
-/// `GET /v1/apps/{app}`: one, with the last that has happened to it.
+/// `GET /v1/apps/{app}`: one app, with its latest entries of the journal.
 pub async fn get_app(
     State(context): ContextExtractor,
     Extension(caller): CallerExtractor,
@@ -86,7 +87,7 @@ pub async fn get_app(
     Ok(Json(shown))
 }
 
-/// `GET /v1/journal`: the last day, oldest first.
+/// `GET /v1/journal`: the entries of the last day, oldest first.
 pub async fn get_journal(State(context): ContextExtractor, Extension(caller): CallerExtractor, uri: Uri) -> JsonResult {
     let params = QueryParams::of(&uri, &["limit"])?;
     caller.require_status()?;
@@ -98,7 +99,7 @@ pub async fn get_journal(State(context): ContextExtractor, Extension(caller): Ca
     Ok(Json(json!({ "now_ms": now.unix_ms, "entries": entries })))
 }
 
-/// `GET /v1/session`: what the page may offer.
+/// `GET /v1/session`: who the caller is, so that the page knows what to offer.
 pub async fn get_session(State(context): ContextExtractor, Extension(caller): CallerExtractor, uri: Uri) -> JsonResult {
     QueryParams::of(&uri, &[])?;
     Ok(Json(json!({
@@ -149,14 +150,14 @@ fn with_cookie(cookie: &str) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// A JSON object; the parser's words would quote it.
+/// Reads a JSON object. The parser's own message is not given, because it would quote the body.
 fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let object = serde_json::from_slice::<Map<String, Value>>(body);
     let read = object.and_then(|object| T::deserialize(Value::Object(object)));
     read.map_err(|_| Problem::bad("the body is not the JSON object that is known here"))
 }
 
-/// A generation that a client may name: JSON's numbers are exact up to there.
+/// An error if the generation is larger than JSON's numbers are exact.
 fn check_generation(generation: Option<u64>) -> Result<Option<u64>, Problem> {
     match generation {
         Some(generation) if generation > GENERATION_MAX => Err(Problem::bad("the generation is out of range")),
@@ -173,20 +174,21 @@ fn find_credential<'p>(
     context: &'p ApiContext,
     caller: &Caller,
     id: &str,
-    kind: &str,
+    credential_type: &str,
 ) -> Result<&'p Arc<Credential>, Problem> {
-    find_visible_app(context, caller, id)?.credential(kind).ok_or_else(Problem::not_found)
+    find_visible_app(context, caller, id)?.credential(credential_type).ok_or_else(Problem::not_found)
 }
 
-/// `GET /v1/apps/{app}/credentials/{type}`: the token itself. With `after`, waits while that is the present generation.
+/// `GET /v1/apps/{app}/credentials/{type}`: the value. With `after`, waits while that is the
+/// present generation.
 pub async fn get_credential(
     State(context): ContextExtractor,
     Extension(caller): CallerExtractor,
-    Path((id, kind)): Path<(String, String)>,
+    Path((id, credential_type)): Path<(String, String)>,
     uri: Uri,
 ) -> JsonResult {
     let params = QueryParams::of(&uri, &["after", "wait_s"])?;
-    let credential = find_credential(&context, &caller, &id, &kind)?;
+    let credential = find_credential(&context, &caller, &id, &credential_type)?;
     caller.require_read(&id)?;
     let after = check_generation(params.number::<u64>("after")?)?;
     let wait_s = params.number::<u64>("wait_s")?.unwrap_or(if after.is_some() { 30 } else { 0 });
@@ -195,13 +197,13 @@ pub async fn get_credential(
     }
     let asked = Instant::now();
     let until = asked + Duration::from_secs(wait_s);
-    // Of several nodes another one may have said it a moment ago.
+    // Another node of a cluster may have given it out a moment ago.
     let catch_up = if context.table().sharing.node().is_some() { CATCH_UP } else { Duration::ZERO };
     let lower_from = asked + catch_up.min(Duration::from_secs(wait_s));
     let mut changes = credential.subscribe();
     loop {
         let lower = Instant::now() >= lower_from;
-        if let Some(value) = value_json(credential, &kind, after, lower) {
+        if let Some(value) = value_json(credential, &credential_type, after, lower) {
             return Ok(Json(value));
         }
         let waited = tokio::select! {
@@ -216,9 +218,9 @@ pub async fn get_credential(
     }
 }
 
-/// The live value, if it is another than the one that is named. Whoever names a generation above the present one knows
-/// it from before this server lost its state and would wait for ever: so a lower one is given too, if `lower`.
-fn value_json(credential: &Credential, kind: &str, after: Option<u64>, lower: bool) -> Option<Value> {
+/// The live value, if its generation is not the named one. A caller that names a later generation has it from before
+/// this server lost its state, and would wait forever; with `lower` it gets the present value although that is lower.
+fn value_json(credential: &Credential, credential_type: &str, after: Option<u64>, lower: bool) -> Option<Value> {
     let now = Now::read();
     let Reading::Live(shown) = credential.read(now.boot_ms) else { return None };
     let shown: &Published = shown.as_ref()?;
@@ -226,17 +228,18 @@ fn value_json(credential: &Credential, kind: &str, after: Option<u64>, lower: bo
         return None;
     }
     let left_ms = shown.reliable_until(now.boot_ms).saturating_sub(now.boot_ms);
-    Some(json!({
+    let shown = json!({
         "app": credential.app(),
-        "kind": kind,
+        "type": credential_type,
         "token": std::str::from_utf8(&shown.value).ok()?,
         "expires_in": left_ms / 1000,
         "expires_at": now.unix_ms.saturating_add_unsigned(left_ms).div_euclid(1000),
         "generation": shown.generation,
-    }))
+    });
+    Some(with_old_fields(shown, &["kind"]))
 }
 
-/// Why there is none, and whether asking again soon can help.
+/// Why there is no value, and when to ask again.
 pub(super) fn no_value_problem(credential: &Credential, after: Option<u64>) -> Problem {
     let now_ms = clock::boot_ms();
     let status = credential.status(now_ms);
@@ -260,7 +263,7 @@ pub(super) fn no_value_problem(credential: &Credential, after: Option<u64>) -> P
     Problem { retry_after_s: Some(next_s), ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-live-value", detail) }
 }
 
-/// What was seen dead: a generation, or the token itself.
+/// The value that was refused: its generation or the token itself.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct RefreshBody {
@@ -270,23 +273,23 @@ struct RefreshBody {
     token: Option<String>,
 }
 
-/// What is there is a value: `null` is none.
+/// A field that is there must have a value; `null` is an error.
 fn present_value<'d, T: Deserialize<'d>, D: Deserializer<'d>>(value: D) -> Result<Option<T>, D::Error> {
     T::deserialize(value).map(Some)
 }
 
-/// `POST /v1/apps/{app}/credentials/{type}/refresh`: the caller has seen the value refused. It is looked into, and
-/// renewed if that is so.
+/// `POST /v1/apps/{app}/credentials/{type}/refresh`: the caller reports that the value is refused. It is
+/// verified, and renewed if that is so.
 pub async fn refresh(
     State(context): ContextExtractor,
     Extension(caller): CallerExtractor,
-    Path((id, kind)): Path<(String, String)>,
+    Path((id, credential_type)): Path<(String, String)>,
     body: Bytes,
 ) -> JsonResult {
-    let credential = find_credential(&context, &caller, &id, &kind)?;
+    let credential = find_credential(&context, &caller, &id, &credential_type)?;
     caller.require_refresh(&id)?;
-    let dead: RefreshBody = if body.is_empty() { RefreshBody::default() } else { parse_body(&body)? };
-    let generation = match (check_generation(dead.generation)?, dead.token.map(Secret::new)) {
+    let refused: RefreshBody = if body.is_empty() { RefreshBody::default() } else { parse_body(&body)? };
+    let generation = match (check_generation(refused.generation)?, refused.token.map(Secret::new)) {
         (Some(_), Some(_)) => return Err(Problem::bad("name the generation or the token, not both")),
         (Some(generation), None) => Some(generation),
         (None, Some(token)) => match credential.generation_of(token.expose().as_bytes()) {
@@ -303,32 +306,32 @@ pub async fn refresh(
     verify_and_report(&context, credential, before.generation, ask).await
 }
 
-/// An empty object.
+/// A body without fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EmptyBody {}
 
-/// `POST /v1/apps/{app}/credentials/{type}/probe`: tries the value on a cheap call and does nothing else.
+/// `POST /v1/apps/{app}/credentials/{type}/probe`: probes the value and does nothing else.
 pub async fn probe(
     State(context): ContextExtractor,
     Extension(caller): CallerExtractor,
-    Path((id, kind)): Path<(String, String)>,
+    Path((id, credential_type)): Path<(String, String)>,
     body: Bytes,
 ) -> JsonResult {
-    let credential = find_credential(&context, &caller, &id, &kind)?;
+    let credential = find_credential(&context, &caller, &id, &credential_type)?;
     caller.require_refresh(&id)?;
     if !body.is_empty() {
         let _: EmptyBody = parse_body(&body)?;
     }
     if !credential.about().can_probe {
-        let detail = "no call is known that tells whether a value of this kind is accepted";
+        let detail = "no call is known that tells whether a value of this type is accepted";
         return Err(Problem::new(StatusCode::CONFLICT, "no-probe", detail));
     }
     verify_and_report(&context, credential, credential.status(0).generation, || context.table().ask_probe(credential))
         .await
 }
 
-/// Asks the refresher for a check of the value of this generation, waits for it, and tells what has come of it.
+/// Asks the refresher to verify the value of this generation, waits for the end, and gives the result.
 async fn verify_and_report(
     context: &ApiContext,
     credential: &Credential,
@@ -342,7 +345,7 @@ async fn verify_and_report(
 }
 
 fn busy_problem() -> Problem {
-    let detail = "too many checks are under way";
+    let detail = "too many verifications are under way";
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
     Problem { retry_after_s: Some(2), ..problem }
 }
@@ -360,13 +363,13 @@ async fn wait_for_verification(context: &ApiContext, done: oneshot::Receiver<()>
     }
 }
 
-/// What has come of it.
+/// The result, from what has changed since `before`.
 fn verification_result(credential: &Credential, generation: u64, before: &CredentialStatus) -> Value {
     let status = credential.status(clock::boot_ms());
-    // By their number: of two looks in one millisecond the clock tells nothing.
+    // Compared by their number: two verifications may end in the same millisecond.
     let check = status.last_check.filter(|_| status.looks > before.looks);
     let word = match check.map(|check| check.verdict) {
-        // Lower, too: of a node that follows another which has lost its state.
+        // A lower generation, too: the leader of a follower may have lost its state.
         _ if status.generation != generation => "renewed",
         Some(VerificationResult::Accepted) => "accepted",
         Some(VerificationResult::Refused) => "refused",

@@ -1,7 +1,7 @@
-//! Whether a given secret is an app's own. Compares digests, in the same time whatever is given.
+//! Whether a given secret is the app's own. Compares digests in constant time.
 //!
-//! A file is read again as it may have been replaced, but not for every request: neither a load of right calls nor one
-//! of wrong ones becomes a load of reads.
+//! The file of a secret may be replaced, so it is read again, but not for every request: neither many right calls nor
+//! many wrong ones cause many reads.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use subtle::ConstantTimeEq;
 use crate::clock::BootMs;
 use crate::secret_source::{SecretFault, SecretSource};
 
-/// What was read is good for so long, if it is the one that is given.
+/// If the given secret is the one that was read last, that is believed for so long.
 const FRESH_MS: u64 = 1_000;
-/// If it is another, the file may have been replaced just now.
+/// If it is another one, the file may have been replaced just now.
 const FRESH_FOR_ANOTHER_MS: u64 = 50;
-/// A disk that does not answer: what was read last counts.
+/// If the disk does not answer for so long, the secret that was read last counts.
 const READ_MAX: Duration = Duration::from_secs(2);
 
 type SecretDigest = [u8; 32];
@@ -32,7 +32,7 @@ impl AppSecret {
         AppSecret { source, last: Mutex::new(None) }
     }
 
-    /// Whether it is this one. One that cannot be read is none.
+    /// Whether the given secret is the app's. A secret that cannot be read matches nothing.
     pub async fn matches(&self, given: &str, now_ms: BootMs) -> bool {
         let given: SecretDigest = Sha256::digest(given).into();
         let last = *self.last.lock();
@@ -50,7 +50,7 @@ impl AppSecret {
     async fn read(&self, known: Option<SecretDigest>, now_ms: BootMs) -> Option<SecretDigest> {
         let digest = match tokio::time::timeout(READ_MAX, self.source.read_in_background()).await {
             Ok(Ok(secret)) => Some(Sha256::digest(secret.expose()).into()),
-            // Neither says anything about the secret.
+            // These say nothing about the secret.
             Ok(Err(SecretFault::DiskTimeout(_) | SecretFault::NoDescriptor)) | Err(_) => known,
             Ok(Err(_)) => None,
         };

@@ -1,5 +1,5 @@
-//! Apps and credentials as people and programs may see them. Of a token never more than its last four characters and a
-//! short digest.
+//! Apps, credentials and entries of the journal in JSON. Of a token only the last four characters and a short digest are
+//! shown.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -7,16 +7,17 @@ use serde_json::{Map, Value, json};
 
 use super::access_control::Caller;
 use super::context::{ApiApp, ApiContext};
+use super::old_fields::with_old_fields;
 use crate::clock::{BootMs, Now};
 use crate::credential::facts::RefusedWriter;
 use crate::credential::journal::{Event, JournalEntry};
 use crate::credential::table::{Credential, LastError, Reading};
 use crate::secret::fingerprint;
 
-/// A value shorter than this would be half given away by its last four characters.
+/// The last four characters would give away too much of a value shorter than this.
 const SHOWN_BYTES_MIN: usize = 32;
 
-/// Wall time of an instant on the boot clock.
+/// The wall time of an instant on the boot clock.
 fn unix_ms(boot_ms: BootMs, now: Now) -> i64 {
     let signed = |ms: BootMs| i64::try_from(ms).unwrap_or(i64::MAX);
     now.unix_ms.saturating_add(signed(boot_ms).saturating_sub(signed(now.boot_ms)))
@@ -34,7 +35,7 @@ pub fn app_json(app: &ApiApp, caller: &Caller, now: Now) -> Value {
     })
 }
 
-/// One credential, never its value.
+/// One credential without its value.
 pub fn credential_json(credential: &Credential, now: Now) -> Value {
     let (status, about) = (credential.status(now.boot_ms), credential.about());
     let published = credential.published();
@@ -45,7 +46,7 @@ pub fn credential_json(credential: &Credential, now: Now) -> Value {
     let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
     put("app", json!(credential.app()));
     put("name", json!(about.name));
-    put("kind", json!(about.credential_type));
+    put("type", json!(about.credential_type));
     put("platform", json!(about.platform));
     put("endpoint", json!(status.endpoint));
     put("names", json!(credential.redacted_names()));
@@ -68,17 +69,15 @@ pub fn credential_json(credential: &Credential, now: Now) -> Value {
     put("probes", json!(status.probes));
     put("probes_today", json!(probes_today));
     put("calls", json!(status.calls));
-    put(
-        "outcomes",
-        Value::Object(status.outcomes.each().map(|(name, n)| (name.to_owned(), json!(n))).into_iter().collect()),
-    );
+    let outcomes = status.outcomes.each().map(|(name, n)| (name.to_owned(), json!(n)));
+    put("outcomes", with_old_fields(Value::Object(outcomes.into_iter().collect()), &["own-bug"]));
     put("failures", json!(status.failures));
     put("early_deaths", json!(status.early_deaths));
     put("forced", json!(status.forced));
-    put("checks", json!(status.checks));
-    put("passive_refreshes", json!(credential.reports.load(Relaxed)));
+    put("verifications", json!(status.checks));
+    put("reports", json!(credential.reports.load(Relaxed)));
     put(
-        "last_check",
+        "last_verification",
         json!(status.last_check.map(|check| json!({
             "at_ms": unix_ms(check.at_boot_ms, now), "generation": check.generation, "verdict": check.verdict.name(),
         }))),
@@ -86,28 +85,30 @@ pub fn credential_json(credential: &Credential, now: Now) -> Value {
     put("waits_for", json!(credential.missing_token(&status).map(|parent| waits_for(parent, now))));
     put("last_error", json!(status.last_error.as_ref().map(|error| last_error(error, now))));
     put("refused_writes", json!(credential.refused_writes.load(Relaxed)));
-    put("rival_writes", json!(credential.rival_writes.load(Relaxed)));
+    put("foreign_writes", json!(credential.rival_writes.load(Relaxed)));
     put("writers", json!(credential.writers.all().iter().rev().map(writer).collect::<Vec<_>>()));
     put("token", json!(published.map(|published| token_traces(&published.value))));
     put("can_probe", json!(about.can_probe));
-    Value::Object(shown)
+    let old_names = ["kind", "checks", "last_check", "passive_refreshes", "rival_writes"];
+    with_old_fields(Value::Object(shown), &old_names)
 }
 
-/// Enough to tell two values apart, useless for calling WeChat.
+/// Enough to tell two values apart, and useless for calling WeChat.
 fn token_traces(value: &[u8]) -> Value {
     let text = std::str::from_utf8(value).unwrap_or_default();
     let last4 = text.len().checked_sub(4).filter(|_| text.len() >= SHOWN_BYTES_MIN).and_then(|at| text.get(at..));
     json!({ "last4": last4, "sha256_8": fingerprint(value) })
 }
 
-/// The token it is fetched with, and what is wrong with that one.
+/// The token that this credential is fetched with, and what is wrong with that one.
 fn waits_for(parent: &Credential, now: Now) -> Value {
     let error = parent.status(now.boot_ms).last_error;
-    json!({
+    let token = json!({
         "app": parent.app(),
-        "kind": parent.about().credential_type,
+        "type": parent.about().credential_type,
         "last_error": error.map(|error| last_error(&error, now)),
-    })
+    });
+    with_old_fields(token, &["kind"])
 }
 
 fn last_error(error: &LastError, now: Now) -> Value {
@@ -127,7 +128,9 @@ fn last_error(error: &LastError, now: Now) -> Value {
 }
 
 fn writer(writer: &RefusedWriter) -> Value {
-    json!({ "peer": writer.peer, "noted": writer.noted, "last_at_ms": writer.last.unix_ms, "rival": writer.rival })
+    let at_ms = writer.last.unix_ms;
+    let shown = json!({ "peer": writer.peer, "noted": writer.noted, "last_at_ms": at_ms, "foreign": writer.rival });
+    with_old_fields(shown, &["rival"])
 }
 
 /// An entry of the journal.
@@ -147,7 +150,7 @@ pub fn entry_json(entry: &JournalEntry, context: &ApiContext) -> Value {
         }),
         Event::DiedEarly { errcode } => json!({ "errcode": errcode }),
         Event::Fallback { endpoint } => json!({ "endpoint": endpoint }),
-        Event::RefusedWrite { peer, rival } => json!({ "peer": peer, "rival": rival }),
+        Event::RefusedWrite { peer, rival } => json!({ "peer": peer, "foreign": rival }),
         Event::Recovered | Event::AcceptedAgain => json!({}),
     };
     if let Value::Object(fields) = &mut shown {
@@ -155,7 +158,7 @@ pub fn entry_json(entry: &JournalEntry, context: &ApiContext) -> Value {
             ("seq", json!(entry.seq)),
             ("app", json!(credential.map(|credential| credential.app()))),
             ("name", json!(credential.and_then(|credential| credential.about().name.as_deref()))),
-            ("kind", json!(credential.map(|credential| credential.about().credential_type))),
+            ("type", json!(credential.map(|credential| credential.about().credential_type))),
             ("event", json!(entry.event.name())),
             ("first_at_ms", json!(entry.first.unix_ms)),
             ("last_at_ms", json!(entry.last.unix_ms)),
@@ -163,5 +166,5 @@ pub fn entry_json(entry: &JournalEntry, context: &ApiContext) -> Value {
         ];
         fields.extend(common.map(|(name, value)| (name.to_owned(), value)));
     }
-    shown
+    with_old_fields(shown, &["kind", "rival"])
 }

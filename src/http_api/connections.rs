@@ -1,8 +1,8 @@
-//! Which connections there are, and which one goes when there are too many.
+//! The open connections, and which one is closed when there are too many.
 //!
-//! A connection that has sent no whole request holds its slot only while nobody else needs it. One that is being
-//! answered is never cut off. When all slots are taken by such, a few more are there for health and for short calls, so
-//! that a server which is busy does not look dead.
+//! A connection that has sent no whole request may be closed when another one needs its slot. A connection whose request
+//! is being answered is never closed. When all slots are busy, a small reserve is left for health checks and short
+//! calls, so that a busy server does not look dead.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,24 +17,24 @@ use crate::address_group::address_group;
 use crate::clock::{self, BootMs, LogThrottle};
 use crate::network::Network;
 
-/// Of those, as many as requests for something else than health may have.
+/// The part of the reserve that other short calls than health checks may use.
 const RESERVED_FOR_SHORT_CALLS: usize = RESERVED / 2;
-/// A connection may be this young and have sent nothing for no fault of its own.
+/// A connection this young may have sent nothing yet through no fault of its own.
 const YOUNG_MS: u64 = 100;
 const LOG_SPACING_MS: u64 = 60_000;
 
-/// All connections of the port.
+/// All connections of the HTTP API.
 pub struct HttpConnections {
     max: usize,
     max_per_peer: usize,
-    /// Proxies stand for many clients, so no more than all connections are too many from one.
+    /// A proxy stands for many clients, so `max_per_peer` does not apply to it.
     proxies: Vec<Network>,
     open: Mutex<OpenConnections>,
     pub current: AtomicU64,
     pub total: AtomicU64,
-    /// Refused, because all slots were taken by such as were being answered.
+    /// Refused because all slots were busy.
     pub rejected: AtomicU64,
-    /// Closed before they had sent a request, because somebody else needed the slot.
+    /// Closed before they had sent a request, because another connection needed the slot.
     pub evicted: AtomicU64,
     short_calls: AtomicUsize,
     too_many_logged: LogThrottle,
@@ -49,20 +49,20 @@ struct OpenConnections {
     reserved: usize,
 }
 
-/// One connection, as the others see it.
+/// One connection.
 pub struct HttpConnection {
-    /// The network it comes from.
+    /// The address group that it comes from.
     peer: IpAddr,
-    /// It is a trusted proxy's, which may have those of many clients.
+    /// It comes from a trusted proxy.
     is_proxy: bool,
-    /// In a slot besides `max_connections`.
+    /// It has a slot of the reserve, beyond `max_connections`.
     is_reserved: AtomicBool,
-    /// Since when a request is waited for; 0 while one is being answered.
+    /// When it began to wait for a request; 0 while a request is being answered.
     waiting_since_ms: AtomicU64,
     has_asked: AtomicBool,
-    /// An answer is not yet taken by the other side.
+    /// The peer has not yet read all of an answer.
     pub is_writing: AtomicBool,
-    /// Fires when it must go.
+    /// Fires when the connection must be closed.
     pub evicted: CancellationToken,
 }
 
@@ -71,12 +71,12 @@ impl HttpConnection {
         self.is_reserved.load(Relaxed)
     }
 
-    /// Whether it may be closed in favour of another.
+    /// Whether it may be closed to make room for another one.
     fn is_waiting(&self) -> bool {
         self.waiting_since_ms.load(Relaxed) != 0 && !self.is_writing.load(Relaxed)
     }
 
-    /// Those that have never asked anything go first, then those that have been silent longest.
+    /// Connections without a request so far are closed first, then those that have been silent longest.
     fn rank(&self) -> (bool, u64) {
         (self.has_asked.load(Relaxed), self.waiting_since_ms.load(Relaxed))
     }
@@ -107,7 +107,7 @@ impl OpenConnections {
         Some(connection)
     }
 
-    /// Closes the waiting connection of these that goes first; false if there is none.
+    /// Closes the first one of these that are waiting; false if none is.
     fn evict(&mut self, of: impl Fn(&HttpConnection) -> bool) -> bool {
         let waiting = self.by_id.iter().filter(|(_, connection)| connection.is_waiting() && of(connection));
         let first = waiting.min_by_key(|(_, connection)| connection.rank()).map(|(id, _)| *id);
@@ -134,7 +134,7 @@ impl HttpConnections {
         }
     }
 
-    /// A slot for a new connection, if need be that of another; `None` if all others are being answered.
+    /// A slot for a new connection, if need be that of another one; `None` if all of them are busy.
     pub fn acquire(self: &Arc<HttpConnections>, peer: IpAddr, now_ms: BootMs) -> Option<ConnectionSlot> {
         let network = address_group(peer);
         let mut open = self.open.lock();
@@ -142,10 +142,11 @@ impl HttpConnections {
         let (is_full, peer_is_full) = self.is_full(&open, network, is_proxy);
         let is_reserved = is_full && {
             self.log_too_many(peer, peer_is_full, now_ms);
-            let in_the_way = |of: &HttpConnection| !of.is_reserved() && (!peer_is_full || of.peer == network);
+            let can_be_evicted_for = |of: &HttpConnection| !of.is_reserved() && (!peer_is_full || of.peer == network);
             let is_old = |of: &HttpConnection| of.waiting_since_ms.load(Relaxed).saturating_add(YOUNG_MS) <= now_ms;
             let no_reserve = open.reserved >= RESERVED;
-            let has_place = open.evict(|of| in_the_way(of) && is_old(of)) || (no_reserve && open.evict(in_the_way));
+            let has_place =
+                open.evict(|of| can_be_evicted_for(of) && is_old(of)) || (no_reserve && open.evict(can_be_evicted_for));
             let has_reserved = !has_place && no_reserve && open.evict(|of| of.is_reserved());
             if has_place || has_reserved {
                 self.evicted.fetch_add(1, Relaxed);
@@ -170,8 +171,8 @@ impl HttpConnections {
         Some(ConnectionSlot { connections: self.clone(), connection, id })
     }
 
-    /// Whether a connection of that network has no slot without taking another's, and whether that is because the network
-    /// has as many as one may.
+    /// Whether there is no free slot for a connection from this address group, and whether that is because the group has
+    /// as many connections as it may have.
     fn is_full(&self, open: &OpenConnections, network: IpAddr, is_proxy: bool) -> (bool, bool) {
         let of_peer = open.by_peer.get(&network).copied().unwrap_or(0);
         let peer_is_full = !is_proxy && of_peer >= self.max_per_peer;
@@ -179,7 +180,7 @@ impl HttpConnections {
     }
 
     /// Moves a connection that has sent a whole request out of the reserve, if need be into the slot of one that has
-    /// not, however young that is. False if all others are being answered.
+    /// not. False if all of them are busy.
     fn leave_reserve(&self, connection: &HttpConnection, id: u64) -> bool {
         let mut open = self.open.lock();
         if !open.by_id.contains_key(&id) {
@@ -187,8 +188,9 @@ impl HttpConnections {
         }
         let (is_full, peer_is_full) = self.is_full(&open, connection.peer, connection.is_proxy);
         if is_full {
-            let in_the_way = |of: &HttpConnection| !of.is_reserved() && (!peer_is_full || of.peer == connection.peer);
-            if !open.evict(in_the_way) {
+            let can_be_evicted_for =
+                |of: &HttpConnection| !of.is_reserved() && (!peer_is_full || of.peer == connection.peer);
+            if !open.evict(can_be_evicted_for) {
                 return false;
             }
             self.evicted.fetch_add(1, Relaxed);
@@ -213,7 +215,7 @@ impl HttpConnections {
     }
 }
 
-/// A connection's slot; given back when dropped.
+/// The slot of a connection; it is free again when this is dropped.
 pub struct ConnectionSlot {
     connections: Arc<HttpConnections>,
     pub connection: Arc<HttpConnection>,
@@ -221,7 +223,7 @@ pub struct ConnectionSlot {
 }
 
 impl ConnectionSlot {
-    /// Marks the connection as being answered; `None` if it may not be, because the slot is kept for others.
+    /// Marks the connection as busy; `None` if its slot is kept for other requests.
     pub fn begin_answer(&self, cost: RequestCost) -> Option<AnswerGuard> {
         let is_counted = self.connection.is_reserved()
             && cost != RequestCost::Health
@@ -245,16 +247,16 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// What a request costs the others.
+/// How long a request may keep its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestCost {
     Health,
-    /// Answered at once as a rule.
+    /// It is usually answered at once.
     Short,
     Other,
 }
 
-/// While it lives, the connection is being answered.
+/// While this lives, the connection counts as busy.
 pub struct AnswerGuard {
     connections: Arc<HttpConnections>,
     connection: Arc<HttpConnection>,
@@ -352,9 +354,9 @@ mod tests {
     #[test]
     fn when_all_are_being_answered_health_still_finds_a_place() {
         let connections = connections(2, 2);
-        let busy = |kind| {
+        let busy = |cost| {
             let slot = connections.acquire(from(1), 1_000)?;
-            slot.begin_answer(kind).map(|answering| (slot, answering))
+            slot.begin_answer(cost).map(|answering| (slot, answering))
         };
         let _long: Vec<_> = (0..2).map(|_| busy(RequestCost::Other).unwrap()).collect();
         assert!(busy(RequestCost::Other).is_none(), "the reserve is not for long ones");

@@ -1,4 +1,4 @@
-//! What the handlers share: the service, the apps as configured, the access_control, the feed of events.
+//! What the handlers share: the service, the configured apps, access control, the feed of events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,35 +28,35 @@ pub struct ApiContext {
     by_id: HashMap<String, usize>,
     by_appid: HashMap<String, Vec<usize>>,
     pub feed: EventFeed,
-    /// Drawn at each start: marks what can be compared within one life of the process only.
+    /// A random number of this process. Cursors hold it, because versions mean nothing to another process.
     pub run: u64,
-    /// Of the side port itself.
+    /// The connections of the HTTP API.
     pub connections: Arc<HttpConnections>,
-    /// Turns to write a scrape.
+    /// Permits to write a scrape of `/metrics`.
     pub scrapes: Arc<Semaphore>,
     pub readiness: Readiness,
     pub issued_tokens: IssuedTokens,
     pub shutdown: CancellationToken,
 }
 
-/// An app, with what is kept of it.
+/// A configured app with its credentials.
 pub struct ApiApp {
-    /// As the configuration names it: the appid, and the agent if there is one.
+    /// The appid, with `:agent` if there is an agent.
     pub id: String,
     pub appid: String,
-    /// What people call it.
+    /// Its name in the configuration.
     pub name: Option<String>,
     pub platform: &'static str,
-    /// Its app secret; none for an authorizer, which has a refresh token in its place.
+    /// The app secret. An authorizer has none but a refresh token.
     pub secret: Option<AppSecret>,
-    /// Its access token first, then its tickets.
+    /// The access token first, then the tickets.
     pub credentials: Vec<Arc<Credential>>,
 }
 
 impl ApiApp {
-    /// What is kept under a kind: `access_token`, `jsapi_ticket` and so on.
-    pub fn credential(&self, kind: &str) -> Option<&Arc<Credential>> {
-        self.credentials.iter().find(|credential| credential.about().credential_type == kind)
+    /// The credential of a type: `access_token`, `jsapi_ticket` and so on.
+    pub fn credential(&self, credential_type: &str) -> Option<&Arc<Credential>> {
+        self.credentials.iter().find(|credential| credential.about().credential_type == credential_type)
     }
 
     /// Its access token.
@@ -117,13 +117,13 @@ impl ApiContext {
         &self.service.table
     }
 
-    /// The apps with that appid, with their numbers: several agents of a corporation have one.
+    /// The apps with this appid, with their positions. Several agents of a corporation share an appid.
     pub fn of_appid(&self, appid: &str) -> impl Iterator<Item = (usize, &ApiApp)> {
         let numbers = self.by_appid.get(appid).into_iter().flatten();
         numbers.filter_map(|at| Some((*at, self.apps.get(*at)?)))
     }
 
-    /// The app of that id.
+    /// The app with this id.
     pub fn app(&self, id: &str) -> Option<&ApiApp> {
         self.by_id.get(id).and_then(|at| self.apps.get(*at))
     }

@@ -1,5 +1,5 @@
-//! What `/metrics` tells of credentials: totals always, and series for each of them, or with very many apps only for
-//! those in trouble: ten thousand healthy ones would be twenty megabytes a scrape that nobody looks at.
+//! The metrics of credentials: always totals, and series for each credential. With very many apps only credentials in
+//! trouble have series: ten thousand healthy ones would make twenty megabytes a scrape that nobody looks at.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::clock::Now;
 use crate::credential::facts::CredentialInfo;
 use crate::credential::table::{Credential, CredentialState, CredentialStatus, Reading};
 
-/// With more apps than this, healthy credentials have no series unless the configuration asks for them.
+/// With more apps than this, healthy credentials have no series unless the configuration says so.
 const APPS_MAX: usize = 1_000;
-/// Credentials in trouble that have series then, the worst ones: all may be in trouble at once.
+/// The most credentials in trouble that have series then, the worst first: all may be in trouble at once.
 const TROUBLED_MAX: usize = 1_000;
-/// Another program's write is trouble for so long.
-const RIVAL_MS: i64 = 3_600_000;
+/// A foreign writer counts as trouble for so long.
+const FOREIGN_WRITE_MS: i64 = 3_600_000;
 
 const STATES: [CredentialState; 6] = [
     CredentialState::Fresh,
@@ -31,7 +31,7 @@ const STATES: [CredentialState; 6] = [
 ];
 const CLASSES: [&str; 4] = ["retry", "wait", "operator", "internal"];
 
-/// A credential as it is at the scrape.
+/// A credential at the time of the scrape.
 struct CredentialSample<'c> {
     credential: &'c Credential,
     about: &'c CredentialInfo,
@@ -63,13 +63,13 @@ impl CredentialSample<'_> {
         self.status.today(self.now.unix_ms).0
     }
 
-    /// How bad it is; 0 is no trouble. Whatever an alert asks of a single credential must be trouble.
+    /// How bad it is; 0 is no trouble. Every state that an alert on a single credential asks for must be trouble.
     fn trouble(&self) -> u8 {
         match self.status.state {
             _ if !self.is_live => 4,
             CredentialState::Blocked => 3,
             CredentialState::Stale | CredentialState::Waiting | CredentialState::Dead => 2,
-            _ if self.status.last_error.is_some() || self.quota_runs_out() || self.has_rival() => 1,
+            _ if self.status.last_error.is_some() || self.quota_runs_out() || self.has_foreign_writer() => 1,
             CredentialState::Fresh | CredentialState::Renewing => 0,
         }
     }
@@ -78,14 +78,14 @@ impl CredentialSample<'_> {
         self.status.calls_quota.is_some_and(|quota| self.used().saturating_mul(4) > quota.saturating_mul(3))
     }
 
-    fn has_rival(&self) -> bool {
-        let of_late = |at: Now| self.now.unix_ms.saturating_sub(at.unix_ms) < RIVAL_MS;
+    fn has_foreign_writer(&self) -> bool {
+        let of_late = |at: Now| self.now.unix_ms.saturating_sub(at.unix_ms) < FOREIGN_WRITE_MS;
         self.credential.rival_writes.load(Relaxed) > 0
             && self.credential.writers.all().iter().any(|writer| writer.rival && of_late(writer.last))
     }
 }
 
-/// CredentialFamily, and what it says of a credential; none where there is nothing to say.
+/// Name, type and help of a family, and its value for a credential, if it has one.
 type CredentialFamily = (&'static str, MetricType, &'static str, fn(&CredentialSample<'_>) -> Option<f64>);
 
 const LEVELS: &[CredentialFamily] = &[
@@ -145,7 +145,7 @@ pub fn encode(
     let mut left_out = 0;
     if is_reduced {
         seen.retain(|of| of.trouble() > 0);
-        // The sort is stable: of equals, the same ones have series at each scrape.
+        // The sort is stable: of equally bad ones, the same have series at each scrape.
         seen.sort_by_key(|of| std::cmp::Reverse(of.trouble()));
         left_out = seen.len().saturating_sub(TROUBLED_MAX);
         seen.truncate(TROUBLED_MAX);
@@ -158,8 +158,8 @@ pub fn encode(
     encode_each_credential(out, &seen)
 }
 
-/// What people call the apps, to be joined with the other series by `app`: a label of its own on each would multiply them
-/// whenever somebody changes a name.
+/// The names of the apps, to be joined with the other series by `app`. As a label of those series, a name that is changed
+/// would make new series.
 fn encode_app_names(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSample<'_>]) -> EncodeResult {
     let named: BTreeMap<&str, &str> =
         seen.iter().filter_map(|of| Some((of.credential.app(), of.about.name.as_deref()?))).collect();
@@ -195,7 +195,7 @@ fn encode_each_credential(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSam
     each(out, ("tokencached_fetches", "Fetches, by outcome.", COUNTER), outcomes)
 }
 
-/// Of all credentials of a platform and a type.
+/// The sums over all credentials of a platform and a type.
 #[derive(Default)]
 struct PlatformTotal {
     live: u64,

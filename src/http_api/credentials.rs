@@ -1,7 +1,7 @@
-//! `GET /v1/credentials`: every value that a caller may read, and from then on what changes: for nodes that follow
-//! this one. One question at a time is enough, however many apps there are.
+//! `GET /v1/credentials`: every value that the caller may read, and then what changes. Nodes that follow this one use it:
+//! one request at a time is enough for any number of apps.
 //!
-//! Nothing here says why there is no value, or how renewing goes; that is `/v1/apps`.
+//! It does not say why there is no value, or how renewals go; `/v1/apps` does.
 
 use std::time::Duration;
 
@@ -15,18 +15,19 @@ use tokio::time::Instant;
 use super::access_control::Caller;
 use super::api::{self, CallerExtractor, ContextExtractor, JsonResult, WAIT_S_MAX};
 use super::context::ApiContext;
+use super::old_fields::with_old_fields;
 use super::problem::Problem;
 use super::query::QueryParams;
 use crate::clock::Now;
 use crate::credential::table::{Credential, Reading};
 use crate::secret::hex;
 
-/// Credentials in one answer.
+/// The most credentials in one answer.
 const PAGE_MAX: usize = 500;
-/// Changes that come together are told together.
+/// Changes within this time go into one answer.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// How far an asker has come: what it may see of this process, and the last change that it has been told of.
+/// How far a caller has read: a mark of this process and of the caller's rights, and the last change that it knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cursor {
     of: String,
@@ -50,7 +51,7 @@ impl Cursor {
     }
 }
 
-/// Another after a restart, and when the caller's rights change: then all is told again.
+/// It changes with a restart and with the caller's rights: then everything is sent again.
 fn cursor_mark(context: &ApiContext, caller: &Caller) -> String {
     let of = format!("{:016x} {}", context.run, caller.rights.words().join(" "));
     hex(&Sha256::digest(of)[..8])
@@ -84,8 +85,8 @@ pub async fn get_credentials(
     loop {
         let upto = *changes.borrow_and_update();
         let page = ChangePage::of(&context, &caller, app, after.as_ref().map_or(0, |after| after.version), upto);
-        let told = after.is_none() || !page.credentials.is_empty();
-        if told || !wait_for_change(&context, &mut changes, until).await {
+        let answers_now = after.is_none() || !page.credentials.is_empty();
+        if answers_now || !wait_for_change(&context, &mut changes, until).await {
             return Ok(Json(page.json(&context, Cursor { of: mark, version: upto }, after.is_none(), asked)));
         }
         if !context.reload_handle.access_control.is_still_valid(&caller) {
@@ -94,7 +95,7 @@ pub async fn get_credentials(
     }
 }
 
-/// Until something changes; false if that does not happen in time.
+/// Waits until something changes; false if that does not happen in time.
 async fn wait_for_change(
     context: &ApiContext,
     changes: &mut tokio::sync::watch::Receiver<u64>,
@@ -111,7 +112,7 @@ async fn wait_for_change(
     changed
 }
 
-/// Those that changed between two versions, in the order in which they did.
+/// The credentials that changed between two versions, in the order of their changes.
 struct ChangePage<'p> {
     credentials: Vec<(u64, &'p Credential)>,
     more: bool,
@@ -119,7 +120,7 @@ struct ChangePage<'p> {
 
 impl<'p> ChangePage<'p> {
     fn of(context: &'p ApiContext, caller: &Caller, app: Option<&str>, after: u64, upto: u64) -> ChangePage<'p> {
-        // The version before the value: one that changes meanwhile comes again.
+        // The version is read before the value: a credential that changes in between comes again.
         let versions = context.table().credentials().iter().map(|of| (of.value_version(), of.as_ref()));
         let mut credentials: Vec<(u64, &Credential)> = versions
             .filter(|(version, of)| {
@@ -138,7 +139,7 @@ impl<'p> ChangePage<'p> {
         if let (true, Some((version, _))) = (self.more, self.credentials.last()) {
             cursor.version = *version;
         }
-        // The clocks last: what was waited for is over by then.
+        // The clocks are read last, after the wait.
         let (waited_ms, now) = (asked.elapsed().as_millis(), Now::read());
         json!({
             "now_ms": now.unix_ms,
@@ -153,7 +154,7 @@ impl<'p> ChangePage<'p> {
     }
 }
 
-/// One credential with its value, if it lives.
+/// One credential with its live value, if there is one.
 fn value_json(credential: &Credential, now: Now) -> Value {
     let status = credential.status(now.boot_ms);
     let withdrawn = credential.is_withdrawn();
@@ -164,9 +165,9 @@ fn value_json(credential: &Credential, now: Now) -> Value {
     };
     let generation = live.map_or_else(|| credential.published().map_or(0, |of| of.generation), |of| of.generation);
     let had = generation > 0;
-    json!({
+    let shown = json!({
         "app": credential.app(),
-        "kind": credential.about().credential_type,
+        "type": credential.about().credential_type,
         "state": status.state.name(),
         "generation": generation,
         "token": live.and_then(|of| std::str::from_utf8(&of.value).ok()),
@@ -175,7 +176,8 @@ fn value_json(credential: &Credential, now: Now) -> Value {
         "lifetime_ms": had.then_some(status.life_ms),
         "fetched_at_ms": status.fetched_unix_ms,
         "withdrawn": withdrawn && live.is_none(),
-    })
+    });
+    with_old_fields(shown, &["kind"])
 }
 
 #[cfg(test)]
@@ -198,7 +200,7 @@ mod tests {
             "0123456789abcdef-+1",
             "0123456789abcdef-1-1",
         ] {
-            assert_eq!(Cursor::parse(wrong).unwrap_err().kind, "bad-request", "{wrong}");
+            assert_eq!(Cursor::parse(wrong).unwrap_err().name, "bad-request", "{wrong}");
         }
     }
 }

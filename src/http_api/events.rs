@@ -1,7 +1,7 @@
 //! The stream of events (`GET /v1/events`): figures every second, credentials and the journal as they change.
 //!
-//! One task looks, whoever listens: a change is put into words once. A listener who is too slow misses events and is
-//! told so; it holds up nobody.
+//! One task looks for changes and writes each of them once, however many listeners there are. A listener that is too slow
+//! misses events and is told so; it delays nobody.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,30 +14,31 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use parking_lot::Mutex;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::access_control::Caller;
 use super::apps;
 use super::context::ApiContext;
+use super::old_fields::with_old_fields;
 use super::problem::Problem;
 use super::status::{self, Figures, History, SAMPLE_EVERY_S};
 use crate::clock::{BootMs, Now};
 
-/// Events on their way to a listener; a thousand apps renewed at once are not too many.
+/// The most events that wait for a listener; enough for a thousand apps that are renewed at once.
 const EVENTS_MAX: usize = 4096;
-/// Events put together for a listener's connection.
+/// The most events that wait for a listener's connection.
 const QUEUE_MAX: usize = 64;
-/// Listeners at once.
+/// The most listeners.
 const STREAMS_MAX: usize = 64;
-/// A stream ends after this long; browsers begin another by themselves.
+/// A stream ends after this time; browsers begin another one by themselves.
 const STREAM_LIFE: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
-/// Changes that come together are told together.
+/// Changes within this time are sent together.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// What listeners hear, and the charts' samples.
+/// The events for listeners, and the samples for the charts.
 pub struct EventFeed {
     sender: broadcast::Sender<Bytes>,
     streams: AtomicUsize,
@@ -78,17 +79,17 @@ pub async fn watch(context: Arc<ApiContext>) {
     }
 }
 
-/// So that nobody is told fewer refused writes than there were, at the end of a flood either.
+/// Brings the counts of refused writes in the journal up to date, also at the end of a flood.
 pub fn flush_refused_writes(context: &ApiContext, now: Now) {
     let table = context.table();
     table.credentials().iter().for_each(|credential| credential.flush_refused_writes(&table.journal, now));
 }
 
-/// What has been told already.
+/// What has been sent already.
 struct FeedWatcher {
     figures: Figures,
     sinks: Value,
-    shared_state: Value,
+    cluster: Value,
     seconds: u64,
     sampled: Instant,
     version: u64,
@@ -101,7 +102,7 @@ impl FeedWatcher {
         FeedWatcher {
             figures: Vec::new(),
             sinks: Value::Null,
-            shared_state: Value::Null,
+            cluster: Value::Null,
             seconds: 0,
             sampled: Instant::now(),
             version: *context.table().changes().borrow(),
@@ -121,21 +122,20 @@ impl FeedWatcher {
             context.feed.history.lock().sample(figures.clone(), interval_s, now);
         }
         if context.feed.sender.receiver_count() > 0 {
-            let changed = figures.iter().filter(|figure| !self.figures.contains(figure));
-            let changed: Map<String, Value> = changed.map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-            let mut told = json!({ "now_ms": now.unix_ms, "figures": changed });
+            let changed = figures.iter().filter(|figure| !self.figures.contains(figure)).copied();
+            let mut event = json!({ "now_ms": now.unix_ms, "figures": status::figures_json(changed) });
             if sampled && let Some(sample) = context.feed.history.lock().latest() {
-                told["sample"] = sample;
+                event["sample"] = sample;
             }
-            let mut shared_state = status::cluster_json(context, now);
-            let whole = shared_state.clone();
-            // How long ago the store was heard of changes all the time.
-            shared_state.as_object_mut().map(|fields| fields.remove("age_ms"));
-            if shared_state != self.shared_state {
-                told["shared_state"] = whole;
-                self.shared_state = shared_state;
+            let mut cluster = status::cluster_json(context, now);
+            let whole = cluster.clone();
+            // The age changes all the time.
+            cluster.as_object_mut().map(|fields| fields.remove("age_ms"));
+            if cluster != self.cluster {
+                event["cluster"] = whole;
+                self.cluster = cluster;
             }
-            self.send(context, "server", &told);
+            self.send(context, "server", &with_old_fields(event, &["shared_state"]));
             self.send_expired(context, now);
             let sinks = status::sinks_json(context);
             if sinks != self.sinks {
@@ -147,7 +147,7 @@ impl FeedWatcher {
         self.looked_ms = now.boot_ms;
     }
 
-    /// A value's end is nobody's doing, so nothing ticks.
+    /// The expiry of a value is no change in the table, so it has to be looked for.
     fn send_expired(&self, context: &ApiContext, now: Now) {
         for credential in context.table().credentials() {
             let ended = |end| self.looked_ms < end && end <= now.boot_ms;
@@ -170,7 +170,7 @@ impl FeedWatcher {
     }
 
     fn send(&self, context: &ApiContext, name: &str, data: &Value) {
-        // Fails when nobody listens.
+        // An error means that nobody listens.
         let _ = context.feed.sender.send(event(name, data));
     }
 }
@@ -190,7 +190,7 @@ pub fn stream(context: &Arc<ApiContext>, caller: Arc<Caller>) -> Result<Response
     Ok(response)
 }
 
-/// A listener's slot among those there may be.
+/// The slot of a listener; there are `STREAMS_MAX`.
 struct StreamSlot(Arc<ApiContext>);
 
 impl StreamSlot {
@@ -206,7 +206,7 @@ impl Drop for StreamSlot {
     }
 }
 
-/// Hands events on until the listener, its key, the server or the hour has gone.
+/// Sends events until the listener goes, its key is gone, the server ends or the hour is over.
 async fn forward_events(
     slot: StreamSlot,
     caller: Arc<Caller>,
@@ -215,9 +215,9 @@ async fn forward_events(
 ) {
     let context = &slot.0;
     let end = Instant::now() + STREAM_LIFE;
-    let mut heard = Some(event("hello", &status::status_json(context, Now::read())));
+    let mut next = Some(event("hello", &status::status_json(context, Now::read())));
     loop {
-        if let Some(event) = heard.take()
+        if let Some(event) = next.take()
             && listener.send(event).await.is_err()
         {
             return;
@@ -227,8 +227,8 @@ async fn forward_events(
             () = listener.closed() => return,
             () = tokio::time::sleep_until(end) => return,
             event = events.recv() => match event {
-                Ok(event) => heard = Some(event),
-                Err(broadcast::error::RecvError::Lagged(_)) => heard = Some(self::event("lagged", &json!({}))),
+                Ok(event) => next = Some(event),
+                Err(broadcast::error::RecvError::Lagged(_)) => next = Some(self::event("lagged", &json!({}))),
                 Err(broadcast::error::RecvError::Closed) => return,
             },
         }
@@ -238,7 +238,7 @@ async fn forward_events(
     }
 }
 
-/// A body that is whatever comes out of a queue.
+/// A body that is made of the events in a queue.
 struct EventStreamBody(mpsc::Receiver<Bytes>);
 
 impl hyper::body::Body for EventStreamBody {

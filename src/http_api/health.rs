@@ -1,8 +1,8 @@
-//! `/livez` and `/readyz`, for whoever starts and stops servers.
+//! `/livez` and `/readyz`, for load balancers and for whatever starts and stops servers.
 //!
-//! Neither looks at WeChat for long: a server without a token must not be killed for it, nor one that lacks a token of
-//! hundreds be taken out of service. Single failures are for metrics and alerts, and for those who ask by `strict` or
-//! `app`. A server whose refresher stands still must be killed: it will not renew anything again.
+//! A server without a token must not be killed for it, and one that lacks one token of hundreds must not be taken out of
+//! service. Such failures are for metrics and alerts, and for checks with `strict` or `app`. A server whose refresher
+//! stands still must be killed: it will not renew anything again.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -13,17 +13,18 @@ use serde_json::{Value, json};
 
 use super::access_control::Caller;
 use super::api::{CallerExtractor, ContextExtractor, find_visible_app};
+use super::old_fields::with_old_fields;
 use super::problem::Problem;
 use super::query::QueryParams;
 use crate::clock::{self, BootMs};
 use crate::credential::table::{Credential, Reading};
 
-/// The refresher's loop comes round every few seconds. If it has not for this long, something holds it.
+/// The refresher's loop runs every few seconds. If it has not for so long, it hangs.
 const REFRESHER_SILENT_MS_MAX: u64 = 20_000;
-/// By then the server is ready, whatever first fetches are still under way.
+/// After this time the server is ready, even if first fetches are still under way.
 const FIRST_FETCHES_MAX_MS: u64 = 60_000;
 
-/// Whether the server has got going. Once it has, it stays so.
+/// Whether the server has become ready. It stays so.
 pub struct Readiness {
     started_ms: BootMs,
     ready: AtomicBool,
@@ -34,7 +35,7 @@ impl Readiness {
         Readiness { started_ms, ready: AtomicBool::new(false) }
     }
 
-    /// `all_settled` finds that each credential has had its first value, or the first word why there is none.
+    /// Whether the server is ready by now. `all_settled` says whether each first fetch has ended, one way or the other.
     fn update(&self, now_ms: BootMs, all_settled: impl FnOnce() -> bool) -> bool {
         if self.ready.load(Relaxed) {
             return true;
@@ -49,7 +50,7 @@ impl Readiness {
 
 type HealthResult = Result<(StatusCode, Json<Value>), Problem>;
 
-/// `GET /livez`: the HTTP port answers, and the refresher runs.
+/// `GET /livez`: the HTTP API answers, and the refresher runs.
 pub async fn get_livez(State(context): ContextExtractor, uri: Uri) -> HealthResult {
     QueryParams::of(&uri, &[])?;
     let heartbeat_ms = context.table().heartbeat_ms.load(Relaxed);
@@ -60,8 +61,8 @@ pub async fn get_livez(State(context): ContextExtractor, uri: Uri) -> HealthResu
     Ok((StatusCode::OK, Json(json!({ "status": "ok" }))))
 }
 
-/// `GET /readyz`: the server can be asked. With `strict`: every configured credential has a live value. With `app`:
-/// those of that app have.
+/// `GET /readyz`: the server can be used. With `strict`: every configured credential has a live value. With `app`: every
+/// credential of that app has one.
 pub async fn get_readyz(
     State(context): ContextExtractor,
     Extension(caller): CallerExtractor,
@@ -101,7 +102,7 @@ fn all_live<'c>(
     not_ready(caller, "not_live", dead, now_ms)
 }
 
-/// Those that are lacking are named to whoever may see them.
+/// Names the credentials that are not ready to callers that may see them.
 fn not_ready<'c>(
     caller: &Caller,
     why: &str,
@@ -112,7 +113,8 @@ fn not_ready<'c>(
     if caller.rights.status() {
         let named = lacking.map(|credential| {
             let state = credential.status(now_ms).state.name();
-            json!({ "app": credential.app(), "kind": credential.about().credential_type, "state": state })
+            let shown = json!({ "app": credential.app(), "type": credential.about().credential_type, "state": state });
+            with_old_fields(shown, &["kind"])
         });
         body[why] = named.collect();
     }

@@ -15,7 +15,7 @@ use crate::credential::table::Reading;
 use crate::secret::hex;
 
 const URL_BYTES_MAX: usize = 4096;
-/// A page can be reached by such a link and then has that address: it is signed, for a site whose pages are.
+/// Such an address is signed all the same: a page that was opened by such a link has it.
 const ESCAPED: &str = "the parameter url seems to be HTML-escaped (&amp;): if WeChat answers invalid signature, sign it with & \
                        alone (in PHP: html_entity_decode)";
 const TICKETS: [&str; 2] = ["jsapi_ticket", "agent_ticket"];
@@ -28,15 +28,15 @@ pub async fn sign(
     uri: Uri,
 ) -> JsonResult {
     let params = QueryParams::of(&uri, &["url", "ticket"])?;
-    let kind = params.text("ticket").unwrap_or(TICKETS[0]);
-    if !TICKETS.contains(&kind) {
+    let credential_type = params.text("ticket").unwrap_or(TICKETS[0]);
+    if !TICKETS.contains(&credential_type) {
         return Err(Problem::bad("the parameter ticket is neither jsapi_ticket nor agent_ticket"));
     }
     let given = params.text("url").ok_or_else(|| Problem::bad("the parameter url is missing"))?;
     let url = page_url(given)?;
     let app = api::find_visible_app(&context, &caller, &id)?;
     caller.require_read(&id)?;
-    let Some(credential) = app.credential(kind) else {
+    let Some(credential) = app.credential(credential_type) else {
         let detail = "this ticket is not kept for the app: name it in its tickets";
         return Err(Problem::new(StatusCode::NOT_FOUND, "no-ticket", detail));
     };
@@ -56,8 +56,9 @@ pub async fn sign(
     Ok(Json(answer))
 }
 
-/// A page's address as it is to be signed: what `location.href.split('#')[0]` is in a browser, by the standard that browsers
-/// follow (WHATWG URL). What comes from a browser stays as it is, also where browsers differ: `^` and `|` in a path.
+/// A page's address as it has to be signed: what `location.href.split('#')[0]` is in a browser, by the standard that
+/// browsers follow (WHATWG URL). An address from a browser stays as it is, also where browsers differ: `^` and `|` in a
+/// path.
 fn page_url(text: &str) -> Result<String, Problem> {
     let lower = text.get(..9).unwrap_or(text).to_ascii_lowercase();
     if lower.starts_with("http%3a") || lower.starts_with("https%3a") {
@@ -94,7 +95,7 @@ fn signature(ticket: &str, nonce: &str, timestamp: i64, url: &str) -> String {
     hex(&Sha1::digest(text.as_bytes()))
 }
 
-/// Sixteen letters and digits; it need not be a secret, only another each time.
+/// Sixteen letters and digits. It need not be secret, only different each time.
 fn nonce() -> String {
     (0..16).map(|_| fastrand::alphanumeric()).collect()
 }

@@ -1,7 +1,7 @@
-//! Who has asked too often of late. Pure: the time comes in as a value.
+//! Rate limits by client. Pure: the time comes in as a value.
 //!
-//! Memory is bounded whoever comes: whoever was seen longest ago is forgotten first. Nobody is refused because others
-//! are many.
+//! Memory is bounded however many clients come: the one that was seen longest ago is forgotten first. No client is
+//! refused because there are many others.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 
 use crate::clock::BootMs;
 
-/// Askers remembered at once.
+/// The most clients that are remembered.
 const CLIENTS_MAX: usize = 10_000;
 
-/// A map that holds so many entries at most and then forgets those used longest ago, half of them at once.
+/// A map of limited size. When it is full it forgets the half of its entries that was used longest ago.
 pub struct RecentMap<K, V> {
     recent: HashMap<K, V>,
     older: HashMap<K, V>,
@@ -25,7 +25,7 @@ impl<K: Eq + Hash, V> RecentMap<K, V> {
         RecentMap { recent: HashMap::new(), older: HashMap::new(), half: (entries / 2).max(1) }
     }
 
-    /// The entry of that key; a new one if there is none, or none any more.
+    /// The entry of this key; a new one if there is none, or if it was forgotten.
     pub fn entry(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
         let mut known = None;
         if !self.recent.contains_key(&key) {
@@ -43,14 +43,14 @@ impl<K: Eq + Hash, V> RecentMap<K, V> {
     }
 }
 
-/// How many at once, and how soon there is one more.
+/// The largest burst, and how soon one more request is allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     pub burst: u32,
     pub every_ms: f64,
 }
 
-/// What an client has left; fills again at a steady pace.
+/// The requests that a client has left; it fills at a steady pace.
 #[derive(Clone, Copy, Debug)]
 pub struct RateBucket {
     left: f64,
@@ -62,7 +62,7 @@ impl RateBucket {
         RateBucket { left: f64::from(rate.burst), at_ms: now_ms }
     }
 
-    /// Takes one, or says after how many seconds there will be one.
+    /// Takes one request out, or gives the seconds until there will be one.
     pub fn try_take(&mut self, rate: Rate, now_ms: BootMs) -> Result<(), u64> {
         let since_ms = now_ms.saturating_sub(self.at_ms) as f64;
         self.left = (self.left + since_ms / rate.every_ms).min(f64::from(rate.burst));
@@ -75,7 +75,7 @@ impl RateBucket {
     }
 }
 
-/// An allowance for each client.
+/// A bucket for each client.
 pub struct RateLimit<K> {
     rate: Rate,
     clients: Mutex<RecentMap<K, RateBucket>>,
@@ -86,7 +86,7 @@ impl<K: Eq + Hash> RateLimit<K> {
         RateLimit { rate, clients: Mutex::new(RecentMap::with_at_most(CLIENTS_MAX)) }
     }
 
-    /// Takes one, or says after how many seconds there will be one.
+    /// Takes one request out, or gives the seconds until there will be one.
     pub fn try_take(&self, client: K, now_ms: BootMs) -> Result<(), u64> {
         let rate = self.rate;
         self.clients.lock().entry(client, || RateBucket::full(rate, now_ms)).try_take(rate, now_ms)

@@ -1,16 +1,16 @@
-//! Requests that hyper cannot read: it answers them by itself, with a status and an empty body, before anything here has
-//! seen them. Programs then show their users nothing; so such an answer is replaced by one that says what is wrong, as a
-//! problem and as WeChat would, because it is not known for what the request was meant. Pure.
+//! Requests that hyper cannot read. It answers them with a status and an empty body, so programs show their users
+//! nothing. This gives the answer to send instead: one that says what is wrong, both as a problem and as WeChat would,
+//! because nobody knows which API the request was for. Pure.
 
 use serde_json::json;
 
-/// What goes out instead, if this is such an answer.
+/// The answer to send instead, if this is such an answer of hyper's.
 pub fn replacement(answer: &[u8]) -> Option<Vec<u8>> {
     let head = std::str::from_utf8(answer.get(..256.min(answer.len()))?).ok()?;
     let (status, rest) = head.strip_prefix("HTTP/1.1 ")?.split_at_checked(3)?;
     let (title, rest) = rest.trim_start().split_once("\r\n")?;
     let is_empty = rest.to_ascii_lowercase().contains("content-length: 0\r\n");
-    let (kind, errcode, what, detail) = match status {
+    let (name, errcode, what, detail) = match status {
         "400" => ("bad-request", 47001, "data format error", "this is no HTTP request that can be read"),
         "414" => ("too-large", 45002, "content size out of limit", "the address is too long"),
         "431" => ("too-large", 45002, "content size out of limit", "the header lines are too many or too long"),
@@ -20,7 +20,7 @@ pub fn replacement(answer: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let body = json!({
-        "type": format!("urn:tokencached:problem:{kind}"),
+        "type": format!("urn:tokencached:problem:{name}"),
         "title": title,
         "status": status.parse::<u16>().unwrap_or(400),
         "detail": detail,

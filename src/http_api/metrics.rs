@@ -1,5 +1,5 @@
-//! `/metrics` in OpenMetrics: what prometheus/memcached_exporter gives, under its names, and what this server keeps
-//! besides. Figures are those of `stats`, read at each scrape; nothing is counted twice.
+//! `/metrics` in OpenMetrics: what prometheus/memcached_exporter gives, by its names, and this server's own metrics.
+//! The figures are those of `stats`, read at each scrape.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Error, Formatter};
@@ -32,17 +32,17 @@ use super::sink_metrics;
 use crate::clock::Now;
 use crate::credential::facts::DURATION_BOUNDS_MS;
 
-/// Scrapes at once that are being written or taken: each is held in memory until then.
+/// The most scrapes that are written or sent at a time: each is held in memory until it is sent.
 pub const SCRAPES_MAX: usize = 2;
-/// How long another waits for its turn.
+/// How long a further scrape waits for its turn.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// By then a scrape must have been taken. Prometheus gives up much earlier.
+/// A scrape must have been sent after this time. Prometheus gives up much earlier.
 const SEND_MAX: Duration = Duration::from_secs(60);
-/// A scrape is handed over in pieces of this size.
+/// A scrape is sent in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// `GET /metrics`, with `old_names=1` by the names of before. Written on a thread for such work: however many apps there
-/// are, others are answered meanwhile.
+/// `GET /metrics`, with `old_names=1` by the names of before. It is written on a thread of its own, so that others are
+/// answered meanwhile, however many apps there are.
 pub async fn scrape(
     State(context): ContextExtractor,
     Extension(caller): CallerExtractor,
@@ -77,7 +77,7 @@ fn encode_metrics(context: &Arc<ApiContext>, old_names: bool) -> Result<String, 
     Ok(if old_names { old_metric_names::translate(&out) } else { out })
 }
 
-/// A scrape on its way to whoever asked.
+/// A scrape that is being sent.
 struct ScrapeBody {
     left: Bytes,
     deadline: Pin<Box<Sleep>>,
@@ -118,7 +118,7 @@ impl Debug for ScrapeCollector {
 
 pub(super) type EncodeResult = Result<(), Error>;
 pub(super) type Labels<'l> = Vec<(&'static str, &'l str)>;
-/// `stats` by name; of `items` and `slabs` by class and name.
+/// The figures of `stats` by name; those of `items` and `slabs` by class and name.
 type StatsByName = BTreeMap<String, String>;
 
 impl Collector for ScrapeCollector {
@@ -138,7 +138,7 @@ impl Collector for ScrapeCollector {
     }
 }
 
-/// A figure of `stats`; 0 where there is none.
+/// A figure of `stats`; 0 if there is none.
 fn number(stats: &StatsByName, name: &str) -> f64 {
     stats.get(name).and_then(|value| value.parse().ok()).unwrap_or(0.0)
 }
@@ -152,22 +152,22 @@ pub(super) fn family<'e>(
     out.encode_descriptor(name, help, None, metric_type)
 }
 
-/// One value without labels.
+/// A gauge without labels.
 pub(super) fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> EncodeResult {
     family(out, name, help, MetricType::Gauge)?.encode_gauge(&value)
 }
 
-/// One that is 1 or 0.
+/// A gauge that is 1 or 0.
 pub(super) fn switch(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, on: bool) -> EncodeResult {
     gauge(out, name, help, f64::from(u8::from(on)))
 }
 
-/// The same for what only grows; `_total` is added to the name.
+/// A counter without labels; `_total` is added to the name.
 fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> EncodeResult {
     family(out, name, help, MetricType::Counter)?.encode_counter::<NoLabelSet, f64, f64>(&value, None)
 }
 
-/// Values with labels.
+/// A family of values with labels.
 pub(super) fn each<'l>(
     out: &mut DescriptorEncoder<'_>,
     (name, help, metric_type): (&str, &str, MetricType),
@@ -186,7 +186,7 @@ pub(super) fn each<'l>(
     Ok(())
 }
 
-/// Name, figure of `stats`, help. The exporter counts some of these without `_total`: those are gauges here.
+/// Name, figure of `stats`, help. The exporter has some counters without `_total`: those are gauges here.
 const GAUGES: &[(&str, &str, &str)] = &[
     ("memcached_uptime_seconds", "uptime", "Seconds since the server started."),
     ("memcached_time_seconds", "time", "Seconds since 1970 by the server's clock."),
@@ -253,7 +253,7 @@ fn encode_commands(out: &mut DescriptorEncoder<'_>, general: &StatsByName) -> En
     }
     values.push((labels("cas", "badval"), number(general, "cas_badval")));
     values.push((labels("flush", "hit"), number(general, "cmd_flush")));
-    // A cas is counted in cmd_set again.
+    // `cmd_set` counts cas commands, too.
     let cas: f64 = ["cas_misses", "cas_hits", "cas_badval"].iter().map(|name| number(general, name)).sum();
     values.push((labels("set", "hit"), (number(general, "cmd_set") - cas).max(0.0)));
     let family = ("memcached_commands", "Commands, by name and result.", MetricType::Counter);
@@ -263,7 +263,7 @@ fn encode_commands(out: &mut DescriptorEncoder<'_>, general: &StatsByName) -> En
 pub(super) const GAUGE: MetricType = MetricType::Gauge;
 pub(super) const COUNTER: MetricType = MetricType::Counter;
 
-/// Of `stats items`, by class.
+/// From `stats items`, by slab class.
 const SLAB_ITEMS: &[(&str, &str, MetricType, &str)] = &[
     ("memcached_slab_current_items", "number", GAUGE, "Items held in the class."),
     ("memcached_slab_items_age_seconds", "age", GAUGE, "Seconds since the last use of the least recently used item."),
@@ -296,7 +296,7 @@ const SLAB_ITEMS: &[(&str, &str, MetricType, &str)] = &[
     ("memcached_slab_hot_age_seconds", "age_hot", GAUGE, "Age of the hot queue's oldest item."),
     ("memcached_slab_warm_age_seconds", "age_warm", GAUGE, "Age of the warm queue's oldest item."),
 ];
-/// Of `stats slabs`, by class.
+/// From `stats slabs`, by slab class.
 const SLABS: &[(&str, &str, MetricType, &str)] = &[
     ("memcached_slab_chunk_size_bytes", "chunk_size", GAUGE, "Bytes of the class's largest item."),
     ("memcached_slab_chunks_per_page", "chunks_per_page", GAUGE, "Items that would fit one of memcached's pages."),
@@ -308,7 +308,7 @@ const SLABS: &[(&str, &str, MetricType, &str)] = &[
     ("memcached_slab_mem_requested_bytes", "mem_requested", GAUGE, "Bytes in use by the items of the class."),
 ];
 
-/// The classes that a form of `stats` names, in order.
+/// The slab classes in the figures, in order.
 fn classes<'s>(stats: &'s StatsByName, prefix: &str) -> Vec<&'s str> {
     let named = stats.keys().filter_map(|name| name.strip_prefix(prefix)?.split_once(':').map(|(class, _)| class));
     let mut classes: Vec<&str> = named.filter(|class| class.parse::<u32>().is_ok()).collect();

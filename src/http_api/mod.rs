@@ -1,13 +1,19 @@
-//! The side port: HTTP for people, monitoring, and code that does not speak memcached.
+//! The HTTP API: a second port for browsers, monitoring and programs that do not speak memcached.
 //!
-//! Runs on a thread of its own, so nothing a client does here holds up a memcached client. Reads what the service and
-//! the refresher publish, and hands wishes to the refresher by the table; never calls WeChat, and never shows a token
-//! but to a reader who has the right to it.
+//! It runs on a thread of its own, so no HTTP client delays a memcached client. It reads what the service and the
+//! refresher publish, and asks the refresher for verifications through the table. It never calls a platform, and never
+//! gives a token to a caller without the right to read it.
 //!
-//! `server` accepts and cuts off, on `connections`; `access_control` decides who may what, on `limits`, `wrong_secrets` and `sessions`;
-//! `context` is what handlers share; `status`, `apps`, `events`, `api`, `credentials`, `jssdk` (described by `openapi`), `health`, `metrics` with
-//! `credential_metrics`, `wechat` (which tells the time of `wechat_expiry`) and `page`
-//! are what there is to see; `malformed_requests` is what is said of a request that cannot be read.
+//! | file | what it does |
+//! |---|---|
+//! | `server`, `connections`, `malformed_requests` | accept, limit, serve and end connections |
+//! | `access_control`, `sessions`, `limits`, `wrong_secrets` | who the caller is, and what it may do how often |
+//! | `routes`, `context`, `query`, `problem` | from a path to its handler; what handlers share; errors |
+//! | `api`, `apps`, `credentials`, `events`, `status`, `jssdk`, `health` | the JSON API, described by `openapi` |
+//! | `metrics`, `credential_metrics`, `sink_metrics` | `/metrics` |
+//! | `wechat`, `wechat_expiry`, `app_secret` | WeChat's own calls |
+//! | `page` | the status page |
+//! | `old_metric_names`, `old_fields` | names of before, kept for old dashboards and programs |
 
 mod access_control;
 mod api;
@@ -23,6 +29,7 @@ mod jssdk;
 mod limits;
 mod malformed_requests;
 mod metrics;
+mod old_fields;
 mod old_metric_names;
 mod openapi;
 pub mod options;
@@ -57,24 +64,24 @@ use access_control::AccessControl;
 use context::ApiContext;
 pub use options::Options;
 
-/// The side port, bound and not yet served.
+/// The sockets of the HTTP API: bound, and not yet served.
 pub struct BoundListeners {
     listeners: Vec<TcpListener>,
     reload_handle: Arc<ReloadHandle>,
 }
 
-/// What may be replaced while the port is served.
+/// What can be replaced while the HTTP API is served: keys and certificates.
 pub struct ReloadHandle {
     access_control: AccessControl,
     tls: Option<Arc<Tls>>,
     keys_file: ArcSwapOption<PathBuf>,
-    /// Of the text that the keys were read from.
+    /// The digest of the file that the keys were read from.
     keys_in_use: Mutex<Option<ContentDigest>>,
 }
 
 impl ReloadHandle {
-    /// Reads keys and certificates again. What cannot be used is reported and changes nothing; other settings of the
-    /// section need a restart.
+    /// Reads keys and certificates again. A file that cannot be used is reported and changes nothing. The other settings
+    /// need a restart.
     pub fn reload(&self, options: &Options) {
         self.keys_file.store(options.keys_file.clone().map(Arc::new));
         if let (Some(path), true) = (&options.keys_file, self.access_control.has_keys()) {
@@ -84,14 +91,16 @@ impl ReloadHandle {
                     let count = keys.len();
                     self.access_control.set_keys(keys);
                     *in_use = Some(digest);
-                    tracing::info!(keys = count, "the side port's keys are read again");
+                    tracing::info!(keys = count, "API keys reloaded");
                 }
-                Err(error) => tracing::error!("{error}; the side port's keys stay as they were"),
+                Err(error) => tracing::error!("reload failed: {error}; the API keys stay as they were"),
             }
         }
         match self.tls.as_ref().map(|tls| tls.refresh()) {
-            Some(Ok(())) => tracing::info!("the side port's certificates are read again"),
-            Some(Err(error)) => tracing::error!("TLS of the side port: {error}; the certificates stay as they were"),
+            Some(Ok(())) => tracing::info!("certificates of the HTTP API reloaded"),
+            Some(Err(error)) => {
+                tracing::error!("reload failed: TLS of the HTTP API: {error}; the certificates stay as they were")
+            }
             None => {}
         }
     }
@@ -99,7 +108,7 @@ impl ReloadHandle {
     /// The files of keys and certificates, to be watched.
     pub fn watched(self: &Arc<ReloadHandle>) -> Vec<Box<dyn WatchedFiles>> {
         let keys = self.access_control.has_keys().then(|| Box::new(KeysFile(self.clone())) as Box<dyn WatchedFiles>);
-        let tls = self.tls.as_ref().map(|tls| tls.watched("the certificate and key of the HTTP port in"));
+        let tls = self.tls.as_ref().map(|tls| tls.watched("the certificate and key of the HTTP API in"));
         keys.into_iter().chain(tls).collect()
     }
 }
@@ -111,7 +120,7 @@ fn read_keys(path: &Path) -> Result<(ApiKeys, ContentDigest), String> {
     Ok((keys, digest_of(&[text])))
 }
 
-/// The keys' file.
+/// The file of API keys, to be watched.
 struct KeysFile(Arc<ReloadHandle>);
 
 impl WatchedFiles for KeysFile {
@@ -135,7 +144,7 @@ impl WatchedFiles for KeysFile {
         let count = keys.len();
         self.0.access_control.set_keys(keys);
         *in_use = digest;
-        tracing::info!(keys = count, "the keys' file has changed; keys are read again");
+        tracing::info!(keys = count, "API keys reloaded: their file has changed");
         Ok(())
     }
 }
@@ -148,14 +157,14 @@ impl BoundListeners {
         Ok(BoundListeners { listeners, reload_handle })
     }
 
-    /// Reads keys and certificates and opens nothing: for `check`.
+    /// Reads keys and certificates and opens nothing; for `tokencached check`.
     pub fn check_files(options: &Options) -> Result<(), String> {
         BoundListeners::read(options).map(drop)
     }
 
     fn read(options: &Options) -> Result<ReloadHandle, String> {
         let tls = options.tls.as_ref().map(Tls::new).transpose();
-        let tls = tls.map_err(|error| format!("TLS of the side port: {error}"))?.map(Arc::new);
+        let tls = tls.map_err(|error| format!("TLS of the HTTP API: {error}"))?.map(Arc::new);
         let (keys, in_use) = options.keys_file.as_deref().map(read_keys).transpose()?.unzip();
         let keys_file = ArcSwapOption::new(options.keys_file.clone().map(Arc::new));
         Ok(ReloadHandle {
@@ -166,39 +175,39 @@ impl BoundListeners {
         })
     }
 
-    /// Where it listens, with real port numbers.
+    /// The addresses that it listens on, with real port numbers.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
-    /// For SIGHUP, and for whoever follows its files.
+    /// For a reload, and for whoever watches the files.
     pub fn reload_handle(&self) -> Arc<ReloadHandle> {
         self.reload_handle.clone()
     }
 }
 
-/// Connections that wait to be accepted.
+/// The most connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// Those that secret files on a disk that hangs may take, and some for what else is written aside.
+/// Enough for reads of secret files on a disk that hangs, and some for other work.
 const BLOCKING_THREADS: usize = files::READS_MAX + 4;
 
 fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     let fault = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             format!(
-                "cannot listen on {address} (side port): something listens there already; choose another listen in [side]"
+                "cannot listen on {address} (HTTP API): something listens there already; choose another listen in [http]"
             )
         }
-        _ => format!("cannot listen on {address} (side port): {error}"),
+        _ => format!("cannot listen on {address} (HTTP API): {error}"),
     };
     let listener = TcpListener::bind(address).map_err(fault)?;
     listener.set_nonblocking(true).map_err(fault)?;
-    // The standard library's queue is so short that a burst of connections holds up those who ask for health.
+    // The standard library's queue is so short that a burst of connections delays health checks.
     rustix::net::listen(&listener, BACKLOG).map_err(|error| fault(error.into()))?;
     Ok(listener)
 }
 
-/// The side port on its thread.
+/// The HTTP API on its thread.
 pub struct HttpApi {
     thread: JoinHandle<()>,
 }
@@ -206,21 +215,24 @@ pub struct HttpApi {
 impl HttpApi {
     /// Starts serving; ends when the shutdown fires.
     pub fn start(
-        door: BoundListeners,
+        bound: BoundListeners,
         options: &Options,
         apps: &[App],
         service: Arc<Service>,
         supervisor: &Supervisor,
     ) -> std::io::Result<HttpApi> {
+        if options.old_metric_names {
+            tracing::warn!("/metrics gives the metric names of before: old_metric_names in [http] is true");
+        }
         let context =
-            Arc::new(ApiContext::new(options, apps, service, door.reload_handle, supervisor.shutdown().clone()));
+            Arc::new(ApiContext::new(options, apps, service, bound.reload_handle, supervisor.shutdown().clone()));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
-        let (listeners, supervisor) = (door.listeners, supervisor.clone());
-        let alive = supervisor.watch("the HTTP port");
-        let thread = std::thread::Builder::new().name("side".to_owned()).spawn(move || {
+        let (listeners, supervisor) = (bound.listeners, supervisor.clone());
+        let alive = supervisor.watch("the HTTP API");
+        let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
             let _alive = alive;
             runtime.block_on(server::serve(listeners, context, &supervisor));
             runtime.shutdown_background();
@@ -233,7 +245,7 @@ impl HttpApi {
         let thread = self.thread;
         match tokio::task::spawn_blocking(move || thread.join()).await {
             Ok(Ok(())) => {}
-            _ => tracing::error!("the side port ended badly"),
+            _ => tracing::error!("the thread of the HTTP API panicked"),
         }
     }
 }

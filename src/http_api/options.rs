@@ -10,7 +10,7 @@ use crate::network::Network;
 use crate::tls::TlsOptions;
 
 /// The port of the HTTP API unless an address says otherwise.
-pub const SIDE_PORT: u16 = 2130;
+pub const HTTP_PORT: u16 = 2130;
 
 /// Connections besides `max_connections`, for health and short calls while all others are being answered.
 pub const RESERVED_CONNECTIONS: usize = 64;
@@ -35,7 +35,7 @@ pub struct Options {
     pub requests_per_s: u32,
     /// Which credentials have series of their own in `/metrics`.
     pub metrics_per_credential: MetricsPerCredential,
-    /// Whether `/metrics` gives the names of before, see [`crate::http_api`].
+    /// Whether `/metrics` gives the metric names of before.
     pub old_metric_names: bool,
     /// The least `expires_in` of WeChat's own calls, seconds; none: by the call and the client, see [`crate::http_api`].
     pub wechat_expires_in_min_s: Option<u32>,

@@ -1,6 +1,6 @@
-//! The status page: files in the binary, nothing from elsewhere. They hold no data, so anybody may have them.
+//! The status page: files in the binary. They hold no data, so anybody may read them.
 //!
-//! What the page shows it asks for itself, with the visitor's own rights; nothing is put into the files but the language.
+//! The page itself asks the API for what it shows, with the visitor's rights. Only the language is put into the files.
 
 use std::borrow::Cow;
 
@@ -31,10 +31,10 @@ const FILES: &[(&str, &str, &[u8])] = &[
     ("/page/words.js", SCRIPT, include_bytes!("page/words.js")),
 ];
 
-/// The file of that path; the page itself says which language the visitor's browser asks for. Asked for again, it is
-/// sent only if it has changed.
+/// The file of this path. The page comes in the language that the browser prefers. A browser that has the file already
+/// gets it again only if it has changed.
 pub fn file(path: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-    let (_, kind, content) = FILES.iter().find(|(known, ..)| *known == path).ok_or_else(Problem::not_found)?;
+    let (_, content_type, content) = FILES.iter().find(|(known, ..)| *known == path).ok_or_else(Problem::not_found)?;
     let content = match path {
         "/" if prefers_chinese(headers) => in_chinese(content),
         _ => Cow::Borrowed(*content),
@@ -43,7 +43,7 @@ pub fn file(path: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     let known = headers.get(header::IF_NONE_MATCH) == Some(&tag);
     let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { content.into_response() };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::ETAG, tag);
     if path == "/" {
@@ -52,18 +52,18 @@ pub fn file(path: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// The page in its other language; the words themselves are in a script.
+/// The page marked as Chinese; the texts are in a script.
 fn in_chinese(page: &'static [u8]) -> Cow<'static, [u8]> {
     let page = String::from_utf8_lossy(page);
     Cow::Owned(page.replacen("<html lang=\"en\">", "<html lang=\"zh-CN\">", 1).into_bytes())
 }
 
-/// Whether the browser would rather have Chinese than English (RFC 9110, 12.5.4). What it cannot read is not wanted.
+/// Whether the browser prefers Chinese to English (RFC 9110, 12.5.4).
 fn prefers_chinese(headers: &HeaderMap) -> bool {
-    let wishes = headers.get_all(header::ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok());
+    let languages = headers.get_all(header::ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok());
     let (mut chinese, mut english) = (0.0_f32, 0.0_f32);
-    for wish in wishes.flat_map(|value| value.split(',')) {
-        let (tag, weight) = wish.split_once(';').unwrap_or((wish, ""));
+    for language in languages.flat_map(|value| value.split(',')) {
+        let (tag, weight) = language.split_once(';').unwrap_or((language, ""));
         let weight = weight.trim().strip_prefix("q=").map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
         match tag.trim().split('-').next().unwrap_or_default().to_ascii_lowercase().as_str() {
             "zh" => chinese = chinese.max(weight),
@@ -117,10 +117,10 @@ mod tests {
 
     #[test]
     fn markup_is_never_made_of_text() {
-        for (path, kind, content) in FILES {
+        for (path, content_type, content) in FILES {
             let text = std::str::from_utf8(content).unwrap();
             for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"] {
-                assert!(*kind != SCRIPT || !text.contains(word), "{path} has {word}");
+                assert!(*content_type != SCRIPT || !text.contains(word), "{path} has {word}");
             }
             // The CSP forbids both, so neither would work.
             assert!(

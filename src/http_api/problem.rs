@@ -1,4 +1,4 @@
-//! Errors of the side port, as problem details (RFC 9457): whose fault it is and what to do.
+//! Errors of the HTTP API, as problem details (RFC 9457): whose fault it is and what to do.
 //!
 //! Never quotes what came from a client.
 
@@ -12,16 +12,16 @@ use serde_json::json;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub status: StatusCode,
-    /// Names the kind of error for programs; `docs/en/http-api.md` lists them.
-    pub kind: &'static str,
+    /// The name of the error, for programs; `docs/en/http-api.md` lists them.
+    pub name: &'static str,
     pub detail: Cow<'static, str>,
-    /// Seconds after which trying again may help.
+    /// The seconds after which another try may help.
     pub retry_after_s: Option<u64>,
 }
 
 impl Problem {
-    pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<Cow<'static, str>>) -> Problem {
-        Problem { status, kind, detail: detail.into(), retry_after_s: None }
+    pub fn new(status: StatusCode, name: &'static str, detail: impl Into<Cow<'static, str>>) -> Problem {
+        Problem { status, name, detail: detail.into(), retry_after_s: None }
     }
 
     /// Something in the request is wrong.
@@ -29,12 +29,12 @@ impl Problem {
         Problem::new(StatusCode::BAD_REQUEST, "bad-request", detail)
     }
 
-    /// What a client may not see is not there for it either.
+    /// What a client may not see is said not to exist.
     pub fn not_found() -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing here, or it may not be seen with this key")
     }
 
-    /// Nobody is known to ask.
+    /// The caller is not known.
     pub fn no_key() -> Problem {
         let detail = "a key is needed: send it as Authorization: Bearer, or log in on the page";
         Problem::new(StatusCode::UNAUTHORIZED, "key-needed", detail)
@@ -59,7 +59,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = json!({
-            "type": format!("urn:tokencached:problem:{}", self.kind),
+            "type": format!("urn:tokencached:problem:{}", self.name),
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
             "detail": self.detail,

@@ -1,4 +1,4 @@
-//! Parameters of a URL. One given twice is an error, so that nobody can hide one behind another.
+//! Parameters of a URL. A parameter that is given twice is an error, so that none can hide behind another.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use super::problem::Problem;
 pub struct QueryParams(BTreeMap<String, String>);
 
 impl QueryParams {
-    /// Those of the URL; `known` are the names there may be.
+    /// The parameters of the URL. Others than the `known` ones are an error.
     pub fn of(uri: &Uri, known: &[&str]) -> Result<QueryParams, Problem> {
         let mut params = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {

@@ -1,4 +1,4 @@
-//! Which handler answers what. Everything else is a problem, in the same form as any other.
+//! Which handler answers which path. Any other path gets a problem like other errors.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::context::ApiContext;
 use super::problem::Problem;
 use super::{api, credentials, health, jssdk, metrics, openapi, page, wechat};
 
-/// All routes of the side port.
+/// All routes of the HTTP API.
 pub fn build(context: Arc<ApiContext>) -> Router {
     let refusing = |routes: MethodRouter<Arc<ApiContext>>, methods: &'static str| {
         routes.fallback(move || async move { wrong_method(methods) })
@@ -32,7 +32,7 @@ pub fn build(context: Arc<ApiContext>) -> Router {
         .route("/v1/credentials", read(get(credentials::get_credentials)))
         .route("/v1/apps/{app}/jssdk", read(get(jssdk::sign)))
         .route("/v1/openapi.json", read(get(openapi::description)))
-        // Load balancers ask by OPTIONS as well as by GET and HEAD.
+        // Load balancers also use OPTIONS.
         .route("/livez", health(get(health::get_livez).options(health::get_livez)))
         .route("/readyz", health(get(health::get_readyz).options(health::get_readyz)))
         .route("/metrics", read(get(metrics::scrape)))

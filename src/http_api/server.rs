@@ -1,6 +1,6 @@
-//! HttpConnections: accepts them, bounds them in number and in time, speaks TLS, and ends them when told to.
+//! Serves the connections: accepts them, limits their number and time, does TLS, and ends them at shutdown.
 //!
-//! Every answer leaves here with the headers that keep browsers from doing what they should not.
+//! Every answer leaves here with the security headers.
 
 use std::convert::Infallible;
 use std::io;
@@ -36,45 +36,45 @@ use crate::clock;
 use crate::descriptors;
 use crate::supervision::Supervisor;
 
-/// A request's head must be read_body after this long; a silent connection ends after it too.
+/// A request's head must be complete after this time; a silent connection is closed after it, too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// The same for its body.
+/// The same for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest body that is read, bytes. The largest there is names a token and a generation.
+/// The largest body that is read, bytes. No body needs more than a token and some names.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 /// The largest head, bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
-/// A client that takes nothing of its answer for so long is given up.
+/// A connection is closed when the client reads nothing of its answer for so long.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait after a failed accept: out of descriptors, it fails again at once.
+/// The pause after a failed accept: without free descriptors it would fail again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// A failure to accept is logged at most so often.
+/// The shortest time between two log lines about failed accepts.
 const LOG_SPACING_MS: u64 = 60_000;
-/// Answers under way at the end may take so long.
+/// The time that unfinished answers have at shutdown.
 const FINISH_MAX: Duration = Duration::from_secs(3);
 
-/// Serves until the shutdown fires and what was under way has been answered.
+/// Serves until the shutdown, and then until unfinished answers are complete.
 pub async fn serve(listeners: Vec<TcpListener>, context: Arc<ApiContext>, supervisor: &Supervisor) {
     let tracker = TaskTracker::new();
     let router = routes::build(context.clone());
-    let (alive, watching) = (supervisor.watch("the HTTP port's events"), events::watch(context.clone()));
+    let (alive, watching) = (supervisor.watch("the events of the HTTP API"), events::watch(context.clone()));
     tracker.spawn(alive.during(watching));
     for listener in listeners {
-        let alive = supervisor.watch("the HTTP port's listener");
+        let alive = supervisor.watch("the listener of the HTTP API");
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
                 let accepting = accept(listener, router.clone(), context.clone(), tracker.clone());
                 tracker.spawn(alive.during(accepting));
             }
-            Err(error) => tracing::error!(%error, "the side port cannot listen"),
+            Err(error) => tracing::error!(%error, "the HTTP API cannot listen"),
         }
     }
     context.shutdown.cancelled().await;
     tracker.close();
     if tokio::time::timeout(FINISH_MAX, tracker.wait()).await.is_err() {
-        tracing::debug!("some clients of the side port did not take their last answers in time");
+        tracing::debug!("some HTTP clients did not read their last answers in time");
     }
 }
 
@@ -92,21 +92,22 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, context: Arc<
                     }
                     None => reject(&stream, context.reload_handle.tls.is_some()),
                 }
-                // In a burst each is looked at before the next comes: one whose request is there already keeps its slot.
+                // In a burst, each connection is read from before the next one is accepted: one whose request is there
+                // already keeps its slot.
                 tokio::task::yield_now().await;
             }
             // The peer went away before it was accepted.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
             Err(error) if descriptors::is_dead_listener(&error) => {
-                tracing::error!(%error, "the HTTP port's listening socket is gone");
+                tracing::error!(%error, "the listening socket of the HTTP API is gone");
                 return;
             }
             Err(error) => {
                 if context.connections.accept_failure_logged.allow(clock::boot_ms(), LOG_SPACING_MS) {
                     let advice =
                         if descriptors::is_exhausted(&error) { descriptors::REMEDY } else { "it is tried again" };
-                    tracing::warn!(%error, advice, "the side port could not accept a connection");
+                    tracing::warn!(%error, advice, "the HTTP API failed to accept a connection");
                 }
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
@@ -114,8 +115,8 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, context: Arc<
     }
 }
 
-/// Fits the socket's empty send buffer, so this does not wait for the peer. In TLS nothing can be said yet. For what the
-/// request is meant is not known yet, so the body is what WeChat says when it is busy.
+/// The answer fits the socket's empty send buffer, so this does not wait for the peer. With TLS nothing can be sent yet.
+/// Nobody knows yet which API the request is for, so the body is WeChat's answer when it is busy.
 fn reject(stream: &TcpStream, tls: bool) {
     const BODY: &str = r#"{"errcode":-1,"errmsg":"system error: too many connections"}"#;
     if !tls {
@@ -138,7 +139,7 @@ async fn run_connection(
         () = evicted.cancelled() => return,
     };
     if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "a connection of the side port ended with an error");
+        tracing::debug!(%peer, %error, "an HTTP connection ended with an error");
     }
 }
 
@@ -227,7 +228,7 @@ async fn handle(
 ) -> Result<Response<Body>, Problem> {
     let caller = context.reload_handle.access_control.admit(&head, &addresses, clock::boot_ms())?;
     let cost = cost(&head);
-    // Health waits for no body: one that does not come would keep the slot.
+    // A health check does not wait for a body: one that does not come would keep the slot.
     let body = if cost == RequestCost::Health { Body::empty() } else { read_body(body).await? };
     let answering = slot.begin_answer(cost).ok_or_else(no_slot_problem)?;
     head.extensions.insert(Arc::new(caller));
@@ -244,14 +245,14 @@ fn cost(head: &Head) -> RequestCost {
     }
 }
 
-/// All places are taken by requests that are being answered.
+/// All slots are busy.
 fn no_slot_problem() -> Problem {
-    let detail = "all connections are being answered; see max_connections and max_connections_per_peer under [side]";
+    let detail = "all connections are being answered; see max_connections and max_connections_per_peer under [http]";
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
     Problem { retry_after_s: Some(1), ..problem }
 }
 
-/// An answer's body: until it has been handed over, the connection is being answered.
+/// An answer's body. Until it has been sent, the connection counts as busy.
 struct AnswerBody {
     body: Body,
     _answering: AnswerGuard,
@@ -274,7 +275,7 @@ impl hyper::body::Body for AnswerBody {
     }
 }
 
-/// The body, if it is small and comes in time.
+/// The body, if it is small enough and comes in time.
 async fn read_body(body: Incoming) -> Result<Body, Problem> {
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
         Ok(Ok(collected)) => Ok(Body::from(collected.to_bytes())),
@@ -291,7 +292,7 @@ async fn read_body(body: Incoming) -> Result<Body, Problem> {
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// On every answer. `Strict-Transport-Security` is not among them: it would serve_connection for all ports of the host.
+/// On every answer. `Strict-Transport-Security` is not among them: it would apply to all ports of the host.
 const HEADERS: &[(&str, &str)] = &[
     ("content-security-policy", CSP),
     ("x-content-type-options", "nosniff"),
@@ -311,13 +312,13 @@ fn add_security_headers(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// A stream whose peer must take something of what is written now and then. Reading is poll_with_timeout elsewhere: a client that
-/// listens to events has nothing to say.
+/// A stream that fails when the peer reads nothing of what is written for a while. Reading has its own limits elsewhere:
+/// a client that listens to events sends nothing.
 struct WriteTimeoutStream<S> {
     stream: S,
     /// Set while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Written in slot of what hyper has said of a request that it could not read; and how much of it has been.
+    /// The answer to a malformed request that is written in place of hyper's, and how much of it has been written.
     replacement: Option<(Vec<u8>, usize)>,
     connection: Arc<HttpConnection>,
 }
@@ -348,7 +349,7 @@ impl<S: AsyncWrite + Unpin> WriteTimeoutStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> WriteTimeoutStream<S> {
-    /// True once all of the replacement has been written.
+    /// Ready once all of the replacement has been written.
     fn poll_write_replacement(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some((bytes, at)) = self.replacement.take() {
             let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else { break };
@@ -366,7 +367,7 @@ impl<S: AsyncWrite + Unpin> WriteTimeoutStream<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes the replacement of such an answer; `None` of any other.
+    /// Writes the replacement of an answer of hyper's; `None` for any other answer.
     fn poll_replacement(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,6 +1,7 @@
-//! Sessions of people who have logged in with a key. Kept here, bounded in number and in age; the browser has a number.
+//! Sessions of people who have logged in with a key. They are kept in memory, limited in number and age; the browser has
+//! only a number.
 //!
-//! A session is good for what its key is good for at each request: it ends with its key.
+//! A session has the rights that its key has at each request, and ends with its key.
 
 use std::collections::HashMap;
 
@@ -11,16 +12,16 @@ use crate::access::ApiKeyDigest;
 use crate::clock::BootMs;
 use crate::secret::hex;
 
-/// All sessions at once.
+/// The most sessions.
 const SESSIONS_MAX: usize = 256;
-/// Of one key: past that its oldest ends.
+/// The most sessions of one key. A further one ends the key's oldest session.
 const SESSIONS_PER_KEY_MAX: usize = 32;
-/// The longest life, milliseconds.
+/// The longest life of a session, milliseconds.
 pub const LIFE_MS: u64 = 12 * 3_600_000;
-/// A session that is not used for so long ends, milliseconds.
+/// A session ends when it has not been used for so long, milliseconds.
 const IDLE_MS: u64 = 2 * 3_600_000;
 
-/// The numbers' digests: what is in memory lets nobody in.
+/// By the digests of their numbers, so that nothing in memory can be used to log in.
 #[derive(Default)]
 pub struct Sessions(Mutex<HashMap<[u8; 32], Session>>);
 
@@ -37,7 +38,7 @@ impl Session {
 }
 
 impl Sessions {
-    /// A new session's number, or none if the system has no random bytes to give.
+    /// Begins a session and gives its number; `None` if the system has no random bytes.
     pub fn begin(&self, key: ApiKeyDigest, now_ms: BootMs) -> Option<String> {
         let number = random()?;
         let mut sessions = self.0.lock();
@@ -60,7 +61,7 @@ impl Sessions {
         Some(number)
     }
 
-    /// The key of a session that lasts.
+    /// The key of a session that has not ended.
     pub fn find(&self, number: &str, now_ms: BootMs) -> Option<ApiKeyDigest> {
         let mut sessions = self.0.lock();
         let session = sessions.get_mut(&digest(number)).filter(|session| !session.is_over(now_ms))?;

@@ -1,4 +1,4 @@
-//! Metrics of the sinks, by their number in the configuration and their type. Where nothing is configured, none.
+//! The metrics of the sinks, by their number in the configuration and their type.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,7 +45,7 @@ const FAMILIES: &[(&str, &str, MetricType, SinkFigure)] = &[
     ),
 ];
 
-/// All of them.
+/// Encodes the metrics of all sinks.
 pub fn encode(out: &mut DescriptorEncoder<'_>, sinks: &[Arc<SinkStats>]) -> EncodeResult {
     let numbers: Vec<String> = (0..sinks.len()).map(|number| number.to_string()).collect();
     let all = || numbers.iter().map(String::as_str).zip(sinks);

@@ -1,4 +1,4 @@
-//! The whole server at a glance: figures now, and how they went in the last minutes.
+//! `/v1/status`: the server's figures, now and in the last minutes; the cluster; the sinks.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,14 +6,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde_json::{Map, Value, json};
 
 use super::context::ApiContext;
+use super::old_fields::with_old_fields;
 use crate::clock::Now;
 use crate::credential::table::CredentialState;
-use crate::stats::SinkStats;
+use crate::stats::{SinkStats, SinkWrite};
 
-/// A figure's name and what it is now.
-pub type Figures = Vec<(&'static str, u64)>;
+/// A figure's name and value.
+pub type Figure = (&'static str, u64);
+pub type Figures = Vec<Figure>;
 
-/// Counters and levels of the memcached side, by memcached's names where it has one.
+/// Counters and levels, by memcached's names where it has them.
 pub fn read_figures(context: &ApiContext) -> Figures {
     let (stats, cache) = (&context.service.stats, context.service.cache.totals());
     let counts = stats.totals();
@@ -21,7 +23,7 @@ pub fn read_figures(context: &ApiContext) -> Figures {
         ("curr_connections", stats.curr_connections.load(Relaxed)),
         ("total_connections", stats.total_connections.load(Relaxed)),
         ("rejected_connections", stats.rejected_connections.load(Relaxed)),
-        ("side_connections", context.connections.current.load(Relaxed)),
+        ("http_connections", context.connections.current.load(Relaxed)),
         ("cmd_get", counts.cmd_get),
         ("cmd_set", counts.cmd_set),
         ("get_hits", counts.get_hits),
@@ -47,7 +49,7 @@ pub fn read_figures(context: &ApiContext) -> Figures {
 pub const SAMPLE_EVERY_S: u64 = 2;
 /// Ten minutes of them.
 const SAMPLES_MAX: usize = 300;
-/// Counters that are charted by how fast they grow.
+/// Counters that are charted by their rate of growth.
 const RATES: &[(&str, &str)] = &[
     ("gets_per_s", "cmd_get"),
     ("hits_per_s", "get_hits"),
@@ -73,10 +75,10 @@ fn of(figures: &Figures, name: &str) -> u64 {
 }
 
 impl History {
-    /// Takes a sample, `interval_s` after the one before.
+    /// Adds a sample, `interval_s` after the one before.
     pub fn sample(&mut self, figures: Figures, interval_s: f64, now: Now) {
         if let Some(last) = &self.last {
-            // `stats reset` sets counters back.
+            // `stats reset` sets counters to zero.
             let rate = |name| of(&figures, name).saturating_sub(of(last, name)) as f64 / interval_s.max(0.001);
             let round = |rate: f64| (rate * 10.0).round() / 10.0;
             let rates = RATES.iter().map(|(_, name)| round(rate(name)));
@@ -89,7 +91,7 @@ impl History {
         (self.last, self.last_unix_ms) = (Some(figures), now.unix_ms);
     }
 
-    /// The last sample by name, for whoever has the ones before.
+    /// The last sample by name, for a listener that has the ones before.
     pub fn latest(&self) -> Option<Value> {
         let sample = self.samples.back()?;
         let names = RATES.iter().chain(LEVELS).map(|(name, _)| *name);
@@ -111,9 +113,12 @@ impl History {
 pub fn status_json(context: &ApiContext, now: Now) -> Value {
     let table = context.table();
     let started = context.service.started();
-    let figures: Map<String, Value> =
-        read_figures(context).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
-    json!({
+    let state_file = json!({
+        "enabled": table.keeps_state.load(Relaxed),
+        "healthy": table.state_saved.load(Relaxed),
+        "failures": table.state_failures.load(Relaxed),
+    });
+    let shown = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started_at_ms": started.unix_ms,
         "now_ms": now.unix_ms,
@@ -121,19 +126,23 @@ pub fn status_json(context: &ApiContext, now: Now) -> Value {
         "max_connections": context.service.max_connections(),
         "apps": context.apps.len(),
         "credentials": count_by_state(context, now),
-        "state_file": {
-            "kept": table.keeps_state.load(Relaxed),
-            "healthy": table.state_saved.load(Relaxed),
-            "failures": table.state_failures.load(Relaxed),
-        },
-        "shared_state": cluster_json(context, now),
+        "state_file": with_old_fields(state_file, &["kept"]),
+        "cluster": cluster_json(context, now),
         "sinks": sinks_json(context),
-        "figures": figures,
+        "figures": figures_json(read_figures(context)),
         "history": context.feed.history.lock().shown(),
-    })
+    });
+    with_old_fields(shown, &["shared_state"])
 }
 
-/// Which node this is, who the others are and how it goes with what they share; null where there is one node.
+/// Figures as an object.
+pub fn figures_json(figures: impl IntoIterator<Item = Figure>) -> Value {
+    let figures = figures.into_iter().map(|(name, value)| (name.to_owned(), json!(value)));
+    with_old_fields(Value::Object(figures.collect()), &["side_connections"])
+}
+
+/// This node, the other nodes of the cluster, and whether the cluster store or the leader can be reached; null without a
+/// cluster.
 pub fn cluster_json(context: &ApiContext, now: Now) -> Value {
     let sharing = &context.table().sharing;
     let Some(node) = sharing.node() else { return Value::Null };
@@ -149,7 +158,7 @@ pub fn cluster_json(context: &ApiContext, now: Now) -> Value {
     })
 }
 
-/// Where values are written to beside the cache, in the configuration's order.
+/// The sinks, in the order of the configuration.
 pub fn sinks_json(context: &ApiContext) -> Value {
     context.service.stats.sinks().iter().map(|sink| sink_json(sink)).collect()
 }
@@ -164,9 +173,7 @@ fn sink_json(sink: &SinkStats) -> Value {
         "deletes": sink.deletes.load(Relaxed),
         "foreign_writes": sink.foreign_writes.load(Relaxed),
         "failures": sink.failures(),
-        "last_write": sink.last_write().map(|write| json!({
-            "app": write.app, "kind": write.kind, "entry": write.entry, "at_ms": write.at_unix_ms,
-        })),
+        "last_write": sink.last_write().map(last_write_json),
         "last_error": sink.last_error().map(|error| json!({
             "class": error.class,
             "whose": error.whose,
@@ -176,6 +183,12 @@ fn sink_json(sink: &SinkStats) -> Value {
             "at_ms": error.at_unix_ms,
         })),
     })
+}
+
+fn last_write_json(write: SinkWrite) -> Value {
+    let at_ms = write.at_unix_ms;
+    let shown = json!({ "app": write.app, "type": write.credential_type, "entry": write.entry, "at_ms": at_ms });
+    with_old_fields(shown, &["kind"])
 }
 
 /// How many credentials are in each state.

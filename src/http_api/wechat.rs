@@ -1,7 +1,7 @@
 //! WeChat's own calls, so that code which calls WeChat moves over by changing the host.
 //!
-//! Answers are WeChat's, errors too. Nothing is fetched for a call and no token is ever replaced by one: whoever asks by
-//! force has the present token looked into. The secret must be the app's own, or a key of the side port that may read it.
+//! Answers and errors are WeChat's. A call never fetches anything and never replaces a token: `force_refresh` has the
+//! present token verified. The secret must be the app's own, or an API key with the right to read the app.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,19 +22,19 @@ use super::access_control::Caller;
 use super::api::{CallerExtractor, ContextExtractor};
 use super::context::{ApiApp, ApiContext};
 use super::problem::Problem;
-use super::wechat_expiry::{self, SdkClient};
+use super::wechat_expiry::{self, SdkClient, TokenEndpoint};
 use super::wrong_secrets::SecretTarget;
 use crate::clock::{self, BootMs};
 use crate::credential::table::{Credential, Reading, Table};
 
-/// A call for a value owner_of first fetch is under way is held for so long.
+/// A call waits so long for a value whose first fetch is under way.
 const FIRST_FETCH_MAX: Duration = Duration::from_secs(3);
-/// And one by force for the check.
+/// A call with `force_refresh` waits so long for the verification.
 const VERIFICATION_MAX: Duration = Duration::from_secs(10);
-/// Tokens owner_of issued_tokens may ask for tickets although a newer token is there, besides four of each credential.
+/// The most issued tokens that are remembered, besides four of each credential.
 const ISSUED_TOKENS_MAX: usize = 50_000;
 
-/// A wechat_error in WeChat's params.
+/// An error as WeChat gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct WechatError {
     errcode: i64,
@@ -51,27 +51,27 @@ fn reply(outcome: WechatResult) -> Json<Value> {
     Json(outcome.unwrap_or_else(|refused| json!({ "errcode": refused.errcode, "errmsg": refused.errmsg })))
 }
 
-/// All connections are being answered: WeChat's word for it, on which SDKs try again.
+/// All connections are busy: WeChat's error for it, on which SDKs try again.
 pub fn busy() -> Response<Body> {
     reply(Err(wechat_error(-1, "system error: too many calls at once"))).into_response()
 }
 
-/// Whether a request was meant for WeChat: whatever comes of it is answered as WeChat would.
+/// Whether a request is one of WeChat's calls. It is answered in WeChat's form, whatever comes of it.
 pub fn is_wechat_path(path: &str) -> bool {
     let path = path.trim_start_matches('/');
     path == "cgi-bin" || path.starts_with("cgi-bin/")
 }
 
-/// A call that is not answered here.
+/// The answer to calls that this server does not have.
 pub fn unknown_call() -> Response<Body> {
     let errmsg =
         "invalid url: only the calls for tokens and tickets are answered here, make this one at WeChat's own host";
     reply(Err(wechat_error(40066, errmsg))).into_response()
 }
 
-/// What keeps a request from being looked at, in WeChat's form: its SDKs know no other.
+/// A problem in WeChat's form, because its SDKs know no other.
 pub fn from_problem(problem: &Problem) -> Response<Body> {
-    let (errcode, what) = match problem.kind {
+    let (errcode, what) = match problem.name {
         "host-unknown" => (40066, "invalid url"),
         "too-many-requests" => (45011, "api minute-quota reach limit"),
         "key-needed" | "key-unknown" => (40001, "invalid credential"),
@@ -84,7 +84,7 @@ pub fn from_problem(problem: &Problem) -> Response<Body> {
     reply(Err(WechatError { errcode, errmsg: format!("{what}: {}", problem.detail) })).into_response()
 }
 
-/// Parameters; an empty one counts as absent, as it does at WeChat's.
+/// Parameters of a call. An empty one counts as absent, as with WeChat.
 struct WechatParams(HashMap<String, String>);
 
 impl WechatParams {
@@ -107,7 +107,7 @@ impl WechatParams {
     }
 }
 
-/// Who asks, and with what.
+/// A call and its caller.
 pub struct WechatRequest<What> {
     context: Arc<ApiContext>,
     caller: Arc<Caller>,
@@ -117,10 +117,10 @@ pub struct WechatRequest<What> {
 
 fn client(headers: &HeaderMap, uri: &Uri) -> SdkClient {
     let agent = headers.get(header::USER_AGENT).map_or(&[][..], |agent| agent.as_bytes());
-    SdkClient::of(agent, uri.query().unwrap_or_default())
+    SdkClient::detect(agent, uri.query().unwrap_or_default())
 }
 
-/// A call with its parameters in the URL.
+/// The route of a call with its parameters in the URL.
 pub fn by_query<A>(ask: fn(WechatRequest<Uri>) -> A) -> MethodRouter<Arc<ApiContext>>
 where
     A: Future<Output = Json<Value>> + Send + 'static,
@@ -133,7 +133,7 @@ where
     get(asked).fallback(async || reply(Err(wechat_error(43001, "require GET method"))))
 }
 
-/// The same, asked for by GET or by POST: the body of the latter is not looked at.
+/// The same by GET or POST; the body of a POST is ignored.
 pub fn by_query_or_post<A>(ask: fn(WechatRequest<Uri>) -> A) -> MethodRouter<Arc<ApiContext>>
 where
     A: Future<Output = Json<Value>> + Send + 'static,
@@ -146,7 +146,7 @@ where
     by_query(ask).post(posted)
 }
 
-/// A call with its parameters in a JSON body.
+/// The route of a call with its parameters in a JSON body.
 pub fn by_body<A>(ask: fn(WechatRequest<Bytes>) -> A) -> MethodRouter<Arc<ApiContext>>
 where
     A: Future<Output = Json<Value>> + Send + 'static,
@@ -167,7 +167,7 @@ pub async fn token(asked: WechatRequest<Uri>) -> Json<Value> {
     let params = WechatParams::of_query(&asked.what);
     let call = TokenCall {
         name: "GET /cgi-bin/token",
-        told: ExpiryRule(wechat_expiry::TokenEndpoint::Token, asked.client),
+        expiry: ExpiryRule { endpoint: TokenEndpoint::Token, client: asked.client },
         force: false,
     };
     reply(answer_token_call(&asked.context, &asked.caller, &params, call).await)
@@ -179,8 +179,8 @@ pub async fn stable_token(asked: WechatRequest<Bytes>) -> Json<Value> {
         return reply(Err(wechat_error(47001, "data format error")));
     };
     let force = body.get("force_refresh").and_then(Value::as_bool).unwrap_or(false);
-    let told = ExpiryRule(wechat_expiry::TokenEndpoint::StableToken, asked.client);
-    let call = TokenCall { name: "POST /cgi-bin/stable_token", told, force };
+    let expiry = ExpiryRule { endpoint: TokenEndpoint::StableToken, client: asked.client };
+    let call = TokenCall { name: "POST /cgi-bin/stable_token", expiry, force };
     reply(answer_token_call(&asked.context, &asked.caller, &WechatParams::of_json(&body), call).await)
 }
 
@@ -193,12 +193,12 @@ pub async fn gettoken(asked: WechatRequest<Uri>) -> Json<Value> {
 /// `GET /cgi-bin/ticket/getticket`.
 pub async fn getticket(asked: WechatRequest<Uri>) -> Json<Value> {
     let params = WechatParams::of_query(&asked.what);
-    let kind = match params.get("type") {
+    let credential_type = match params.get("type") {
         Some("jsapi") => "jsapi_ticket",
         Some("wx_card") => "wx_card_ticket",
         _ => return reply(Err(wechat_error(40097, "invalid args: type is neither jsapi nor wx_card"))),
     };
-    reply(answer_ticket_call(&asked, &params, kind, |platform| platform != "wecom").await)
+    reply(answer_ticket_call(&asked, &params, credential_type, |platform| platform != "wecom").await)
 }
 
 /// `GET /cgi-bin/get_jsapi_ticket` of WeCom.
@@ -216,17 +216,20 @@ pub async fn agent_ticket(asked: WechatRequest<Uri>) -> Json<Value> {
     reply(answer_ticket_call(&asked, &params, "agent_ticket", |platform| platform == "wecom").await)
 }
 
-/// One of the calls for a token.
+/// A call for a token.
 struct TokenCall {
     /// For the log.
     name: &'static str,
-    told: ExpiryRule,
+    expiry: ExpiryRule,
     force: bool,
 }
 
-/// Which call tells a time, and to whom.
+/// What `expires_in` depends on.
 #[derive(Clone, Copy)]
-struct ExpiryRule(wechat_expiry::TokenEndpoint, SdkClient);
+struct ExpiryRule {
+    endpoint: TokenEndpoint,
+    client: SdkClient,
+}
 
 async fn answer_token_call(
     context: &ApiContext,
@@ -249,7 +252,7 @@ async fn answer_token_call(
     if call.force {
         verify_value(context, credential).await;
     }
-    let (token, expires_in) = wait_for_value(context, credential, call.told).await?;
+    let (token, expires_in) = wait_for_value(context, credential, call.expiry).await?;
     Ok(json!({ "access_token": token, "expires_in": expires_in }))
 }
 
@@ -277,11 +280,11 @@ async fn answer_wecom_token_call(
     };
     let credential = app.credential("access_token").ok_or_else(|| wechat_error(40013, "invalid corpid"))?;
     let (token, expires_in) =
-        wait_for_value(context, credential, ExpiryRule(wechat_expiry::TokenEndpoint::Gettoken, client)).await?;
+        wait_for_value(context, credential, ExpiryRule { endpoint: TokenEndpoint::Gettoken, client }).await?;
     Ok(json!({ "errcode": 0, "errmsg": "ok", "access_token": token, "expires_in": expires_in }))
 }
 
-/// What a call for a token has shown.
+/// The secret that a call presents, and for which app.
 struct PresentedSecret<'g> {
     call: &'static str,
     appid: &'g str,
@@ -289,7 +292,7 @@ struct PresentedSecret<'g> {
     peer: IpAddr,
 }
 
-/// Those of the appid's apps that the secret opens: it is theirs, or a key that may read them. It is looked at first,
+/// The apps with this appid that the secret opens: it is theirs, or an API key that may read them. A right one passes
 /// whatever has come before; only wrong ones are counted.
 async fn authenticate_app<'p>(
     context: &'p ApiContext,
@@ -333,8 +336,8 @@ async fn authenticate_app<'p>(
     Ok(opened)
 }
 
-/// Counts a wrong secret and gives the wechat_error: past some of them in a while WeChat's word for too many calls, on which
-/// SDKs ask less often.
+/// Counts a wrong secret and gives the error: after many of them WeChat's error for too many calls, on which SDKs call
+/// less often.
 fn record_wrong_secret(
     context: &ApiContext,
     given: &PresentedSecret<'_>,
@@ -350,17 +353,17 @@ fn record_wrong_secret(
     }
 }
 
-/// Fit for a log: nothing that could be a secret in the wrong place.
+/// Whether this may be logged: it cannot be a secret in the wrong parameter.
 fn looks_like_an_appid(text: &str) -> bool {
     let of_wechat = text.starts_with("wx") || text.starts_with("ww");
     of_wechat && text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// The live value, and what is told of its life, seconds.
+/// The live value and its `expires_in`, seconds.
 async fn wait_for_value(
     context: &ApiContext,
     credential: &Credential,
-    told: ExpiryRule,
+    expiry: ExpiryRule,
 ) -> Result<(String, u64), WechatError> {
     let mut changes = credential.subscribe();
     let until = tokio::time::Instant::now() + FIRST_FETCH_MAX;
@@ -373,7 +376,7 @@ async fn wait_for_value(
                 let reliable_s = shown.reliable_until(now_ms).saturating_sub(now_ms) / 1000;
                 let min_s = context.settings.wechat_expires_in_min_s;
                 context.issued_tokens.record(&value, credential.id, shown.expires_boot_ms, now_ms);
-                return Ok((value, wechat_expiry::expires_in_s(reliable_s, told.0, told.1, min_s)));
+                return Ok((value, wechat_expiry::expires_in_s(reliable_s, expiry.endpoint, expiry.client, min_s)));
             }
             Reading::Absent => return Err(no_value_error(credential)),
             Reading::FirstFetch => {
@@ -387,19 +390,19 @@ async fn wait_for_value(
     }
 }
 
-/// There is no live value: what WeChat said, or that it is busy, on which every SDK tries again.
+/// There is no live value: WeChat's own error, or that it is busy, on which every SDK tries again.
 fn no_value_error(credential: &Credential) -> WechatError {
     let error = credential.status(clock::boot_ms()).last_error;
-    let told = error.and_then(|error| Some(WechatError { errcode: error.errcode?, errmsg: error.text }));
-    told.unwrap_or_else(|| wechat_error(-1, "system error"))
+    let platform_error = error.and_then(|error| Some(WechatError { errcode: error.errcode?, errmsg: error.text }));
+    platform_error.unwrap_or_else(|| wechat_error(-1, "system error"))
 }
 
-/// By force: the caller takes the token for dead. It is looked into as after a `delete`.
+/// The caller believes that the token is dead. It is verified as after a `delete`.
 async fn verify_value(context: &ApiContext, credential: &Credential) {
     if let Some(done) = context.table().report_dead(credential, None) {
         tokio::select! {
             () = context.shutdown.cancelled() => {}
-            // Whatever came of it, what is live then is the answer.
+            // Whatever the result, the answer is the value that is live then.
             _ = tokio::time::timeout(VERIFICATION_MAX, done) => {}
         }
     }
@@ -408,23 +411,24 @@ async fn verify_value(context: &ApiContext, credential: &Credential) {
 async fn answer_ticket_call(
     asked: &WechatRequest<Uri>,
     params: &WechatParams,
-    kind: &str,
+    credential_type: &str,
     of_platform: fn(&str) -> bool,
 ) -> WechatResult {
     let context = &asked.context;
     let token = params.require("access_token", 41001, "access_token missing")?;
     let invalid = || wechat_error(40001, "invalid credential, access_token is invalid or not latest");
     let app = app_of_token(context, token).filter(|app| of_platform(app.platform)).ok_or_else(invalid)?;
-    let Some(credential) = app.credential(kind) else {
-        let what = format!("api unauthorized: {kind} is not among the app's tickets in the configuration");
+    let Some(credential) = app.credential(credential_type) else {
+        let what = format!("api unauthorized: {credential_type} is not among the app's tickets in the configuration");
         return Err(WechatError { errcode: 48001, errmsg: what });
     };
     let (ticket, expires_in) =
-        wait_for_value(context, credential, ExpiryRule(wechat_expiry::TokenEndpoint::Ticket, asked.client)).await?;
+        wait_for_value(context, credential, ExpiryRule { endpoint: TokenEndpoint::Ticket, client: asked.client })
+            .await?;
     Ok(json!({ "errcode": 0, "errmsg": "ok", "ticket": ticket, "expires_in": expires_in }))
 }
 
-/// The app owner_of token that is: its live one, or an earlier one that has not ended.
+/// The app that has issued this token: its live one, or an earlier one that has not expired.
 fn app_of_token<'p>(context: &'p ApiContext, token: &str) -> Option<&'p ApiApp> {
     let now_ms = clock::boot_ms();
     context.issued_tokens.record_published(context.table(), now_ms);
@@ -432,14 +436,14 @@ fn app_of_token<'p>(context: &'p ApiContext, token: &str) -> Option<&'p ApiApp> 
     context.apps.iter().find(|app| app.token().is_some_and(|token| token.id == id))
 }
 
-/// Whose tokens those are that clients come with, by their digests: the live ones, and earlier ones until their end. A
-/// wrong one costs a look into a map, so nobody needs to be kept from asking with it.
+/// Which credential a token belongs to, by the token's digest: live tokens, and earlier ones until they expire. A wrong
+/// token costs one look into a map, so calls with one are not limited.
 pub struct IssuedTokens(Mutex<TokenOwners>);
 
 struct TokenOwners {
-    /// That of [`Table::values`] up to which all values are here.
+    /// All values up to this version of [`Table::values`] are here.
     upto: u64,
-    /// Credential and end.
+    /// The credential's id, and when the token expires.
     by_digest: HashMap<[u8; 32], (usize, BootMs)>,
     max: usize,
 }
@@ -457,7 +461,7 @@ impl IssuedTokens {
         self.0.lock().record(value.as_bytes(), id, expires_ms, now_ms);
     }
 
-    /// Takes up what has been published since the last time.
+    /// Adds the values that have been published since the last time.
     fn record_published(&self, table: &Table, now_ms: BootMs) {
         let upto = *table.values().borrow();
         let mut known = self.0.lock();

@@ -1,10 +1,10 @@
-//! The `expires_in` of WeChat's own calls: for how long the value can be relied on, and more than that only where an SDK
-//! is known to take harm from a short answer.
+//! The `expires_in` of WeChat's own calls: how long the value can be relied on, and more only where an SDK is known to
+//! take harm from a short answer. Pure.
 //!
-//! SDKs subtract something from what they are told and keep the token for the rest. With nothing or less left some keep it
-//! for ever and some fail; `docs/en/sdk.md` lists them. What is told them in excess is less than what they subtract. Pure.
+//! SDKs subtract something from `expires_in` and keep the token for the rest. If nothing is left, some keep it forever and
+//! some fail; `docs/en/sdk.md` lists them. What is added here is less than what they subtract.
 
-/// One of the calls that tell a time.
+/// The calls that answer with `expires_in`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenEndpoint {
     Token,
@@ -16,24 +16,24 @@ pub enum TokenEndpoint {
 /// What is known of the client that asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SdkClient {
-    /// It subtracts 1500 s (300 s from the stable call's time), and takes harm from what is no more than that.
+    /// It subtracts 1500 s (300 s with the stable call), and takes harm if nothing is left.
     SubtractsMost,
     Other,
 }
 
-/// WxJava subtracts 200 s, and with Redisson keeps for ever what has nothing left.
+/// WxJava subtracts 200 s; with Redisson it keeps a token forever if nothing is left.
 const LEAST_S: u64 = 210;
-/// silenceper/wechat subtracts 1500 s, and with Redis then fails; EasyWeChat 3 does, and with Redis keeps it for ever.
+/// silenceper/wechat subtracts 1500 s and fails with Redis if nothing is left; EasyWeChat 3 then keeps the token forever.
 const SUBTRACTED_MOST_S: u64 = 1_560;
-/// silenceper/wechat subtracts 300 s from the stable call's time.
+/// silenceper/wechat subtracts 300 s with the stable call.
 const SUBTRACTED_OF_STABLE_S: u64 = 360;
-/// Subtracted by some SDK whose cache takes 0 for ever (dodgepudding, EasyWeChat's tickets, EasyWeChat 3); less is over.
+/// What SDKs subtract whose cache takes 0 for forever (dodgepudding, EasyWeChat's tickets, EasyWeChat 3).
 const SUBTRACTED_S: [u64; 3] = [100, 500, 1_500];
 
 impl SdkClient {
-    /// By the program it says it is and the order in which its parameters stand: silenceper/wechat's are those of WeChat's
-    /// documentation, other Go SDKs sort them; EasyWeChat 3's are the only ones of its client's with the app first.
-    pub fn of(agent: &[u8], query: &str) -> SdkClient {
+    /// By the user agent and the order of the parameters. silenceper/wechat has the order of WeChat's documentation, while
+    /// other Go SDKs sort them; of the SDKs with Guzzle only EasyWeChat 3 puts the app first.
+    pub fn detect(agent: &[u8], query: &str) -> SdkClient {
         let begins = |prefix: &str| query.starts_with(prefix);
         let go = agent.starts_with(b"Go-http-client/")
             && (query.is_empty() || begins("grant_type=client_credential&appid=") || begins("corpid="));
@@ -42,15 +42,15 @@ impl SdkClient {
     }
 }
 
-/// Whole seconds to tell. `min_s` is the operator's word for all calls and clients.
-pub fn expires_in_s(reliable_s: u64, call: TokenEndpoint, client: SdkClient, min_s: Option<u32>) -> u64 {
-    let least_s = match (call, client) {
+/// The `expires_in` to answer with. `min_s` is the configured minimum for all calls and clients.
+pub fn expires_in_s(reliable_s: u64, endpoint: TokenEndpoint, client: SdkClient, min_s: Option<u32>) -> u64 {
+    let least_s = match (endpoint, client) {
         (TokenEndpoint::Ticket, _) | (TokenEndpoint::Token | TokenEndpoint::Gettoken, SdkClient::SubtractsMost) => {
             SUBTRACTED_MOST_S
         }
         (TokenEndpoint::StableToken, SdkClient::SubtractsMost) => SUBTRACTED_OF_STABLE_S,
         (TokenEndpoint::Token | TokenEndpoint::StableToken, SdkClient::Other) => LEAST_S,
-        // Near its end a WeCom token can't be had anew; 0 is taken for "not told" (PowerWeChat, dodgepudding).
+        // WeCom gives no new token near the end of the old one, and 0 counts as absent (PowerWeChat, dodgepudding).
         (TokenEndpoint::Gettoken, SdkClient::Other) => 1,
     };
     let expires_in_s = reliable_s.max(min_s.map_or(least_s, u64::from));
@@ -78,19 +78,19 @@ mod tests {
             (b"".as_slice(), AS_DOCUMENTED, SdkClient::Other),
             (b"python-requests/2.31.0".as_slice(), APP_FIRST, SdkClient::Other),
         ] {
-            assert_eq!(SdkClient::of(agent, query), client, "{} {query}", String::from_utf8_lossy(agent));
+            assert_eq!(SdkClient::detect(agent, query), client, "{} {query}", String::from_utf8_lossy(agent));
         }
     }
 
     #[test]
-    fn the_truth_is_told_but_to_who_takes_harm_from_it() {
-        let told = |reliable_s, call, client| expires_in_s(reliable_s, call, client, None);
-        assert_eq!(told(4_953, TokenEndpoint::Token, SdkClient::Other), 4_953);
-        assert_eq!(told(299, TokenEndpoint::Token, SdkClient::Other), 299);
-        assert_eq!(told(299, TokenEndpoint::Token, SdkClient::SubtractsMost), 1_560);
-        assert_eq!(told(1, TokenEndpoint::StableToken, SdkClient::Other), 210);
-        assert_eq!(told(299, TokenEndpoint::StableToken, SdkClient::SubtractsMost), 360);
-        assert_eq!(told(0, TokenEndpoint::Gettoken, SdkClient::Other), 1);
+    fn the_truth_is_told_except_to_sdks_that_it_harms() {
+        let expires_in = |reliable_s, call, client| expires_in_s(reliable_s, call, client, None);
+        assert_eq!(expires_in(4_953, TokenEndpoint::Token, SdkClient::Other), 4_953);
+        assert_eq!(expires_in(299, TokenEndpoint::Token, SdkClient::Other), 299);
+        assert_eq!(expires_in(299, TokenEndpoint::Token, SdkClient::SubtractsMost), 1_560);
+        assert_eq!(expires_in(1, TokenEndpoint::StableToken, SdkClient::Other), 210);
+        assert_eq!(expires_in(299, TokenEndpoint::StableToken, SdkClient::SubtractsMost), 360);
+        assert_eq!(expires_in(0, TokenEndpoint::Gettoken, SdkClient::Other), 1);
         assert_eq!(
             expires_in_s(299, TokenEndpoint::Token, SdkClient::SubtractsMost, Some(60)),
             299,

@@ -1,7 +1,7 @@
-//! Wrong secrets and wrong keys: counted by address and by what they were for, so that guessing is slow and the log can
-//! say who still uses an old one.
+//! Counts wrong secrets and wrong keys by address and by what they were given for, so that guessing is slow and the log
+//! says which program still uses an old one.
 //!
-//! Never asked about a right one: that passes, whatever else has come from the same address.
+//! It is never asked about a right one: that passes, whatever else has come from the same address.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,13 +12,13 @@ use super::limits::{Rate, RateBucket, RecentMap};
 use crate::address_group::address_group;
 use crate::clock::BootMs;
 
-/// Wrong ones that are answered with what is wrong; past that with nothing but "too many".
+/// So many wrong ones are told what is wrong; further ones only that there were too many.
 const RATE: Rate = Rate { burst: 10, every_ms: 3_000.0 };
-/// Pairs of an address and what it has tried that are remembered at once.
+/// The most pairs of address and target that are remembered.
 const SOURCES_MAX: usize = 10_000;
-/// One source is logged at most so often.
+/// The shortest time between two log lines about one pair.
 const LOG_SPACING_MS: u64 = 60_000;
-/// All of them together: ten thousand addresses must not fill the log.
+/// The limit on log lines about all pairs together: ten thousand addresses must not fill the log.
 const LOG_RATE: Rate = Rate { burst: 20, every_ms: 3_000.0 };
 
 /// What a secret or key was given for.
@@ -35,7 +35,7 @@ pub enum SecretTarget {
 }
 
 impl SecretTarget {
-    /// One word for the metric.
+    /// The value of the metric's label `given`.
     pub fn word(self) -> &'static str {
         match self {
             SecretTarget::App(_) => "secret",
@@ -46,23 +46,23 @@ impl SecretTarget {
     }
 }
 
-/// What to do about a wrong one.
+/// How to answer a wrong secret, and whether to log it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WrongSecretOutcome {
-    /// Whether to say what is wrong; if not, after how many seconds again.
+    /// `Ok` if the answer may say what is wrong; otherwise the seconds until it may again.
     pub answer: Result<(), u64>,
-    /// If it is to be logged: how often it has come since the last line about it, this time included.
+    /// If it is to be logged: how often it has come since the last log line about it, this time included.
     pub log_times: Option<u64>,
 }
 
-/// One address and one target.
+/// What is remembered of an address and a target.
 struct SourceHistory {
     bucket: RateBucket,
     unlogged: u64,
     logged_ms: Option<BootMs>,
 }
 
-/// All wrong ones there were.
+/// The wrong secrets and keys of late, and how many there were since the start.
 pub struct WrongSecrets {
     sources: Mutex<RecentMap<(IpAddr, SecretTarget), SourceHistory>>,
     log: Mutex<RateBucket>,
@@ -79,7 +79,7 @@ impl WrongSecrets {
         }
     }
 
-    /// Counts a wrong one.
+    /// Counts a wrong secret or key.
     pub fn record(&self, peer: IpAddr, target: SecretTarget, now_ms: BootMs) -> WrongSecretOutcome {
         if let Some((_, total)) = self.totals.iter().find(|(of, _)| of.word() == target.word()) {
             total.fetch_add(1, Relaxed);
@@ -99,7 +99,7 @@ impl WrongSecrets {
         WrongSecretOutcome { answer: source.bucket.try_take(RATE, now_ms), log_times }
     }
 
-    /// How many there were, by what they were for.
+    /// How many there were, by target.
     pub fn totals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.totals.iter().map(|(target, total)| (target.word(), total.load(Relaxed)))
     }

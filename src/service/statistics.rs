@@ -349,7 +349,7 @@ fn sink(number: usize, figures: &SinkStats, now: Now, rights: &Rights, out: &mut
     show("rival_writes", &foreign_writes);
     if let Some(write) = figures.last_write().filter(|write| rights.app(&write.app)) {
         show("last_write_app", &write.app);
-        show("last_write_kind", &write.kind);
+        show("last_write_kind", &write.credential_type);
         show("last_write_entry", &one_line(&write.entry));
         show("last_write_s_ago", &seconds_ago(write.at_unix_ms));
     }

@@ -577,7 +577,7 @@ fn every(period: Duration) -> Interval {
 fn sink_write(entry: &SinkEntry) -> SinkWrite {
     SinkWrite {
         app: entry.app.clone(),
-        kind: entry.of.word(),
+        credential_type: entry.of.word(),
         entry: entry.redacted_name().to_owned(),
         at_unix_ms: unix_ms(),
     }

@@ -57,7 +57,7 @@ pub struct SinkError {
 pub struct SinkWrite {
     pub app: String,
     /// `access_token`, `jsapi_ticket` and so on.
-    pub kind: &'static str,
+    pub credential_type: &'static str,
     /// The key, the path, the row, as people may read it.
     pub entry: String,
     pub at_unix_ms: i64,
@@ -129,7 +129,12 @@ mod tests {
     #[test]
     fn the_last_write_is_shown_and_all_are_counted() {
         let sink = SinkStats::new("file", "/srv/www/token.php".to_owned());
-        let write = |at_unix_ms| SinkWrite { app: "wx1".into(), kind: "access_token", entry: "a".into(), at_unix_ms };
+        let write = |at_unix_ms| SinkWrite {
+            app: "wx1".into(),
+            credential_type: "access_token",
+            entry: "a".into(),
+            at_unix_ms,
+        };
         sink.record_write(write(1), 2);
         sink.record_write(write(2), 1);
         assert_eq!((sink.writes.load(Relaxed), sink.last_write()), (3, Some(write(2))));

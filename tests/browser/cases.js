@@ -34,7 +34,7 @@ const scenarios = {
   async lasting(browser) {
     const now = Date.now();
     const fault = {
-      seq: 1, app: named(1), kind: 'access_token', event: 'failed', class: 'retry', errcode: -1, rid: null, network: null, text: 'busy',
+      seq: 1, app: named(1), type: 'access_token', event: 'failed', class: 'retry', errcode: -1, rid: null, network: null, text: 'busy',
       meaning: 'WeChat is busy', times: 60, first_at_ms: now - 100 * MINUTE_MS, last_at_ms: now - 40 * MINUTE_MS,
     };
     const data = { apps: [app(named(1))], journal: [fault], status: { uptime_s: 3 * 3600 } };
@@ -171,26 +171,26 @@ const scenarios = {
   /** Which node this is, who the others are, who has renewed, and how it goes with what they share. */
   async nodes(browser) {
     const apps = [1, 2, 3].map((n) => app(named(n), [credential(named(n), 'access_token', { renewed_by: n === 1 ? 'shop-a' : 'shop-b' })]));
-    const shared = {
+    const cluster = {
       node: 'shop-a', store: 'redis', up: true, age_ms: 100, others: [{ node: 'shop-b', last_fetch_at_ms: Date.now() - MINUTE_MS }], forged_values: 0, forged_counts: 0,
     };
-    await on({ apps, status: { shared_state: shared } }, browser, {}, async (page, fake) => {
+    await on({ apps, status: { cluster } }, browser, {}, async (page, fake) => {
       await reads(page, '[data-node="shop-a"]', /^shop-a\s*this node\s*has fetched the values of 1 credential$/);
       await reads(page, '[data-node="shop-b"]', /^shop-b\s*has fetched the values of 2 credentials\s*last fetch \d\d:\d\d:\d\d$/);
       await reads(page, '#nodes .store', /^the cluster store \(Redis\) is in reach$/);
       await page.click(`${row(named(2))} .toggle`);
       await reads(page, `${row(named(2))} .more`, /Fetched by node\s+shop-b/);
-      fake.tell('server', { now_ms: Date.now(), figures: {}, shared_state: { ...shared, up: false, age_ms: 65_000 } });
+      fake.tell('server', { now_ms: Date.now(), figures: {}, cluster: { ...cluster, up: false, age_ms: 65_000 } });
       await reads(page, '#nodes .store', /^the cluster store \(Redis\) has been out of reach for 1 min \d+ s$/);
       await reads(page, '#subline', /out of reach/);
       // A node that had never been seen.
-      fake.tell('server', { now_ms: Date.now(), figures: {}, shared_state: { ...shared, others: [...shared.others, { node: 'shop-c', last_fetch_at_ms: Date.now() }] } });
+      fake.tell('server', { now_ms: Date.now(), figures: {}, cluster: { ...cluster, others: [...cluster.others, { node: 'shop-c', last_fetch_at_ms: Date.now() }] } });
       await reads(page, '[data-node="shop-c"]', /^shop-c\s*has fetched none of the present values/);
       await page.click('#language');
       await reads(page, '[data-node="shop-a"]', /^shop-a\s*本节点\s*当前有 1 个凭证由它获取$/);
     });
-    const alone = { ...shared, store: 'leader', up: false, age_ms: null, others: [] };
-    await on({ apps, status: { shared_state: alone } }, browser, {}, async (page) => {
+    const alone = { ...cluster, store: 'leader', up: false, age_ms: null, others: [] };
+    await on({ apps, status: { cluster: alone } }, browser, {}, async (page) => {
       await reads(page, '#nodes', /no other node has been seen yet\s*the leader has not been reached yet/);
     });
     await on({ apps }, browser, {}, async (page) => {
@@ -205,13 +205,13 @@ const scenarios = {
     const apps = [
       app('wx1', [failing('wx1', { text: bad, meaning: bad, advice: bad, rid: bad, class: 'operator', seen_ip: bad, errcode: 40164 })], { name: bad }),
       app('wx2', [failing('wx2', { text: bad, meaning: null, advice: bad, class: 'retry' })], { name: bad }),
-      app('wx3', [credential('wx3', 'access_token', { names: [bad, bad], endpoint: bad, renewed_by: bad, writers: [{ peer: bad, noted: 2, last_at_ms: Date.now(), rival: true }], refused_writes: 2 })]),
+      app('wx3', [credential('wx3', 'access_token', { names: [bad, bad], endpoint: bad, renewed_by: bad, writers: [{ peer: bad, noted: 2, last_at_ms: Date.now(), foreign: true }], refused_writes: 2 })]),
     ];
     const now = Date.now();
-    const journal = [{ seq: 1, app: bad, kind: bad, event: 'failed', class: 'retry', errcode: null, rid: bad, network: null, text: bad, meaning: null, times: 2, first_at_ms: now, last_at_ms: now }];
-    const shared_state = { node: bad, store: 'redis', up: true, age_ms: 0, others: [{ node: bad + 1, last_fetch_at_ms: now }], forged_values: 0, forged_counts: 0 };
-    const sinks = [{ type: 'file', target: bad, connected: true, waiting: 0, writes: 1, deletes: 0, foreign_writes: 0, failures: {}, last_write: { app: bad, kind: bad, entry: bad, at_ms: now }, last_error: { class: bad, whose: 'target', text: bad, advice: bad, about: null, at_ms: now } }];
-    await on({ apps, journal, status: { shared_state, sinks } }, browser, {}, async (page) => {
+    const journal = [{ seq: 1, app: bad, type: bad, event: 'failed', class: 'retry', errcode: null, rid: bad, network: null, text: bad, meaning: null, times: 2, first_at_ms: now, last_at_ms: now }];
+    const cluster = { node: bad, store: 'redis', up: true, age_ms: 0, others: [{ node: bad + 1, last_fetch_at_ms: now }], forged_values: 0, forged_counts: 0 };
+    const sinks = [{ type: 'file', target: bad, connected: true, waiting: 0, writes: 1, deletes: 0, foreign_writes: 0, failures: {}, last_write: { app: bad, type: bad, entry: bad, at_ms: now }, last_error: { class: bad, whose: 'target', text: bad, advice: bad, about: null, at_ms: now } }];
+    await on({ apps, journal, status: { cluster, sinks } }, browser, {}, async (page) => {
       await reads(page, '#faults', /<img src=x onerror=/);
       for (const toggle of await page.locator('.toggle, .toggle-apps').all()) await toggle.click();
       await reads(page, '[data-app="wx1"] .called', /^<img src=x onerror=/);
@@ -240,9 +240,9 @@ const scenarios = {
         window.moved = 0;
         new MutationObserver((changes) => (window.moved += changes.length)).observe(document.querySelector('#list'), { childList: true });
       });
-      for (let n = 5000; n < 6000; n += 1) fake.change(named(n), { kind: 'access_token', generation: 8, next_try_at_ms: Date.now() + 3_000_000 });
-      fake.change(named(9999), { kind: 'access_token', generation: 77 });
-      fake.change(named(8), { kind: 'access_token', generation: 9 });
+      for (let n = 5000; n < 6000; n += 1) fake.change(named(n), { type: 'access_token', generation: 8, next_try_at_ms: Date.now() + 3_000_000 });
+      fake.change(named(9999), { type: 'access_token', generation: 77 });
+      fake.change(named(8), { type: 'access_token', generation: 9 });
       await reads(page, `${row(named(8))} .generation`, /^9$/);
       assert.equal(await page.evaluate(() => window.moved), 0);
       await page.fill('#search', named(9999));
@@ -319,7 +319,7 @@ const scenarios = {
         for (const name of [...states.map((state) => `${state}_means`), ...Entry.properties.event.enum.map((event) => `ev_${event}`)]) {
           assert.ok(name in words, `${language} lacks ${name}`);
         }
-        for (const store of Status.properties.shared_state.properties.store.enum) for (const how of ['up', 'down', 'never']) assert.ok(`store_${store}_${how}` in words);
+        for (const store of Status.properties.cluster.properties.store.enum) for (const how of ['up', 'down', 'never']) assert.ok(`store_${store}_${how}` in words);
       }
       assert.deepEqual(Object.keys(all.en).sort(), Object.keys(all.zh).sort());
       // Each text with 0, 1 and 2 in all its places.

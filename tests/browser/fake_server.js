@@ -8,20 +8,20 @@ const HOUR_MS = 3_600_000;
 const OUTCOMES = { new: 1, same: 0, retry: 0, wait: 0, operator: 0, internal: 0 };
 
 /** A credential with everything that the API gives; `more` in place of the usual. */
-function credential(app, kind = 'access_token', more = {}) {
+function credential(app, type = 'access_token', more = {}) {
   const now = Date.now();
   return {
-    app, kind, platform: 'mp', endpoint: 'stable_token', names: [`${kind}:${app}`], state: 'fresh', live: true, generation: 7, renewed_by: null,
+    app, type, platform: 'mp', endpoint: 'stable_token', names: [`${type}:${app}`], state: 'fresh', live: true, generation: 7, renewed_by: null,
     expires_at_ms: now + HOUR_MS, seconds_left: 3600, lifetime_s: 7200, fetched_at_ms: now - HOUR_MS, next_action: 'renew',
     next_try_at_ms: now + HOUR_MS / 2, next_try_in_ms: HOUR_MS / 2, next_probe_at_ms: null, calls_today: 3, calls_quota: 500_000,
     day_ends_at_ms: now + HOUR_MS, calls_denied: 0, probes: 0, probes_today: 0, calls: 3, outcomes: OUTCOMES, failures: 0, early_deaths: 0,
-    forced: 0, checks: 0, passive_refreshes: 0, last_check: null, last_error: null, refused_writes: 0, rival_writes: 0, writers: [],
+    forced: 0, verifications: 0, reports: 0, last_verification: null, last_error: null, refused_writes: 0, foreign_writes: 0, writers: [],
     token: { last4: 'abcd', sha256_8: '0123abcd' }, can_probe: true, ...more,
   };
 }
 
 /** One that has no value, for this reason. */
-const failing = (app, error, more = {}) => credential(app, more.kind, {
+const failing = (app, error, more = {}) => credential(app, more.type, {
   state: error.class === 'operator' ? 'blocked' : 'dead', live: false, generation: 0, expires_at_ms: null, seconds_left: 0, lifetime_s: null,
   fetched_at_ms: null, next_action: 'try', token: null, failures: 3,
   last_error: { errcode: null, class: 'retry', rid: null, meaning: null, text: 'no answer', advice: 'look', network: null, seen_ip: null, at_ms: Date.now(), ...error },
@@ -34,7 +34,7 @@ const app = (id, credentials = [credential(id)], more = {}) => ({
 });
 
 const FIGURES = {
-  curr_connections: 1, total_connections: 1, rejected_connections: 0, side_connections: 1, cmd_get: 1, cmd_set: 1, get_hits: 1, get_misses: 1,
+  curr_connections: 1, total_connections: 1, rejected_connections: 0, http_connections: 1, cmd_get: 1, cmd_set: 1, get_hits: 1, get_misses: 1,
   managed_hits: 1, managed_misses: 0, refused_writes: 0, access_denied: 0, auth_errors: 0, bytes_read: 1, bytes_written: 1, curr_items: 1,
   total_items: 1, bytes: 100, limit_maxbytes: 67_108_864, evictions: 0, reclaimed: 0, expired_unfetched: 0,
 };
@@ -66,7 +66,7 @@ class FakeServer {
 
   /** An app's credential is like that from now on. */
   change(id, changed) {
-    const found = this.apps.find((one) => one.id === id).credentials.find((one) => one.kind === changed.kind);
+    const found = this.apps.find((one) => one.id === id).credentials.find((one) => one.type === changed.type);
     Object.assign(found, changed);
     this.tell('credential', found);
   }
@@ -75,7 +75,7 @@ class FakeServer {
     const samples = Object.fromEntries(SAMPLES.map((name) => [name, [0, 1, 2]]));
     return {
       version: '0.1.0', started_at_ms: Date.now() - HOUR_MS, now_ms: Date.now(), uptime_s: 3600, max_connections: 1024, apps: this.apps.length,
-      state_file: { kept: true, healthy: true, failures: 0 }, shared_state: null, sinks: [], figures: FIGURES,
+      state_file: { enabled: true, healthy: true, failures: 0 }, cluster: null, sinks: [], figures: FIGURES,
       history: { interval_s: 2, last_at_ms: Date.now(), samples }, ...this.status,
     };
   }

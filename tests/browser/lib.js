@@ -66,7 +66,7 @@ async function reads(page, selector, expected) {
   }
 }
 
-const row = (app, kind = 'access_token') => `[data-app="${app}"] [data-kind="${kind}"]`;
+const row = (app, type = 'access_token') => `[data-app="${app}"] [data-type="${type}"]`;
 
 /** Sends lines to the memcached port; resolves with all of the answer. */
 function memcached(lines) {

@@ -67,7 +67,7 @@ const scenarios = {
     await memcached(`delete access_token:${APP}`);
     await reads(page, `${row(APP)} .generation`, new RegExp(`^${shown(next)}$`));
     await reads(page, '#moment', new RegExp(`renewed, generation ${shown(next)}`));
-    await reads(page, `${row(APP)} .more`, new RegExp(`Passive refreshes\\s+1[^]*What has happened[^]*renewed, generation ${shown(next)}`));
+    await reads(page, `${row(APP)} .more`, new RegExp(`Reports by clients\\s+1[^]*What has happened[^]*renewed, generation ${shown(next)}`));
     tokens.push(await value(`access_token:${APP}`));
     assert.notEqual(tokens[0], tokens[3]);
     assert.equal(loads, 0);

@@ -23,7 +23,7 @@ const clockNow = () => Date.now() + here.offset_ms;
 
 const ask = new Ask({ done: (answer) => answer.credential && changed(answer.credential), over: () => begin() });
 const timeline = new Timeline(clockNow);
-const list = new List({ clockNow, ask, history: (app, kind) => timeline.of(app, kind) });
+const list = new List({ clockNow, ask, history: (app, type) => timeline.of(app, type) });
 const faults = new Faults({ find: (id) => list.search(id) });
 const nodes = new Nodes(clockNow);
 const charts = new Charts($("charts"));
@@ -45,8 +45,8 @@ function heard(name, data) {
     at(data.now_ms);
     Object.assign(here.figures, data.figures);
     if (data.sample) charts.add(data.sample);
-    if (data.shared_state !== undefined) {
-      nodes.set(data.shared_state);
+    if (data.cluster !== undefined) {
+      nodes.set(data.cluster);
       drawSummary();
     }
     if (data.sample || Object.keys(data.figures).length > 0) drawCharts();
@@ -64,7 +64,7 @@ function hello(status) {
   charts.begin(status.history);
   timeline.suit(status.uptime_s * 1000);
   sinks.set(status.sinks);
-  nodes.set(status.shared_state);
+  nodes.set(status.cluster);
   tick();
   drawCharts();
   fetchAll();
@@ -166,9 +166,9 @@ function soonest(all) {
   const parts = [t("sub_apps", list.apps.size)];
   if (Number.isFinite(next)) parts.push(t("sub_soonest", clock(Math.ceil(Math.max(1_000, next - clockNow()) / 1000))));
   const file = here.status?.state_file;
-  if (file?.kept && !file.healthy) parts.push(t("sub_state_bad"));
-  else if (file && !file.kept) parts.push(t("sub_state_off"));
-  if (nodes.isCutOff()) parts.push(t("sub_shared_down"));
+  if (file?.enabled && !file.healthy) parts.push(t("sub_state_bad"));
+  else if (file && !file.enabled) parts.push(t("sub_state_off"));
+  if (nodes.isCutOff()) parts.push(t("sub_cluster_down"));
   if (sinks.failing()) parts.push(t("sinks_failing", sinks.failing(), sinks.all.length));
   say($("subline"), parts.join(" · "));
 }

@@ -22,9 +22,9 @@ export class Ask {
   put(action, credential, from) {
     Object.assign(this, { action, credential, from });
     this.turn += 1;
-    const ticket = !credential.can_probe && credential.kind.includes("ticket");
+    const ticket = !credential.can_probe && credential.type.includes("ticket");
     say($("ask-title"), t(`ask_${action}`));
-    say($("ask-what"), `${credential.app} · ${credential.kind}`);
+    say($("ask-what"), `${credential.app} · ${credential.type}`);
     say($("ask-text"), t(action === "refresh" && ticket ? "ask_refresh_ticket" : `ask_${action}_text`));
     say($("ask-yes"), t(action));
     say($("ask-no"), t("cancel"));

@@ -43,7 +43,7 @@ export class List {
     for (const app of apps) {
       const item = before.get(app.id) ?? this.item(app);
       item.app = app;
-      item.credentials = new Map(app.credentials.map((credential) => [credential.kind, credential]));
+      item.credentials = new Map(app.credentials.map((credential) => [credential.type, credential]));
       this.judge(item);
       this.apps.set(app.id, item);
       if (item.view) this.draw(item);
@@ -55,10 +55,10 @@ export class List {
   credential(credential) {
     const item = this.apps.get(credential.app);
     if (!item) return;
-    item.credentials.set(credential.kind, credential);
+    item.credentials.set(credential.type, credential);
     const before = item.order;
     this.judge(item);
-    item.view?.rows.get(credential.kind)?.update(credential, item.app);
+    item.view?.rows.get(credential.type)?.update(credential, item.app);
     // Ten thousand renewals an hour must not sort ten thousand apps each time.
     if (before !== item.order) this.arrange();
   }
@@ -94,7 +94,7 @@ export class List {
   wordsOf(item) {
     if (item.words === null) {
       const { id, name, platform } = item.app;
-      const of = (one) => [one.kind, one.endpoint, ...one.names, one.last_error?.errcode, one.last_error?.seen_ip, ...one.writers.map((w) => w.peer)];
+      const of = (one) => [one.type, one.endpoint, ...one.names, one.last_error?.errcode, one.last_error?.seen_ip, ...one.writers.map((w) => w.peer)];
       item.words = [id, name, platform, t(`platform_${platform}`), ...[...item.credentials.values()].flatMap(of)].join(" ").toLowerCase();
     }
     return item.words;
@@ -174,18 +174,18 @@ export class List {
 
   draw(item) {
     const { app, place } = item;
-    const kinds = app.credentials.map((one) => one.kind).join();
-    const same = item.view && item.view.kinds === kinds && item.view.may === app.may.refresh && item.view.name === app.name;
+    const types = app.credentials.map((one) => one.type).join();
+    const same = item.view && item.view.types === types && item.view.may === app.may.refresh && item.view.name === app.name;
     if (!same) {
-      const rows = new Map(app.credentials.map((one) => [one.kind, new Row(this, item, one)]));
+      const rows = new Map(app.credentials.map((one) => [one.type, new Row(this, item, one)]));
       place.replaceChildren(
         h("div", { class: "head" }, app.name ? h("span", { class: "called" }, app.name) : null,
           h("h3", { class: "mono" }, app.id), h("span", { class: "muted" }, t(`platform_${app.platform}`)), also(app)),
         h("div", { class: "rows" }, ...[...rows.values()].map((row) => row.element)));
-      item.view = { rows, kinds, may: app.may.refresh, name: app.name };
+      item.view = { rows, types, may: app.may.refresh, name: app.name };
       this.shown.add(item);
     }
-    for (const [kind, row] of item.view.rows) row.update(item.credentials.get(kind), app);
+    for (const [type, row] of item.view.rows) row.update(item.credentials.get(type), app);
   }
 
   /** Another language: all words anew. */
@@ -206,7 +206,7 @@ export class List {
 
   /** Something has been written into the journal. */
   happened(entry) {
-    const row = this.apps.get(entry.app)?.view?.rows.get(entry.kind);
+    const row = this.apps.get(entry.app)?.view?.rows.get(entry.type);
     if (row?.opened) row.more();
   }
 }
@@ -230,10 +230,10 @@ let rows = 0;
 class Row {
   constructor(list, item, credential) {
     Object.assign(this, { list, item });
-    const { kind } = credential;
+    const { type } = credential;
     const id = `more-${(rows += 1)}`;
     this.toggle = h("button", { type: "button", class: "toggle", "aria-controls": id, onclick: () => this.flip() },
-      shape("chevron"), h("span", { class: "mono" }, ...breakable(kind)), h("span", { class: "vh" }, ` – ${item.app.id}`));
+      shape("chevron"), h("span", { class: "mono" }, ...breakable(type)), h("span", { class: "vh" }, ` – ${item.app.id}`));
     this.state = h("span", { class: "state" });
     this.fill = h("i", { class: "fill" });
     this.notch = h("i", { class: "notch" });
@@ -248,14 +248,14 @@ class Row {
     this.meter = h("i", { class: "fill" });
     this.meterBox = h("div", { class: "meter" }, this.meter);
     this.badge = h("button", { type: "button", class: "badge", onclick: () => this.flip(true) });
-    const act = (action) => h("button", { type: "button", class: `quiet ${action}`, onclick: (event) => list.ask.put(action, this.credential, event.currentTarget) }, t(action), h("span", { class: "vh" }, ` ${kind} – ${item.app.id}`));
+    const act = (action) => h("button", { type: "button", class: `quiet ${action}`, onclick: (event) => list.ask.put(action, this.credential, event.currentTarget) }, t(action), h("span", { class: "vh" }, ` ${type} – ${item.app.id}`));
     this.probe = act("probe");
     this.refresh = act("refresh");
     this.trouble = h("div", { class: "trouble" });
     this.panel = h("div", { class: "more", id });
-    this.element = h("div", { class: "cred", "data-kind": kind },
+    this.element = h("div", { class: "cred", "data-type": type },
       h("div", { class: "cells" },
-        h("div", { class: "cell kind" }, this.toggle, this.badge),
+        h("div", { class: "cell type" }, this.toggle, this.badge),
         cell("condition", t("col_state"), this.state),
         cell("remaining", t("col_life"), this.life, this.left),
         cell("next", t("col_next"), h("span", {}, this.nextWord, " ", this.next)),
@@ -265,13 +265,13 @@ class Row {
       this.trouble, this.panel);
     this.panel.hidden = true;
     this.opened = false;
-    if (item.open.has(kind)) this.flip(true);
+    if (item.open.has(type)) this.flip(true);
   }
 
   flip(open = !this.opened) {
     this.opened = open;
-    if (open) this.item.open.add(this.credential?.kind ?? this.element.dataset.kind);
-    else this.item.open.delete(this.credential.kind);
+    if (open) this.item.open.add(this.credential?.type ?? this.element.dataset.type);
+    else this.item.open.delete(this.credential.type);
     mark(this.toggle, "aria-expanded", String(open));
     this.panel.hidden = !open;
     if (open && this.credential) this.more();
@@ -356,9 +356,9 @@ class Row {
     const c = this.credential;
     const pair = (name, ...value) => [h("dt", {}, t(name)), h("dd", {}, ...value)];
     const outcomes = Object.entries(c.outcomes).filter(([, n]) => n > 0).map(([name, n]) => `${t(`out_${name}`)} ${num(n)}`).join(" · ");
-    const check = c.last_check && `${t(`verdict_${c.last_check.verdict}`)} · ${when(c.last_check.at_ms)}`;
+    const verified = c.last_verification && `${t(`verdict_${c.last_verification.verdict}`)} · ${when(c.last_verification.at_ms)}`;
     const number = (name, n) => (n > 0 ? pair(name, h("span", { class: "mono" }, num(n))) : []);
-    const history = this.list.history(c.app, c.kind);
+    const history = this.list.history(c.app, c.type);
     const quiet = this.trouble.hidden;
     this.panel.replaceChildren(
       h("p", { class: `means ${c.state}` }, shape(c.state), h("span", {}, t(`${c.state}_means`))),
@@ -372,13 +372,13 @@ class Row {
         ...(c.lifetime_s ? pair("d_lifetime", span(c.lifetime_s)) : []),
         ...pair("d_calls", `${num(c.calls)}${outcomes ? ` (${outcomes})` : ""}${c.calls_denied ? ` · ${t("denied", c.calls_denied)}` : ""}`),
         ...pair("d_quota_day", when(c.day_ends_at_ms)),
-        ...pair("d_passive", h("span", { class: "mono" }, num(c.passive_refreshes))),
-        ...pair("d_writes", h("span", { class: "mono" }, num(c.refused_writes)), c.rival_writes ? ` · ${t("d_rivals")} ${num(c.rival_writes)}` : ""),
-        ...number("d_failures", c.failures), ...number("d_early", c.early_deaths), ...number("d_forced", c.forced), ...number("d_checks", c.checks),
-        ...(check ? pair("d_check", check) : []),
+        ...pair("d_reports", h("span", { class: "mono" }, num(c.reports))),
+        ...pair("d_writes", h("span", { class: "mono" }, num(c.refused_writes)), c.foreign_writes ? ` · ${t("d_foreign_writes")} ${num(c.foreign_writes)}` : ""),
+        ...number("d_failures", c.failures), ...number("d_early", c.early_deaths), ...number("d_forced", c.forced), ...number("d_verifications", c.verifications),
+        ...(verified ? pair("d_verified", verified) : []),
         ...(c.next_probe_at_ms ? pair("d_probe", when(c.next_probe_at_ms)) : [])),
       c.writers.length ? h("div", { class: "part" }, h("h4", {}, t("d_writers")), h("ul", { class: "plain" }, ...c.writers.map((writer) =>
-        h("li", {}, h("span", { class: "mono" }, t("d_writer", writer)), writer.rival ? h("b", { class: "stale" }, ` ${t("d_rival")}`) : null)))) : "",
+        h("li", {}, h("span", { class: "mono" }, t("d_writer", writer)), writer.foreign ? h("b", { class: "stale" }, ` ${t("d_foreign")}`) : null)))) : "",
       c.last_error ? h("div", { class: "part" }, h("h4", {}, t("last_error")), ...(quiet ? this.error(c.last_error) : []), h("p", { class: "mono muted raw" }, c.last_error.text)) : "",
       history.length ? h("div", { class: "part" }, h("h4", {}, t("d_history")), h("ul", { class: "events" }, ...history.map((entry) => line(entry, false)))) : "");
   }

@@ -33,7 +33,7 @@ export async function post(path, body) {
 }
 
 export const act = (credential, action) => post(
-  `/v1/apps/${encodeURIComponent(credential.app)}/credentials/${encodeURIComponent(credential.kind)}/${action}`,
+  `/v1/apps/${encodeURIComponent(credential.app)}/credentials/${encodeURIComponent(credential.type)}/${action}`,
   action === "refresh" && credential.generation > 0 ? { generation: credential.generation } : undefined);
 
 /** The server says something every second. */

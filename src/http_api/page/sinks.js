@@ -43,7 +43,7 @@ function row(sink) {
       h("span", { class: "tag" }, t(`sink_${sink.type}`)),
       h("span", { class: "mono target" }, sink.target)),
     h("p", { class: "muted last" },
-      write ? h("span", {}, t("sink_last"), " ", h("span", { class: "mono" }, `${write.kind} · ${write.app}`), ` · ${when(write.at_ms)}`) : h("span", {}, t("sink_never")),
+      write ? h("span", {}, t("sink_last"), " ", h("span", { class: "mono" }, `${write.type} · ${write.app}`), ` · ${when(write.at_ms)}`) : h("span", {}, t("sink_never")),
       write ? h("span", { class: "mono entry" }, write.entry) : null),
     h("p", { class: "muted counts-of-sink" }, figures.filter((text) => text !== null).join(" · ")),
     error ? h("div", { class: "trouble" },

@@ -17,7 +17,7 @@ const HEIGHT = 100;
 
 const laneOf = (event) => {
   if (event === "refused_write") return "refused";
-  return event === "failed" || event === "died_early" || event === "stand_in" ? "fault" : "renewed";
+  return event === "failed" || event === "died_early" || event === "fallback" ? "fault" : "renewed";
 };
 const shapeOf = { renewed: "fresh", fault: "dead", refused: "refused" };
 
@@ -75,7 +75,7 @@ export function line(entry, withCredential) {
   return h("li", {},
     shape(shapeOf[lane]),
     h("time", { class: "mono muted", datetime: new Date(entry.last_at_ms).toISOString() }, lasted(entry)),
-    withCredential ? h("span", { class: "mono where" }, `${entry.app} ${entry.kind}`) : null,
+    withCredential ? h("span", { class: "mono where" }, `${entry.app} ${entry.type}`) : null,
     h("span", { class: "what" }, told(entry)));
 }
 
@@ -127,8 +127,8 @@ export class Timeline {
     if (this.entries.size > 5000) this.entries.delete(this.entries.keys().next().value);
   }
 
-  of(app, kind) {
-    return [...this.entries.values()].filter((entry) => entry.app === app && entry.kind === kind).slice(-6).reverse();
+  of(app, type) {
+    return [...this.entries.values()].filter((entry) => entry.app === app && entry.type === type).slice(-6).reverse();
   }
 
   draw() {

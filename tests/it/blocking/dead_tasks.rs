@@ -55,7 +55,7 @@ fn an_http_listener_that_is_gone_ends_the_server_with_an_error() {
     let status = node.wait();
     let log = node.log();
     assert_eq!(status.code(), Some(70), "{log}");
-    assert!(log.contains("the HTTP port's listener"), "{log}");
+    assert!(log.contains("the listener of the HTTP API"), "{log}");
 }
 
 /// Stops one of a process's threads until the process ends. Gives its id: whoever has stopped it has to wait for it.

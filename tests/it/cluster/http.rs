@@ -199,7 +199,7 @@ fn all_values_arrive_with_their_ends_and_then_each_renewal() {
     let end_ms = moment.to_boot_ms(value.expires_ms);
     // Read later, on the same machine's clock: no earlier an end than the one told.
     let page = other.get("/v1/credentials", &[API_HEADER]).json();
-    let shown = page["credentials"].as_array().unwrap().iter().find(|of| of["kind"] == "access_token").unwrap().clone();
+    let shown = page["credentials"].as_array().unwrap().iter().find(|of| of["type"] == "access_token").unwrap().clone();
     if shown["generation"] == value.generation {
         assert_eq!(shown["token"], value.value.as_str());
         let left_ms = shown["expires_in_ms"].as_u64().unwrap();

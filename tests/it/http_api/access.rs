@@ -1,4 +1,4 @@
-//! Who may what on the side port.
+//! Who may what on the HTTP API.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -36,10 +36,10 @@ fn endpoints() -> Vec<(&'static str, String, &'static str)> {
 #[test]
 fn every_endpoint_gives_what_the_key_is_good_for_and_no_more() {
     let wechat = Wechat::start();
-    let side = HttpNode::keyed(&wechat, "", "tickets = [\"jsapi\"]");
+    let http = HttpNode::keyed(&wechat, "", "tickets = [\"jsapi\"]");
     let ops = bearer("ops");
-    side.token(&[&ops]);
-    wait_for("the ticket", || (side.get(&credential("jsapi_ticket", ""), &[&ops]).status == 200).then_some(()));
+    http.token(&[&ops]);
+    wait_for("the ticket", || (http.get(&credential("jsapi_ticket", ""), &[&ops]).status == 200).then_some(()));
     // Kind of right needed -> what each key gets.
     let expected = |needs: &str, who: &str| match (needs, who) {
         ("nothing", _) | (_, "ops") => 200,
@@ -56,66 +56,66 @@ fn every_endpoint_gives_what_the_key_is_good_for_and_no_more() {
             let mut headers = vec![API_HEADER.to_owned()];
             headers.extend((who != "nobody").then(|| bearer(who)));
             let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
-            let answer = side.ask(method, &path, &headers, "");
+            let answer = http.ask(method, &path, &headers, "");
             assert_eq!(answer.status, expected(needs, who), "{method} {path} as {who}: {answer:?}");
             if answer.status >= 400 {
                 answer.problem();
             }
         }
     }
-    let seen = |who: &str| side.get("/v1/apps", &[&bearer(who)]).json()["apps"].as_array().unwrap().len();
+    let seen = |who: &str| http.get("/v1/apps", &[&bearer(who)]).json()["apps"].as_array().unwrap().len();
     assert_eq!([seen("monitor"), seen("web"), seen("fixer"), seen("other")], [1, 1, 1, 0]);
 }
 
 #[test]
 fn an_event_stream_needs_the_right_to_status() {
     let wechat = Wechat::start();
-    let side = HttpNode::keyed(&wechat, "", "");
-    assert_eq!(side.get("/v1/events", &[]).problem(), "key-needed");
-    assert_eq!(side.get("/v1/events", &[&bearer("web")]).problem(), "forbidden");
-    let mut events = super::Events::listen(&side, &[&bearer("monitor")]);
+    let http = HttpNode::keyed(&wechat, "", "");
+    assert_eq!(http.get("/v1/events", &[]).problem(), "key-needed");
+    assert_eq!(http.get("/v1/events", &[&bearer("web")]).problem(), "forbidden");
+    let mut events = super::Events::listen(&http, &[&bearer("monitor")]);
     events.wait("hello", |hello| hello["apps"] == 1);
 }
 
 #[test]
 fn what_acts_or_gives_a_token_away_is_meant() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "");
-    side.token(&[API_HEADER]);
-    assert_eq!(side.get(&credential("access_token", ""), &[]).problem(), "header-needed");
-    assert_eq!(side.get(&credential("access_token", ""), &["X-Tokencached: yes"]).problem(), "header-needed");
+    let http = HttpNode::start(&wechat, "", "", "");
+    http.token(&[API_HEADER]);
+    assert_eq!(http.get(&credential("access_token", ""), &[]).problem(), "header-needed");
+    assert_eq!(http.get(&credential("access_token", ""), &["X-Tokencached: yes"]).problem(), "header-needed");
     for action in ["/refresh", "/probe"] {
-        assert_eq!(side.post(&credential("access_token", action), &[], "").problem(), "header-needed");
+        assert_eq!(http.post(&credential("access_token", action), &[], "").problem(), "header-needed");
         // What acts is posted.
-        assert_eq!(side.get(&credential("access_token", action), &[API_HEADER]).status, 405);
+        assert_eq!(http.get(&credential("access_token", action), &[API_HEADER]).status, 405);
     }
-    assert_eq!(side.post("/logout", &[], "").problem(), "header-needed");
-    assert_eq!(side.get("/v1/status", &[]).status, 200, "figures are for everybody on this machine");
+    assert_eq!(http.post("/logout", &[], "").problem(), "header-needed");
+    assert_eq!(http.get("/v1/status", &[]).status, 200, "figures are for everybody on this machine");
 }
 
 #[test]
 fn a_name_that_points_here_is_not_enough() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "allowed_hosts = [\"cache.internal\"]", "", "");
+    let http = HttpNode::start(&wechat, "allowed_hosts = [\"cache.internal\"]", "", "");
     for path in ["/", "/v1/status", "/livez?x", "/readyz?strict", "/metrics"] {
-        assert_eq!(side.get(path, &["Host: evil.example"]).problem(), "host-unknown", "{path}");
-        assert_eq!(raw(side.address, "GET", path, &[], "").problem(), "host-unknown", "{path}");
+        assert_eq!(http.get(path, &["Host: evil.example"]).problem(), "host-unknown", "{path}");
+        assert_eq!(raw(http.address, "GET", path, &[], "").problem(), "host-unknown", "{path}");
     }
-    let port = side.address.port();
+    let port = http.address.port();
     for host in [format!("localhost:{port}"), "cache.internal".into(), "127.0.0.1".into()] {
-        assert_eq!(side.get("/v1/status", &[&format!("Host: {host}")]).status, 200, "{host}");
+        assert_eq!(http.get("/v1/status", &[&format!("Host: {host}")]).status, 200, "{host}");
     }
 }
 
 #[test]
 fn other_sites_pages_get_nothing_and_no_leave_to_ask() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "");
+    let http = HttpNode::start(&wechat, "", "", "");
     let foreign = "Origin: http://evil.example";
-    assert_eq!(side.get("/v1/status", &[foreign]).problem(), "foreign-origin");
-    let preflight = side.ask("OPTIONS", "/v1/status", &["Access-Control-Request-Method: GET"], "");
+    assert_eq!(http.get("/v1/status", &[foreign]).problem(), "foreign-origin");
+    let preflight = http.ask("OPTIONS", "/v1/status", &["Access-Control-Request-Method: GET"], "");
     assert_eq!(preflight.status, 405);
-    for answer in [preflight, side.get("/v1/status", &[foreign]), side.get("/v1/status", &[])] {
+    for answer in [preflight, http.get("/v1/status", &[foreign]), http.get("/v1/status", &[])] {
         assert!(answer.headers.keys().all(|name| !name.starts_with("access-control")), "{answer:?}");
     }
 }
@@ -123,26 +123,26 @@ fn other_sites_pages_get_nothing_and_no_leave_to_ask() {
 #[test]
 fn who_passes_requests_on_must_be_trusted() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "");
-    assert_eq!(side.get("/v1/status", &["X-Forwarded-For: 10.0.0.1"]).problem(), "proxy-unknown");
-    let side = HttpNode::start(&wechat, "trusted_proxies = [\"127.0.0.0/8\"]", "", "");
-    let passed = side.get("/v1/status", &["X-Forwarded-For: 10.0.0.1"]);
+    let http = HttpNode::start(&wechat, "", "", "");
+    assert_eq!(http.get("/v1/status", &["X-Forwarded-For: 10.0.0.1"]).problem(), "proxy-unknown");
+    let http = HttpNode::start(&wechat, "trusted_proxies = [\"127.0.0.0/8\"]", "", "");
+    let passed = http.get("/v1/status", &["X-Forwarded-For: 10.0.0.1"]);
     assert_eq!(passed.problem(), "key-needed", "nobody behind a proxy is on this machine");
-    assert_eq!(side.get("/livez", &["X-Forwarded-For: 10.0.0.1"]).status, 200);
+    assert_eq!(http.get("/livez", &["X-Forwarded-For: 10.0.0.1"]).status, 200);
 }
 
 #[test]
 fn every_answer_has_the_headers_that_keep_browsers_in_check() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "");
+    let http = HttpNode::start(&wechat, "", "", "");
     let asked = [
-        side.get("/", &[]),
-        side.get("/v1/status", &[]),
-        side.get("/none", &[]),
-        side.get("/v1/status", &["Host: evil.example"]),
-        side.get("/metrics", &[]),
-        side.post("/v1/status", &[], ""),
-        side.get("/cgi-bin/token", &[]),
+        http.get("/", &[]),
+        http.get("/v1/status", &[]),
+        http.get("/none", &[]),
+        http.get("/v1/status", &["Host: evil.example"]),
+        http.get("/metrics", &[]),
+        http.post("/v1/status", &[], ""),
+        http.get("/cgi-bin/token", &[]),
     ];
     assert_eq!(asked.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 200, 404, 421, 200, 405, 200]);
     for answer in asked {
@@ -160,76 +160,76 @@ fn every_answer_has_the_headers_that_keep_browsers_in_check() {
 #[test]
 fn people_log_in_with_a_key_that_stays_out_of_urls() {
     let wechat = Wechat::start();
-    let side = HttpNode::keyed(&wechat, "", "");
-    side.token(&[&bearer("ops")]);
-    let before = side.get("/v1/session", &[]).json();
+    let http = HttpNode::keyed(&wechat, "", "");
+    http.token(&[&bearer("ops")]);
+    let before = http.get("/v1/session", &[]).json();
     assert_eq!((&before["login"], &before["known"]), (&true.into(), &false.into()));
     let body = format!("{{\"key\":\"{}\"}}", key("ops"));
-    assert_eq!(side.post("/login", &[], &body).problem(), "header-needed");
-    assert_eq!(side.post("/login", &[API_HEADER], "{\"key\":\"wrong\"}").problem(), "key-unknown");
-    assert_eq!(side.post("/login", &[API_HEADER], "key=x").problem(), "bad-request");
-    let answer = side.post("/login", &[API_HEADER], &body);
+    assert_eq!(http.post("/login", &[], &body).problem(), "header-needed");
+    assert_eq!(http.post("/login", &[API_HEADER], "{\"key\":\"wrong\"}").problem(), "key-unknown");
+    assert_eq!(http.post("/login", &[API_HEADER], "key=x").problem(), "bad-request");
+    let answer = http.post("/login", &[API_HEADER], &body);
     assert_eq!(answer.status, 204, "{answer:?}");
     let cookie = &answer.headers["set-cookie"];
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && !cookie.contains(key("ops")));
     let cookie = format!("Cookie: {}", cookie.split(';').next().unwrap());
-    let session = side.get("/v1/session", &[&cookie]).json();
+    let session = http.get("/v1/session", &[&cookie]).json();
     assert_eq!((&session["name"], &session["known"]), (&"ops".into(), &true.into()));
-    assert_eq!(side.get("/v1/status", &[&cookie]).status, 200);
-    assert_eq!(side.get(&credential("access_token", ""), &[&cookie]).problem(), "header-needed");
-    assert_eq!(side.get(&credential("access_token", ""), &[&cookie, API_HEADER]).status, 200);
-    assert_eq!(side.post("/logout", &[&cookie, API_HEADER], "").status, 204);
-    assert_eq!(side.get("/v1/status", &[&cookie]).problem(), "key-needed", "the session has ended on the server");
-    assert!(!side.node.log().contains(key("ops")));
+    assert_eq!(http.get("/v1/status", &[&cookie]).status, 200);
+    assert_eq!(http.get(&credential("access_token", ""), &[&cookie]).problem(), "header-needed");
+    assert_eq!(http.get(&credential("access_token", ""), &[&cookie, API_HEADER]).status, 200);
+    assert_eq!(http.post("/logout", &[&cookie, API_HEADER], "").status, 204);
+    assert_eq!(http.get("/v1/status", &[&cookie]).problem(), "key-needed", "the session has ended on the server");
+    assert!(!http.node.log().contains(key("ops")));
 }
 
 #[test]
 #[ignore = "waits for real time"]
 fn keys_are_read_again_and_those_that_are_gone_end_sessions_and_streams() {
     let wechat = Wechat::start();
-    let side = HttpNode::keyed(&wechat, "", "");
+    let http = HttpNode::keyed(&wechat, "", "");
     let body = format!("{{\"key\":\"{}\"}}", key("monitor"));
-    let answer = side.post("/login", &[API_HEADER], &body);
+    let answer = http.post("/login", &[API_HEADER], &body);
     let cookie = format!("Cookie: {}", answer.headers["set-cookie"].split(';').next().unwrap());
-    let mut events = super::Events::listen(&side, &[&cookie]);
+    let mut events = super::Events::listen(&http, &[&cookie]);
     events.wait("hello", |_| true);
     let without: String =
         KEYS.lines().filter(|line| !line.starts_with("monitor")).map(|line| format!("{line}\n")).collect();
-    write(side.node.folder.path(), "keys", &format!("{without}new new-0123456789abcdef0123 status\n"));
-    side.node.signal("HUP");
+    write(http.node.folder.path(), "keys", &format!("{without}new new-0123456789abcdef0123 status\n"));
+    http.node.signal("HUP");
     wait_for("the new key", || {
-        (side.get("/v1/status", &["Authorization: Bearer new-0123456789abcdef0123"]).status == 200).then_some(())
+        (http.get("/v1/status", &["Authorization: Bearer new-0123456789abcdef0123"]).status == 200).then_some(())
     });
-    assert_eq!(side.get("/v1/status", &[&cookie]).problem(), "key-needed");
-    assert_eq!(side.get("/v1/status", &[&bearer("ops")]).status, 200);
+    assert_eq!(http.get("/v1/status", &[&cookie]).problem(), "key-needed");
+    assert_eq!(http.get("/v1/status", &[&bearer("ops")]).status, 200);
     events.rest();
     // A broken file changes nothing.
-    write(side.node.folder.path(), "keys", "nonsense\n");
-    side.node.signal("HUP");
+    write(http.node.folder.path(), "keys", "nonsense\n");
+    http.node.signal("HUP");
     wait_for("the complaint", || {
-        side.node.log().contains("users, keys and certificates stay as they were").then_some(())
+        http.node.log().contains("users, keys and certificates stay as they were").then_some(())
     });
-    assert_eq!(side.get("/v1/status", &[&bearer("ops")]).status, 200);
+    assert_eq!(http.get("/v1/status", &[&bearer("ops")]).status, 200);
 }
 
 #[test]
 fn wrong_keys_are_answered_only_so_often_and_a_right_one_always() {
     let wechat = Wechat::start();
-    let side = HttpNode::keyed(&wechat, "", "");
+    let http = HttpNode::keyed(&wechat, "", "");
     let wrong = "Authorization: Bearer wrong-wrong-wrong-wrong";
-    let answers: Vec<u16> = (0..10).map(|_| side.get("/v1/status", &[wrong]).status).collect();
+    let answers: Vec<u16> = (0..10).map(|_| http.get("/v1/status", &[wrong]).status).collect();
     assert_eq!(answers, [401; 10]);
     // One more is told so every three seconds.
-    wait_for("a refusal", || (side.get("/v1/status", &[wrong]).status == 429).then_some(()));
-    let log_in = |key: &str| side.post("/login", &[API_HEADER], &format!("{{\"key\":\"{key}\"}}"));
+    wait_for("a refusal", || (http.get("/v1/status", &[wrong]).status == 429).then_some(()));
+    let log_in = |key: &str| http.post("/login", &[API_HEADER], &format!("{{\"key\":\"{key}\"}}"));
     let put_off = wait_for("the same there", || Some(log_in("wrong")).filter(|answer| answer.status == 429));
     assert_eq!(put_off.problem(), "too-many-requests");
     assert!(put_off.headers["retry-after"].parse::<u64>().unwrap() >= 1);
-    assert_eq!(side.get("/v1/status", &[&bearer("ops")]).status, 200);
-    assert_eq!(side.get("/v1/credentials", &[&bearer("ops")]).status, 200);
+    assert_eq!(http.get("/v1/status", &[&bearer("ops")]).status, 200);
+    assert_eq!(http.get("/v1/credentials", &[&bearer("ops")]).status, 200);
     assert_eq!(log_in(key("ops")).status, 204);
-    side.node.await_log("POST /login: wrong key");
-    let log = side.node.log();
+    http.node.await_log("POST /login: wrong key");
+    let log = http.node.log();
     for call in ["GET /v1/status", "POST /login"] {
         let line = log.lines().find(|line| line.contains(&format!("{call}: wrong key"))).expect(&log);
         assert!(line.ends_with(" peer=127.0.0.1 times=1"), "{line}");
@@ -249,9 +249,9 @@ fn a_key_in_its_hashed_form_works_and_is_no_key_itself() {
         hex
     });
     write_keys(folder.path(), &format!("# by hash\nm sha256:{hex} status\n"));
-    let side = HttpNode::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", "");
-    assert_eq!(side.get("/v1/status", &["Authorization: Bearer a-key-of-some-length-0123"]).status, 200);
-    assert_eq!(side.get("/v1/status", &[&format!("Authorization: Bearer {hex}")]).status, 401);
+    let http = HttpNode::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", "");
+    assert_eq!(http.get("/v1/status", &["Authorization: Bearer a-key-of-some-length-0123"]).status, 200);
+    assert_eq!(http.get("/v1/status", &[&format!("Authorization: Bearer {hex}")]).status, 401);
 }
 
 fn write_keys(folder: &std::path::Path, text: &str) {
@@ -265,16 +265,16 @@ fn behind_tls_all_is_the_same_and_the_cookie_stays_there() {
     let folder = tempfile::tempdir().unwrap();
     authority.sign_server(folder.path(), "first");
     write_keys(folder.path(), KEYS);
-    let lines = "keys_file = \"{folder}/keys\"\n[side.tls]\ncert = \"server.pem\"\nkey = \"server.key\"";
-    let side = HttpNode::start_in(folder, &wechat, lines, "", "");
+    let lines = "keys_file = \"{folder}/keys\"\n[http.tls]\ncert = \"server.pem\"\nkey = \"server.key\"";
+    let http = HttpNode::start_in(folder, &wechat, lines, "", "");
     let shown = || {
-        let stream = TcpStream::connect(side.address).unwrap();
+        let stream = TcpStream::connect(http.address).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let connection = ClientConnection::new(Arc::new(authority.client(None)), name).unwrap();
         StreamOwned::new(connection, stream)
     };
-    let host = format!("Host: {}", side.address);
+    let host = format!("Host: {}", http.address);
     let answer = exchange(&mut shown(), "GET", "/v1/status", &[&host, &bearer("ops")], "");
     assert_eq!(answer.status, 200, "{answer:?}");
     let body = format!("{{\"key\":\"{}\"}}", key("ops"));
@@ -291,8 +291,8 @@ fn behind_tls_all_is_the_same_and_the_cookie_stays_there() {
         memchr::memmem::find(&der, name.as_bytes()).is_some()
     };
     assert!(names("first"));
-    authority.sign_server(side.node.folder.path(), "second");
-    side.node.signal("HUP");
+    authority.sign_server(http.node.folder.path(), "second");
+    http.node.signal("HUP");
     wait_for("the new certificate", || names("second").then_some(()));
 }
 
@@ -302,12 +302,12 @@ fn other_machines_need_a_key_or_the_start_is_refused() {
     write_keys(folder.path(), KEYS);
     let environment: std::collections::BTreeMap<String, String> =
         [("HOME".to_owned(), "/nonexistent".to_owned())].into();
-    let loaded = |side: &str| {
-        let file = write(folder.path(), "side.toml", &format!("[side]\n{side}"));
+    let loaded = |http: &str| {
+        let file = write(folder.path(), "http.toml", &format!("[http]\n{http}"));
         load(Some(&file), &environment, &Flags::default())
     };
     let fault = loaded("listen = [\"0.0.0.0:2130\"]").unwrap_err().to_string();
-    assert!(fault.contains("side.toml:2") && fault.contains("there are no keys"), "{fault}");
+    assert!(fault.contains("http.toml:2") && fault.contains("there are no keys"), "{fault}");
     let with_keys = loaded("listen = [\"0.0.0.0:2130\"]\nkeys_file = \"keys\"").unwrap();
     assert!(with_keys.warnings.iter().any(|text| text.contains("plain text")), "{:?}", with_keys.warnings);
     assert!(loaded("listen = [\"127.0.0.1:2130\", \"[::1]:2130\"]").is_ok());

@@ -11,8 +11,8 @@ struct Scrape {
 }
 
 impl Scrape {
-    fn of(side: &HttpNode) -> Scrape {
-        let answer = side.get("/metrics", &[]);
+    fn of(http: &HttpNode) -> Scrape {
+        let answer = http.get("/metrics", &[]);
         assert_eq!(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
         assert!(answer.body.ends_with("# EOF\n"), "{}", answer.body);
         let mut families = BTreeSet::new();
@@ -63,21 +63,21 @@ fn busy() -> (Wechat, HttpNode) {
 fn busy_with(setting: &str) -> (Wechat, HttpNode) {
     let wechat = Wechat::start();
     let app = "name = \"Shop\"\naliases = [\"access_token\"]\ntickets = [\"jsapi\"]";
-    let side = HttpNode::start(&wechat, setting, "", &format!("{app}\n{SINKS}"));
-    side.token(&[API_HEADER]);
-    wait_for("all", || (side.get("/readyz?strict", &[]).status == 200).then_some(()));
-    let mut client = side.node.connect();
+    let http = HttpNode::start(&wechat, setting, "", &format!("{app}\n{SINKS}"));
+    http.token(&[API_HEADER]);
+    wait_for("all", || (http.get("/readyz?strict", &[]).status == 200).then_some(()));
+    let mut client = http.node.connect();
     wait_for("a failure", || (client.stat("", "sink_1_last_error")? == "exit").then_some(()));
     client.expect("set k 0 0 1\r\nx\r\nget k\r\nget none\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\nEND\r\n");
     client.expect("set access_token 0 0 20\r\na-token-of-their-own\r\n", "NOT_STORED\r\n");
     client.get("access_token").unwrap();
-    (wechat, side)
+    (wechat, http)
 }
 
 #[test]
 fn everything_that_memcached_exporter_gives_is_there_by_its_name() {
-    let (_wechat, side) = busy();
-    let scrape = Scrape::of(&side);
+    let (_wechat, http) = busy();
+    let scrape = Scrape::of(&http);
     let names = scrape.names();
     let missing: Vec<&str> = OF_THE_EXPORTER
         .split_whitespace()
@@ -88,13 +88,13 @@ fn everything_that_memcached_exporter_gives_is_there_by_its_name() {
 
 #[test]
 fn figures_are_those_of_stats() {
-    let (_wechat, side) = busy();
-    let scrape = Scrape::of(&side);
+    let (_wechat, http) = busy();
+    let scrape = Scrape::of(&http);
     assert_eq!(scrape.value("memcached_commands_total{command=\"get\",status=\"hit\"}"), 2.0);
     assert_eq!(scrape.value("memcached_commands_total{command=\"get\",status=\"miss\"}"), 1.0);
     assert_eq!(scrape.value("memcached_current_items"), 1.0);
     assert_eq!(scrape.value("tokencached_managed_hits_total"), 1.0);
-    let limit: f64 = side.node.connect().stat("", "limit_maxbytes").unwrap().parse().unwrap();
+    let limit: f64 = http.node.connect().stat("", "limit_maxbytes").unwrap().parse().unwrap();
     assert_eq!(scrape.value("memcached_limit_bytes"), limit);
     assert_eq!(scrape.value(&format!("tokencached_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
     assert_eq!(
@@ -105,9 +105,9 @@ fn figures_are_those_of_stats() {
 
 #[test]
 fn each_credential_has_its_figures() {
-    let (_wechat, side) = busy();
+    let (_wechat, http) = busy();
     let of = |name: &str, more: &str| format!("tokencached_{name}{{app=\"{APPID}\",type=\"access_token\"{more}}}");
-    let first = Scrape::of(&side);
+    let first = Scrape::of(&http);
     let left = first.value(&of("credential_seconds_left", ""));
     assert!((7_000.0..=7_200.0).contains(&left), "{left}");
     assert_eq!(first.value(&of("credential_live", "")), 1.0);
@@ -125,8 +125,8 @@ fn each_credential_has_its_figures() {
         scrape.series.get(&series).copied().unwrap_or(0.0)
     };
     assert_eq!(count(&first, "new"), 1.0);
-    let verdict = side.post(&credential("access_token", "/refresh"), &[API_HEADER], "").json();
-    let second = Scrape::of(&side);
+    let verdict = http.post(&credential("access_token", "/refresh"), &[API_HEADER], "").json();
+    let second = Scrape::of(&http);
     assert_eq!(second.value(&of("reports_total", "")), 1.0, "{verdict}");
     let buckets = second.series.iter().filter(|(name, _)| {
         name.contains("duration_seconds_bucket{le=\"+Inf\"")
@@ -140,10 +140,10 @@ fn each_credential_has_its_figures() {
 #[test]
 fn sinks_have_their_figures_in_metrics_and_in_the_api_and_no_token() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", SINKS);
-    let (token, _) = side.token(&[API_HEADER]);
+    let http = HttpNode::start(&wechat, "", "", SINKS);
+    let (token, _) = http.token(&[API_HEADER]);
     let shown = wait_for("both to have run", || {
-        let status = side.get("/v1/status", &[]);
+        let status = http.get("/v1/status", &[]);
         assert!(!status.body.contains(&token[..16]), "{}", status.body);
         let sinks = status.json()["sinks"].clone();
         let has_failed = !sinks[1]["last_error"].is_null() && sinks[1]["waiting"] == 1;
@@ -153,14 +153,14 @@ fn sinks_have_their_figures_in_metrics_and_in_the_api_and_no_token() {
     assert_eq!((&good["type"], &good["target"]), (&"command".into(), &"/bin/true".into()));
     assert_eq!((&good["connected"], &good["waiting"], &good["last_error"]), (&true.into(), &0.into(), &().into()));
     let write = &good["last_write"];
-    assert_eq!((&write["app"], &write["kind"]), (&APPID.into(), &"access_token".into()));
+    assert_eq!((&write["app"], &write["type"]), (&APPID.into(), &"access_token".into()));
     let error = &bad["last_error"];
     assert_eq!((&error["class"], &error["whose"]), (&"exit".into(), &"target".into()));
     assert_eq!(error["about"], format!("access_token:{APPID}"));
     assert_eq!(error["text"], "the command ended with code 1");
     assert!(error["advice"].as_str().unwrap().contains("try it by hand"), "{error}");
     assert_eq!((&bad["waiting"], &bad["last_write"], &bad["writes"]), (&1.into(), &().into(), &0.into()));
-    let scrape = Scrape::of(&side);
+    let scrape = Scrape::of(&http);
     let of =
         |name: &str, sink: u32| scrape.value(&format!("tokencached_sink_{name}{{sink=\"{sink}\",type=\"command\"}}"));
     assert_eq!(scrape.value("tokencached_sink_info{sink=\"1\",type=\"command\",target=\"/bin/false\"}"), 1.0);
@@ -173,7 +173,7 @@ fn sinks_have_their_figures_in_metrics_and_in_the_api_and_no_token() {
 
 #[test]
 fn totals_are_always_there_and_series_of_healthy_credentials_only_if_they_are_wanted() {
-    let (_wechat, side) = busy_with("");
+    let (_wechat, http) = busy_with("");
     let of_platform = |scrape: &Scrape, name: &str, more: &str| {
         scrape.value(&format!("tokencached_{name}{{platform=\"mp\",type=\"access_token\"{more}}}"))
     };
@@ -188,12 +188,12 @@ fn totals_are_always_there_and_series_of_healthy_credentials_only_if_they_are_wa
     };
     let live =
         |credential_type: &str| format!("tokencached_credential_live{{app=\"{APPID}\",type=\"{credential_type}\"}}");
-    let all = Scrape::of(&side);
+    let all = Scrape::of(&http);
     judge_totals(&all);
     assert_eq!(all.value("tokencached_series_reduced"), 0.0);
     assert_eq!((all.value(&live("access_token")), all.value(&live("jsapi_ticket"))), (1.0, 1.0));
-    let (_wechat, side) = busy_with("metrics_per_credential = \"troubled\"");
-    let reduced = Scrape::of(&side);
+    let (_wechat, http) = busy_with("metrics_per_credential = \"troubled\"");
+    let reduced = Scrape::of(&http);
     judge_totals(&reduced);
     assert_eq!(reduced.value("tokencached_series_reduced"), 1.0);
     assert_eq!(reduced.value("tokencached_series_left_out"), 0.0);
@@ -211,15 +211,15 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 fn every_metric_that_alerts_and_dashboard_name_is_in_a_scrape() {
     for setting in ["", "metrics_per_credential = \"all\"", "metrics_per_credential = \"troubled\""] {
         // The foreign writer's write is trouble, so the app has series in each case.
-        let (_wechat, side) = busy_with(setting);
-        judge_names(&Scrape::of(&side));
+        let (_wechat, http) = busy_with(setting);
+        judge_names(&Scrape::of(&http));
     }
 }
 
 /// In the table of metrics a row may go on with endings: a name, then `_live`.
 #[test]
 fn a_metric_of_ours_is_in_the_manual() {
-    let (_wechat, side) = busy();
+    let (_wechat, http) = busy();
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/en/http-api.md");
     let manual = std::fs::read_to_string(path).unwrap();
     let rows: Vec<Vec<&str>> = manual
@@ -235,7 +235,7 @@ fn a_metric_of_ours_is_in_the_manual() {
             span == name || (span.starts_with('_') && begins())
         })
     };
-    let answer = side.get("/metrics", &[]).body;
+    let answer = http.get("/metrics", &[]).body;
     let types = answer.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let names = types.filter(|(name, _)| name.starts_with("tokencached_"));
     let mut count = 0;
@@ -296,6 +296,7 @@ fn an_old_dashboard_finds_every_old_name_with_old_names_in_the_url() {
 fn an_old_dashboard_finds_every_old_name_with_the_setting() {
     let (_wechat, node) = busy_with("old_metric_names = true");
     assert_eq!(families(&node.get("/metrics", &[]).body), recorded_families());
+    node.node.await_log("/metrics gives the metric names of before");
 }
 
 /// The table in the manual is the one in the code.

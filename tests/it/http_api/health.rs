@@ -11,8 +11,8 @@ use crate::support::{APPID, SECRET, TIMEOUT, Wechat, wait_for, write};
 const BARRED: &str = "wx90ab34cd56ef7812";
 
 /// Sends exactly these lines.
-fn send(side: &HttpNode, lines: &str) -> Answer {
-    let mut stream = TcpStream::connect(side.address).unwrap();
+fn send(http: &HttpNode, lines: &str) -> Answer {
+    let mut stream = TcpStream::connect(http.address).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(format!("{lines}\r\n\r\n").as_bytes()).unwrap();
     let mut answer = Vec::new();
@@ -21,7 +21,7 @@ fn send(side: &HttpNode, lines: &str) -> Answer {
 }
 
 /// One app that works and one whose calls come from an address that is not on its list.
-fn one_of_two_is_barred(side: &str) -> (Wechat, HttpNode) {
+fn one_of_two_is_barred(http: &str) -> (Wechat, HttpNode) {
     let barred = AppOptions {
         appid: BARRED.into(),
         secret: SECRET.into(),
@@ -32,55 +32,55 @@ fn one_of_two_is_barred(side: &str) -> (Wechat, HttpNode) {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "keys", KEYS);
     let table = format!("[[app]]\nappid = \"{BARRED}\"\nsecret = \"{SECRET}\"\n");
-    let side = HttpNode::start_in(folder, &wechat, side, "", &table);
-    wait_for("the refusal", || side.node.log().contains("40164").then_some(()));
+    let http = HttpNode::start_in(folder, &wechat, http, "", &table);
+    wait_for("the refusal", || http.node.log().contains("40164").then_some(()));
     let key = format!("access_token:{APPID}");
-    wait_for("the other token", || side.node.connect().get(&key));
-    (wechat, side)
+    wait_for("the other token", || http.node.connect().get(&key));
+    (wechat, http)
 }
 
 #[test]
 fn load_balancers_ask_by_http_1_0_without_a_name_or_by_one_of_their_own() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "");
-    side.token(&[API_HEADER]);
+    let http = HttpNode::start(&wechat, "", "", "");
+    http.token(&[API_HEADER]);
     for path in ["/livez", "/readyz"] {
         for method in ["GET", "HEAD", "OPTIONS"] {
-            assert_eq!(send(&side, &format!("{method} {path} HTTP/1.0")).status, 200, "{method} {path}");
-            let named = send(&side, &format!("{method} {path} HTTP/1.0\r\nHost: haproxy.example:80"));
+            assert_eq!(send(&http, &format!("{method} {path} HTTP/1.0")).status, 200, "{method} {path}");
+            let named = send(&http, &format!("{method} {path} HTTP/1.0\r\nHost: haproxy.example:80"));
             assert_eq!(named.status, 200, "{method} {path}");
         }
-        let passed_on = send(&side, &format!("GET {path} HTTP/1.0\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4"));
+        let passed_on = send(&http, &format!("GET {path} HTTP/1.0\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4"));
         assert_eq!(passed_on.status, 200, "{path}");
-        assert_eq!(side.get(path, &["Authorization: Bearer an-old-key"]).status, 200, "{path}");
-        assert_eq!(side.post(path, &[], "").status, 405);
+        assert_eq!(http.get(path, &["Authorization: Bearer an-old-key"]).status, 200, "{path}");
+        assert_eq!(http.post(path, &[], "").status, 405);
     }
-    assert_eq!(send(&side, &format!("GET /readyz?app={APPID} HTTP/1.0")).problem(), "host-unknown");
-    assert_eq!(send(&side, "GET /v1/session HTTP/1.0").problem(), "host-unknown");
+    assert_eq!(send(&http, &format!("GET /readyz?app={APPID} HTTP/1.0")).problem(), "host-unknown");
+    assert_eq!(send(&http, "GET /v1/session HTTP/1.0").problem(), "host-unknown");
 }
 
 #[test]
 fn one_blocked_credential_of_several_does_not_take_the_server_out_of_service() {
-    let (_wechat, side) = one_of_two_is_barred("");
-    let ready = side.get("/readyz", &[]);
+    let (_wechat, http) = one_of_two_is_barred("");
+    let ready = http.get("/readyz", &[]);
     assert_eq!((ready.status, ready.body.as_str()), (200, "{\"status\":\"ready\"}"));
-    let strict = side.get("/readyz?strict", &[]);
+    let strict = http.get("/readyz?strict", &[]);
     let lacking = &strict.json()["not_live"];
     assert_eq!((strict.status, lacking.as_array().unwrap().len()), (503, 1));
     assert_eq!((&lacking[0]["app"], &lacking[0]["state"]), (&BARRED.into(), &"blocked".into()));
-    let of = |app: &str| side.get(&format!("/readyz?app={app}"), &[]).status;
+    let of = |app: &str| http.get(&format!("/readyz?app={app}"), &[]).status;
     assert_eq!([of(APPID), of(BARRED), of("wxnobody")], [200, 503, 404]);
-    assert_eq!(side.get("/readyz?strict=perhaps", &[]).problem(), "bad-request");
+    assert_eq!(http.get("/readyz?strict=perhaps", &[]).problem(), "bad-request");
 }
 
 #[test]
 fn names_and_single_apps_are_for_the_right_to_status() {
-    let (_wechat, side) = one_of_two_is_barred("keys_file = \"{folder}/keys\"");
+    let (_wechat, http) = one_of_two_is_barred("keys_file = \"{folder}/keys\"");
     let app = format!("/readyz?app={BARRED}");
-    assert_eq!(side.get(&app, &[]).problem(), "key-needed");
-    assert_eq!(side.get(&app, &[&bearer("web")]).problem(), "forbidden");
-    assert_eq!(side.get(&app, &[&bearer("monitor")]).status, 503);
-    let strict = |headers: &[&str]| side.get("/readyz?strict", headers);
+    assert_eq!(http.get(&app, &[]).problem(), "key-needed");
+    assert_eq!(http.get(&app, &[&bearer("web")]).problem(), "forbidden");
+    assert_eq!(http.get(&app, &[&bearer("monitor")]).status, 503);
+    let strict = |headers: &[&str]| http.get("/readyz?strict", headers);
     assert_eq!((strict(&[]).status, strict(&[]).body.contains(BARRED)), (503, false));
     assert!(strict(&[&bearer("monitor")]).body.contains(BARRED));
 }
@@ -90,13 +90,13 @@ fn names_and_single_apps_are_for_the_right_to_status() {
 fn the_server_is_ready_once_each_first_fetch_has_ended_and_stays_so() {
     let wechat = Wechat::start();
     wechat.set_fault(APPID, InjectedFault::new(FaultKind::Hang));
-    let side = HttpNode::start(&wechat, "", "", "");
-    let waiting = side.get("/readyz", &[]);
+    let http = HttpNode::start(&wechat, "", "", "");
+    let waiting = http.get("/readyz", &[]);
     let first = &waiting.json()["first_fetch"];
     assert_eq!((waiting.status, &first[0]["app"]), (503, &APPID.into()), "{waiting:?}");
-    let nameless = send(&side, "GET /readyz HTTP/1.0");
+    let nameless = send(&http, "GET /readyz HTTP/1.0");
     assert_eq!((nameless.status, nameless.body.as_str()), (503, "{\"status\":\"not ready\"}"));
     // The call is given up after a while: that is an answer, too.
-    wait_for("the first verdict", || (side.get("/readyz", &[]).status == 200).then_some(()));
-    assert_eq!(side.get("/readyz?strict", &[]).status, 503);
+    wait_for("the first verdict", || (http.get("/readyz", &[]).status == 200).then_some(()));
+    assert_eq!(http.get("/readyz?strict", &[]).status, 503);
 }

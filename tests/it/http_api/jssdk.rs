@@ -13,13 +13,13 @@ fn what_is_signed_is_what_a_real_browser_shows() {
     let packages = root.join("target/node/node_modules");
     assert!(packages.join("playwright-core").exists(), "playwright-core is missing; tests/run installs it");
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
-    let mut client = side.node.connect();
+    let http = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let mut client = http.node.connect();
     let ticket = wait_for("the ticket", || client.get(&format!("jsapi_ticket:{APPID}")));
     let mut command = program("node");
     command.arg(root.join("tests/browser/signed_urls.js")).env("NODE_PATH", packages);
-    command.env("PAGE", format!("http://{}/", side.address)).env("APP", APPID);
+    command.env("PAGE", format!("http://{}/", http.address)).env("APP", APPID);
     command.env("TICKET", String::from_utf8(ticket).unwrap());
     let _one_browser_at_a_time = BROWSER.lock();
-    assert_eq!(run_checked(&mut command), "ok\n", "{}", side.node.log());
+    assert_eq!(run_checked(&mut command), "ok\n", "{}", http.node.log());
 }

@@ -1,4 +1,4 @@
-//! The side port, over real HTTP against the real binary.
+//! The HTTP API, over real HTTP against the real binary.
 
 mod access;
 mod api;
@@ -39,32 +39,32 @@ pub fn bearer(name: &str) -> String {
 /// The header that no foreign page can send.
 pub const API_HEADER: &str = "X-Tokencached: 1";
 
-/// A server with a side port.
+/// A server with an HTTP API.
 pub struct HttpNode {
     pub node: Node,
     pub address: SocketAddr,
 }
 
 impl HttpNode {
-    /// With these lines in `[side]`, `[server]` and the app's table.
-    pub fn start(wechat: &Wechat, side: &str, server: &str, app: &str) -> HttpNode {
+    /// With these lines in `[http]`, `[server]` and the app's table.
+    pub fn start(wechat: &Wechat, http: &str, server: &str, app: &str) -> HttpNode {
         let folder = tempfile::tempdir().unwrap();
-        HttpNode::start_in(folder, wechat, side, server, app)
+        HttpNode::start_in(folder, wechat, http, server, app)
     }
 
     /// The same with the keys of [`KEYS`].
-    pub fn keyed(wechat: &Wechat, side: &str, app: &str) -> HttpNode {
+    pub fn keyed(wechat: &Wechat, http: &str, app: &str) -> HttpNode {
         let folder = tempfile::tempdir().unwrap();
         crate::support::write(folder.path(), "keys", KEYS);
-        HttpNode::start_in(folder, wechat, &format!("keys_file = \"{{folder}}/keys\"\n{side}"), "", app)
+        HttpNode::start_in(folder, wechat, &format!("keys_file = \"{{folder}}/keys\"\n{http}"), "", app)
     }
 
-    pub fn start_in(folder: tempfile::TempDir, wechat: &Wechat, side: &str, server: &str, app: &str) -> HttpNode {
+    pub fn start_in(folder: tempfile::TempDir, wechat: &Wechat, http: &str, server: &str, app: &str) -> HttpNode {
         // Whoever waits for something asks often.
-        let rate = if side.contains("requests_per_s") { "" } else { "requests_per_s = 100000\n" };
-        let side = format!("[side]\nlisten = [\"127.0.0.1:0\"]\n{rate}{side}\n");
-        let node = Node::start_in(folder, &format!("{side}{}", wechat.config(server, app)), &[]);
-        let address = wait_for("the side port", || {
+        let rate = if http.contains("requests_per_s") { "" } else { "requests_per_s = 100000\n" };
+        let http = format!("[http]\nlisten = [\"127.0.0.1:0\"]\n{rate}{http}\n");
+        let node = Node::start_in(folder, &format!("{http}{}", wechat.config(server, app)), &[]);
+        let address = wait_for("the HTTP API", || {
             let log = node.log();
             let rest = log.split("http=\"").nth(1)?;
             rest.split('"').next()?.parse().ok()
@@ -103,7 +103,7 @@ impl HttpNode {
     pub fn shown(&self, kind: &str, headers: &[&str]) -> Value {
         let app = self.get(&format!("/v1/apps/{APPID}"), headers).json();
         let credentials = app["credentials"].as_array().unwrap_or_else(|| panic!("{app}"));
-        credentials.iter().find(|shown| shown["kind"] == kind).unwrap().clone()
+        credentials.iter().find(|shown| shown["type"] == kind).unwrap().clone()
     }
 }
 
@@ -188,11 +188,11 @@ pub struct Events {
 }
 
 impl Events {
-    pub fn listen(side: &HttpNode, headers: &[&str]) -> Events {
-        let mut stream = TcpStream::connect(side.address).unwrap();
+    pub fn listen(http: &HttpNode, headers: &[&str]) -> Events {
+        let mut stream = TcpStream::connect(http.address).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-        let request = format!("GET /v1/events HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", side.address);
+        let request = format!("GET /v1/events HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", http.address);
         stream.write_all(request.as_bytes()).unwrap();
         Events { stream, text: String::new() }
     }

@@ -36,7 +36,7 @@ fn tables(appids: &[String]) -> String {
     appids.iter().map(|appid| format!("[[app]]\nappid = \"{appid}\"\nsecret = \"{SECRET}\"\n")).collect()
 }
 
-/// A server with a side port, its WeChat, and these apps beside the usual one.
+/// A server with an HTTP API, its WeChat, and these apps beside the usual one.
 struct Scene {
     wechat: Wechat,
     node: Node,
@@ -44,24 +44,24 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(others: &[String], side: &str) -> Scene {
+    fn new(others: &[String], http: &str) -> Scene {
         let apps = others.iter().map(|appid| app(appid)).collect();
         let wechat = Wechat::with(Options { apps, ..Options::default() });
         let own = "tickets = [\"jsapi\"]\naliases = [\"access_token\", \"WCH_access_token\"]\n";
-        Scene::start(wechat, own, others, side)
+        Scene::start(wechat, own, others, http)
     }
 
-    fn usual(side: &str) -> Scene {
-        Scene::new(&[OTHER.to_owned(), BARRED.to_owned()], side)
+    fn usual(http: &str) -> Scene {
+        Scene::new(&[OTHER.to_owned(), BARRED.to_owned()], http)
     }
 
-    fn start(wechat: Wechat, own: &str, others: &[String], side: &str) -> Scene {
-        let side = format!("[side]\nlisten = [\"127.0.0.1:0\"]\n{side}");
-        let config = format!("{}{}{side}", wechat.config("", own), tables(others));
+    fn start(wechat: Wechat, own: &str, others: &[String], http: &str) -> Scene {
+        let http = format!("[http]\nlisten = [\"127.0.0.1:0\"]\n{http}");
+        let config = format!("{}{}{http}", wechat.config("", own), tables(others));
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "keys", KEYS);
         let node = Node::start_in(folder, &config, &[]);
-        let page = wait_for("the side port", || {
+        let page = wait_for("the HTTP API", || {
             let log = node.log();
             let rest = log.split("http=\"").nth(1)?;
             rest.split('"').next()?.parse().ok()
@@ -104,9 +104,9 @@ fn usual_keys() -> [String; 3] {
     [format!("access_token:{APPID}"), format!("jsapi_ticket:{APPID}"), format!("access_token:{OTHER}")]
 }
 
-fn usual(side: &str) -> Scene {
+fn usual(http: &str) -> Scene {
     let keys = usual_keys();
-    Scene::usual(side).settled(&keys.each_ref().map(String::as_str))
+    Scene::usual(http).settled(&keys.each_ref().map(String::as_str))
 }
 
 /// Chromium carries out a scenario of `tests/browser/cases.js`: this server has the page, and data is made up.

@@ -24,15 +24,15 @@ fn errcode(answer: &Value) -> i64 {
 #[test]
 fn both_token_calls_answer_as_wechat_does() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "");
-    let (token, _) = side.token(&[API_HEADER]);
-    let classic = side.get(&token_path(APPID, SECRET), &[]);
+    let http = HttpNode::start(&wechat, "", "", "");
+    let (token, _) = http.token(&[API_HEADER]);
+    let classic = http.get(&token_path(APPID, SECRET), &[]);
     assert_eq!(classic.status, 200);
     let classic = classic.json();
     assert_eq!(classic["access_token"], token.as_str());
     assert!((7_000..=7_200).contains(&classic["expires_in"].as_u64().unwrap()), "{classic}");
     assert_eq!(classic.as_object().unwrap().len(), 2, "no errcode on success");
-    let answer = side.post("/cgi-bin/stable_token", &["Content-Type: application/json"], &stable(SECRET, false)).json();
+    let answer = http.post("/cgi-bin/stable_token", &["Content-Type: application/json"], &stable(SECRET, false)).json();
     assert_eq!(answer["access_token"], token.as_str());
     assert_eq!(wechat.calls(APPID).minted, 1, "nothing was fetched for it");
 }
@@ -40,9 +40,9 @@ fn both_token_calls_answer_as_wechat_does() {
 #[test]
 fn errors_are_wechats() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "");
-    side.token(&[API_HEADER]);
-    let get = |path: &str| errcode(&side.get(path, &[]).json());
+    let http = HttpNode::start(&wechat, "", "", "");
+    http.token(&[API_HEADER]);
+    let get = |path: &str| errcode(&http.get(path, &[]).json());
     assert_eq!(get(&token_path("wxnobody", SECRET)), 40013);
     assert_eq!(get(&token_path(APPID, "wrong")), 40125);
     assert_eq!(get(&format!("/cgi-bin/token?grant_type=client_credential&appid={APPID}")), 41004);
@@ -50,8 +50,8 @@ fn errors_are_wechats() {
     assert_eq!(get("/cgi-bin/token?grant_type=client_credential&secret=x"), 41002);
     assert_eq!(get(&format!("/cgi-bin/token?grant_type=other&appid={APPID}&secret={SECRET}")), 40002);
     assert_eq!(get("/cgi-bin/stable_token"), 43002);
-    assert_eq!(errcode(&side.post("/cgi-bin/gettoken?corpid=a&corpsecret=b", &[], "").json()), 43001);
-    assert_eq!(errcode(&side.post("/cgi-bin/stable_token", &[], "nonsense").json()), 47001);
+    assert_eq!(errcode(&http.post("/cgi-bin/gettoken?corpid=a&corpsecret=b", &[], "").json()), 43001);
+    assert_eq!(errcode(&http.post("/cgi-bin/stable_token", &[], "nonsense").json()), 47001);
     assert_eq!(get("/cgi-bin/ticket/getticket?type=jsapi"), 41001);
     assert_eq!(get("/cgi-bin/ticket/getticket?access_token=wrong&type=jsapi"), 40001);
     assert_eq!(get("/cgi-bin/ticket/getticket?access_token=wrong&type=other"), 40097);
@@ -60,26 +60,26 @@ fn errors_are_wechats() {
 #[test]
 fn a_token_call_may_be_posted_with_its_parameters_in_the_query() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "");
-    let (token, _) = side.token(&[API_HEADER]);
+    let http = HttpNode::start(&wechat, "", "", "");
+    let (token, _) = http.token(&[API_HEADER]);
     for body in ["", "appid=another", "{\"appid\":\"another\"}"] {
-        assert_eq!(side.post(&token_path(APPID, SECRET), &[], body).json()["access_token"], token.as_str(), "{body}");
+        assert_eq!(http.post(&token_path(APPID, SECRET), &[], body).json()["access_token"], token.as_str(), "{body}");
     }
-    assert_eq!(errcode(&side.post(&token_path("wxnobody", SECRET), &[], "").json()), 40013);
+    assert_eq!(errcode(&http.post(&token_path("wxnobody", SECRET), &[], "").json()), 40013);
 }
 
 /// Code that has moved over by its host sends whatever it would have sent to WeChat, and shows its users what it gets.
 #[test]
 fn whatever_is_wrong_the_answer_is_an_errcode_and_a_sentence() {
     let wechat = Wechat::start();
-    let side = HttpNode::keyed(&wechat, "", "");
+    let http = HttpNode::keyed(&wechat, "", "");
     let path = token_path(APPID, SECRET);
-    let (named, large) = (format!("Host: {}", side.address), "x".repeat(17 * 1024));
+    let (named, large) = (format!("Host: {}", http.address), "x".repeat(17 * 1024));
     let many: Vec<String> = (0..80).map(|n| format!("X-Line-{n}: x")).collect();
     let many: Vec<&str> = std::iter::once(named.as_str()).chain(many.iter().map(String::as_str)).collect();
     let long = format!("X-Long: {large}");
     let ask = |method: &str, path: &str, headers: &[&str], body: &str| {
-        let answer = raw(side.address, method, path, headers, body);
+        let answer = raw(http.address, method, path, headers, body);
         assert!(answer.headers["content-type"].contains("json"), "{method} {path}: {answer:?}");
         let said = answer.json();
         assert!(said["errmsg"].as_str().is_some_and(|text| text.contains(' ')), "{method} {path}: {answer:?}");
@@ -111,8 +111,8 @@ fn whatever_is_wrong_the_answer_is_an_errcode_and_a_sentence() {
 #[test]
 fn too_many_calls_with_a_key_are_told_so_as_wechat_does() {
     let wechat = Wechat::start();
-    let side = HttpNode::keyed(&wechat, "requests_per_s = 1", "");
-    let told = || side.get(&token_path(APPID, SECRET), &[&bearer("web")]).json()["errcode"].as_i64();
+    let http = HttpNode::keyed(&wechat, "requests_per_s = 1", "");
+    let told = || http.get(&token_path(APPID, SECRET), &[&bearer("web")]).json()["errcode"].as_i64();
     wait_for("no more than too many", || (told() == Some(45011)).then_some(()));
 }
 
@@ -120,9 +120,9 @@ fn too_many_calls_with_a_key_are_told_so_as_wechat_does() {
 #[ignore = "waits for real time"]
 fn a_body_that_does_not_come_is_told_so_as_wechat_does() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "");
-    let mut stream = std::net::TcpStream::connect(side.address).unwrap();
-    let head = format!("POST /cgi-bin/stable_token HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n", side.address);
+    let http = HttpNode::start(&wechat, "", "", "");
+    let mut stream = std::net::TcpStream::connect(http.address).unwrap();
+    let head = format!("POST /cgi-bin/stable_token HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n", http.address);
     stream.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -134,16 +134,16 @@ fn a_body_that_does_not_come_is_told_so_as_wechat_does() {
 fn every_told_time_of_a_classic_token_is_one_to_rely_on() {
     let wechat = Wechat::start();
     let aliases = r#"aliases = [{ key = "in", shows = "expires_in" }, { key = "at", shows = "expires_at" }]"#;
-    let side = HttpNode::start(&wechat, "", "", &format!("endpoint = \"token\"\n{aliases}"));
-    side.token(&[API_HEADER]);
+    let http = HttpNode::start(&wechat, "", "", &format!("endpoint = \"token\"\n{aliases}"));
+    http.token(&[API_HEADER]);
     // 7200 s less 2472 s at the earliest, and 225 of the 300 s that WeChat leaves the token before.
     // And a second more where a clock's second has turned meanwhile.
     let reliable = |told_s: u64| (4_800..=4_954).contains(&told_s);
-    let value = side.get(&credential("access_token", ""), &[API_HEADER]).json();
+    let value = http.get(&credential("access_token", ""), &[API_HEADER]).json();
     assert!(reliable(value["expires_in"].as_u64().unwrap()), "{value}");
     let now_s = tokencached::clock::unix_ms() as u64 / 1000;
     assert!(reliable(value["expires_at"].as_u64().unwrap() - now_s), "{value}");
-    let mut client = side.node.connect();
+    let mut client = http.node.connect();
     let text = |answer: Vec<u8>| String::from_utf8(answer).unwrap();
     let told = |answer| text(answer).lines().nth(1).unwrap().parse::<u64>().unwrap();
     assert!(reliable(told(client.ask("get in\r\n"))));
@@ -151,11 +151,11 @@ fn every_told_time_of_a_classic_token_is_one_to_rely_on() {
     let meta = text(client.ask(format!("mg access_token:{APPID} t\r\n")));
     assert!(reliable(meta.trim().strip_prefix("HD t").unwrap().parse().unwrap()), "{meta}");
     let agent = |agent: &str| {
-        let answer = side.get(&token_path(APPID, SECRET), &[&format!("User-Agent: {agent}")]).json();
+        let answer = http.get(&token_path(APPID, SECRET), &[&format!("User-Agent: {agent}")]).json();
         answer["expires_in"].as_u64().unwrap()
     };
     assert!(reliable(agent("curl/7.88.1")) && reliable(agent("Go-http-client/1.1")));
-    let listed = side.get("/v1/credentials", &[API_HEADER]).json();
+    let listed = http.get("/v1/credentials", &[API_HEADER]).json();
     assert_eq!(listed["credentials"][0]["reliable_lead_ms"], 2_247_000, "{listed}");
 }
 
@@ -180,8 +180,8 @@ fn a_follower_tells_what_its_leader_tells() {
 fn wrong_secrets_shut_out_no_right_ones() {
     let wechat = Wechat::start();
     // Whatever else is limited, a right secret passes: some programs ask for each page they show.
-    let side = HttpNode::keyed(&wechat, "requests_per_s = 1", "");
-    let ask = |appid: &str, secret: &str| side.get(&token_path(appid, secret), &[]).json();
+    let http = HttpNode::keyed(&wechat, "requests_per_s = 1", "");
+    let ask = |appid: &str, secret: &str| http.get(&token_path(appid, secret), &[]).json();
     wait_for("a token", || ask(APPID, SECRET)["access_token"].is_string().then_some(()));
     let wrong = || errcode(&ask(APPID, "5ec4e75ec4e75ec4e75ec4e75ec4e7ff"));
     assert_eq!([(); 10].map(|()| wrong()), [40125; 10]);
@@ -190,28 +190,28 @@ fn wrong_secrets_shut_out_no_right_ones() {
         wrong();
         assert!(ask(APPID, SECRET)["access_token"].is_string());
         assert!(ask(APPID, key("web"))["access_token"].is_string(), "a key in its place");
-        let stable = side.post("/cgi-bin/stable_token", &[], &stable(SECRET, false)).json();
+        let stable = http.post("/cgi-bin/stable_token", &[], &stable(SECRET, false)).json();
         assert!(stable["access_token"].is_string());
     }
     // Nor do they shut out keys, or the login.
-    assert_eq!(side.get("/v1/apps", &[&super::bearer("web")]).status, 200);
-    assert_eq!(side.post("/login", &[API_HEADER], &format!("{{\"key\":\"{}\"}}", key("ops"))).status, 204);
+    assert_eq!(http.get("/v1/apps", &[&super::bearer("web")]).status, 200);
+    assert_eq!(http.post("/login", &[API_HEADER], &format!("{{\"key\":\"{}\"}}", key("ops"))).status, 204);
     assert_eq!(errcode(&ask("wx00000000000000ff", SECRET)), 40013, "another appid is counted by itself");
 }
 
 #[test]
 fn the_log_says_which_program_has_an_old_secret() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "");
-    side.token(&[API_HEADER]);
+    let http = HttpNode::start(&wechat, "", "", "");
+    http.token(&[API_HEADER]);
     for _ in 0..30 {
-        side.get(&token_path(APPID, "a-secret-of-last-year"), &[]);
-        side.post("/cgi-bin/stable_token", &[], &stable("a-secret-of-last-year", false));
-        side.get(&token_path("wxfedcba9876543210", SECRET), &[]);
-        side.get(&token_path(SECRET, APPID), &[]);
+        http.get(&token_path(APPID, "a-secret-of-last-year"), &[]);
+        http.post("/cgi-bin/stable_token", &[], &stable("a-secret-of-last-year", false));
+        http.get(&token_path("wxfedcba9876543210", SECRET), &[]);
+        http.get(&token_path(SECRET, APPID), &[]);
     }
-    side.node.await_log("GET /cgi-bin/token for wxfedcba9876543210: no such app here");
-    let log = side.node.log();
+    http.node.await_log("GET /cgi-bin/token for wxfedcba9876543210: no such app here");
+    let log = http.node.log();
     let line = log.lines().find(|line| line.contains("GET /cgi-bin/token: wrong secret")).expect(&log);
     assert!(line.ends_with(&format!(" appid={APPID} peer=127.0.0.1 times=1")), "{line}");
     assert_eq!(log.matches("wrong secret").count(), 1, "once a minute: {log}");
@@ -223,12 +223,12 @@ fn the_log_says_which_program_has_an_old_secret() {
 #[test]
 fn a_wrong_token_is_always_told_so() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "requests_per_s = 1", "", "tickets = [\"jsapi\"]");
+    let http = HttpNode::start(&wechat, "requests_per_s = 1", "", "tickets = [\"jsapi\"]");
     let ticket =
-        |token: &str| side.get(&format!("/cgi-bin/ticket/getticket?access_token={token}&type=jsapi"), &[]).json();
+        |token: &str| http.get(&format!("/cgi-bin/ticket/getticket?access_token={token}&type=jsapi"), &[]).json();
     // Any other answer would keep a program from asking for the right one.
     assert!((0..50).all(|_| errcode(&ticket("an-old-token")) == 40001));
-    let mut client = side.node.connect();
+    let mut client = http.node.connect();
     let token = wait_for("a token", || client.get(&format!("access_token:{APPID}")));
     wait_for("its ticket", || ticket(std::str::from_utf8(&token).unwrap())["ticket"].is_string().then_some(()));
 }
@@ -236,19 +236,19 @@ fn a_wrong_token_is_always_told_so() {
 #[test]
 fn force_does_not_kill_the_token() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "");
-    let (token, _) = side.token(&[API_HEADER]);
-    let by_force = || side.post("/cgi-bin/stable_token", &[], &stable(SECRET, true)).json();
+    let http = HttpNode::start(&wechat, "", "", "");
+    let (token, _) = http.token(&[API_HEADER]);
+    let by_force = || http.post("/cgi-bin/stable_token", &[], &stable(SECRET, true)).json();
     for _ in 0..3 {
         assert_eq!(by_force()["access_token"], token.as_str(), "it lives, so it stays");
     }
     assert_eq!(wechat.calls(APPID).minted, 1);
     wechat.kill_tokens(APPID);
-    let shown = side.shown("access_token", &[]);
-    assert_eq!(shown["passive_refreshes"], 3);
+    let shown = http.shown("access_token", &[]);
+    assert_eq!(shown["reports"], 3);
     // Within half a minute of the check before nothing is looked into; a probe finds it as well.
     wait_for("another token", || {
-        let _ = side.post(&super::credential("access_token", "/probe"), &[API_HEADER], "");
+        let _ = http.post(&super::credential("access_token", "/probe"), &[API_HEADER], "");
         Some(by_force()).filter(|answer| answer["access_token"].is_string() && answer["access_token"] != token.as_str())
     });
 }
@@ -257,46 +257,46 @@ fn force_does_not_kill_the_token() {
 #[ignore = "waits for real time"]
 fn what_can_be_relied_on_is_told_but_more_to_the_sdks_that_break_on_less() {
     let wechat = Wechat::short_lived(20);
-    let side = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
-    let (token, _) = side.token(&[API_HEADER]);
+    let http = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let (token, _) = http.token(&[API_HEADER]);
     let of = |answer: Value| answer["expires_in"].as_i64().unwrap_or_else(|| panic!("{answer}"));
-    let classic = |agent: &[&str]| of(side.get(&token_path(APPID, SECRET), agent).json());
-    let stable_call = |agent: &[&str]| of(side.post("/cgi-bin/stable_token", agent, &stable(SECRET, false)).json());
+    let classic = |agent: &[&str]| of(http.get(&token_path(APPID, SECRET), agent).json());
+    let stable_call = |agent: &[&str]| of(http.post("/cgi-bin/stable_token", agent, &stable(SECRET, false)).json());
     // silenceper and EasyWeChat 3 subtract 1500 from the classic call's, silenceper 300 from the stable one's, WxJava 200.
     let go = ["User-Agent: Go-http-client/1.1"];
     assert_eq!((classic(&go), stable_call(&go)), (1_560, 360));
     let easywechat = format!("/cgi-bin/token?appid={APPID}&secret={SECRET}&grant_type=client_credential");
-    assert_eq!(of(side.get(&easywechat, &["User-Agent: GuzzleHttp/6.5.5 curl/7.88.1 PHP/7.4"]).json()), 1_560);
+    assert_eq!(of(http.get(&easywechat, &["User-Agent: GuzzleHttp/6.5.5 curl/7.88.1 PHP/7.4"]).json()), 1_560);
     assert_eq!((classic(&[]), stable_call(&[])), (210, 210));
     let path = format!("/cgi-bin/ticket/getticket?access_token={token}&type=jsapi");
     wait_for("the ticket", || {
-        let answer = side.get(&path, &[]).json();
+        let answer = http.get(&path, &[]).json();
         answer["ticket"].is_string().then(|| assert!(of(answer) - 1_500 > 0))
     });
-    let side = HttpNode::start(&wechat, "wechat_expires_in_min_s = 0", "", "");
-    side.token(&[API_HEADER]);
-    assert!(of(side.get(&token_path(APPID, SECRET), &[]).json()) <= 20, "as it is, if that is wanted");
+    let http = HttpNode::start(&wechat, "wechat_expires_in_min_s = 0", "", "");
+    http.token(&[API_HEADER]);
+    assert!(of(http.get(&token_path(APPID, SECRET), &[]).json()) <= 20, "as it is, if that is wanted");
 }
 
 #[test]
 fn the_bearer_of_a_token_gets_its_tickets_also_with_the_one_before() {
     let wechat = Wechat::start();
-    let side = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
-    let (first, _) = side.token(&[API_HEADER]);
-    assert!(side.get(&token_path(APPID, SECRET), &[]).json()["access_token"].is_string());
+    let http = HttpNode::start(&wechat, "", "", "tickets = [\"jsapi\"]");
+    let (first, _) = http.token(&[API_HEADER]);
+    assert!(http.get(&token_path(APPID, SECRET), &[]).json()["access_token"].is_string());
     let ticket = |token: &str, kind: &str| {
-        side.get(&format!("/cgi-bin/ticket/getticket?access_token={token}&type={kind}"), &[]).json()
+        http.get(&format!("/cgi-bin/ticket/getticket?access_token={token}&type={kind}"), &[]).json()
     };
     wait_for("the ticket", || ticket(&first, "jsapi")["ticket"].is_string().then_some(()));
     let answer = ticket(&first, "jsapi");
     assert_eq!((&answer["errcode"], &answer["errmsg"]), (&json!(0), &json!("ok")));
-    let kept = side.node.connect().get(&format!("jsapi_ticket:{APPID}")).unwrap();
+    let kept = http.node.connect().get(&format!("jsapi_ticket:{APPID}")).unwrap();
     assert_eq!(answer["ticket"].as_str().unwrap().as_bytes(), kept);
     assert_eq!(errcode(&ticket(&first, "wx_card")), 48001, "it is not kept");
     wechat.kill_tokens(APPID);
-    let renewed = side.post(&super::credential("access_token", "/refresh"), &[API_HEADER], "").json();
+    let renewed = http.post(&super::credential("access_token", "/refresh"), &[API_HEADER], "").json();
     assert_eq!(renewed["verdict"], "renewed", "{renewed}");
-    let (second, _) = side.token(&[API_HEADER]);
+    let (second, _) = http.token(&[API_HEADER]);
     assert!(second != first && ticket(&second, "jsapi")["ticket"].is_string());
     assert!(ticket(&first, "jsapi")["ticket"].is_string(), "a client that holds the one before is not turned away");
     assert_eq!(errcode(&ticket(&second[1..], "jsapi")), 40001);
@@ -305,9 +305,9 @@ fn the_bearer_of_a_token_gets_its_tickets_also_with_the_one_before() {
 #[test]
 fn a_key_stands_in_for_the_secret_where_it_may_read() {
     let wechat = Wechat::start();
-    let side = HttpNode::keyed(&wechat, "", "");
-    side.token(&[&super::bearer("ops")]);
-    let get = |secret: &str| side.get(&token_path(APPID, secret), &[]).json();
+    let http = HttpNode::keyed(&wechat, "", "");
+    http.token(&[&super::bearer("ops")]);
+    let get = |secret: &str| http.get(&token_path(APPID, secret), &[]).json();
     for name in ["ops", "web"] {
         assert!(get(key(name))["access_token"].is_string(), "{name}");
     }
@@ -334,8 +334,8 @@ fn wecom_answers_in_its_own_way() {
     );
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "keys", &format!("{KEYS}corp corp-0123456789abcdef0123 read:{corp}:7\n"));
-    let side = HttpNode::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", &table);
-    let get = |secret: &str| side.get(&format!("/cgi-bin/gettoken?corpid={corp}&corpsecret={secret}"), &[]).json();
+    let http = HttpNode::start_in(folder, &wechat, "keys_file = \"{folder}/keys\"", "", &table);
+    let get = |secret: &str| http.get(&format!("/cgi-bin/gettoken?corpid={corp}&corpsecret={secret}"), &[]).json();
     let answer = wait_for("its token", || Some(get("corp-secret-one")).filter(|answer| answer["errcode"] == 0));
     assert_eq!(answer["errmsg"], "ok");
     let token = answer["access_token"].as_str().unwrap();
@@ -343,11 +343,11 @@ fn wecom_answers_in_its_own_way() {
     assert_eq!(errcode(&get("wrong")), 40125);
     for path in ["/cgi-bin/get_jsapi_ticket?", "/cgi-bin/ticket/get?type=agent_config&"] {
         wait_for(path, || {
-            let answer = side.get(&format!("{path}access_token={token}"), &[]).json();
+            let answer = http.get(&format!("{path}access_token={token}"), &[]).json();
             answer["ticket"].is_string().then_some(())
         });
     }
-    let crossed = side.get(&format!("/cgi-bin/ticket/getticket?type=jsapi&access_token={token}"), &[]).json();
+    let crossed = http.get(&format!("/cgi-bin/ticket/getticket?type=jsapi&access_token={token}"), &[]).json();
     assert_eq!(errcode(&crossed), 40001);
 }
 
@@ -355,9 +355,9 @@ fn wecom_answers_in_its_own_way() {
 fn without_a_live_token_wechats_own_error_is_passed_on() {
     let wechat = Wechat::start();
     wechat.set_fault(APPID, InjectedFault::new(FaultKind::Errcode { errcode: 40164, errmsg: String::new() }));
-    let side = HttpNode::start(&wechat, "", "", "");
-    wait_for("the failure", || (side.shown("access_token", &[])["state"] == "blocked").then_some(()));
-    let answer = side.get(&token_path(APPID, SECRET), &[]).json();
+    let http = HttpNode::start(&wechat, "", "", "");
+    wait_for("the failure", || (http.shown("access_token", &[])["state"] == "blocked").then_some(()));
+    let answer = http.get(&token_path(APPID, SECRET), &[]).json();
     assert_eq!(errcode(&answer), 40164);
     assert!(!answer.to_string().contains(SECRET));
     assert!(wechat.calls(APPID).counts.contains_key(&Endpoint::StableToken));

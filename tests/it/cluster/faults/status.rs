@@ -10,7 +10,7 @@ fn node(wechat: &Wechat, redis: &str, name: &str) -> HttpNode {
     let mut plan = Plan::new(wechat, redis, STABLE).state(&format!("timeout_ms = 20000\nnode = \"{name}\"\n"));
     plan.server += "[side]\nlisten = [\"127.0.0.1:0\"]\nrequests_per_s = 100000\n";
     let node: Node = plan.start();
-    let address = wait_for("the side port", || {
+    let address = wait_for("the HTTP API", || {
         let log = node.log();
         let rest = log.split("http=\"").nth(1)?;
         rest.split('"').next()?.parse().ok()
@@ -28,7 +28,7 @@ fn each_node_says_who_it_is_who_the_others_are_and_who_has_fetched_the_token() {
     wait_for("the same token", || second.node.connect().get(&key()));
     for (side, name, others) in [(&first, "shop-a", vec![]), (&second, "shop-b", vec!["shop-a"])] {
         let shared = wait_for("the store", || {
-            let shared = side.get("/v1/status", &[]).json()["shared_state"].clone();
+            let shared = side.get("/v1/status", &[]).json()["cluster"].clone();
             (shared["up"] == true).then_some(shared)
         });
         assert_eq!((&shared["node"], &shared["store"]), (&name.into(), &"redis".into()));
@@ -43,7 +43,7 @@ fn each_node_says_who_it_is_who_the_others_are_and_who_has_fetched_the_token() {
     wait_for("the first one has seen it", || {
         (first.shown("access_token", &[])["renewed_by"] == "shop-b").then_some(())
     });
-    let shared = first.get("/v1/status", &[]).json()["shared_state"].clone();
+    let shared = first.get("/v1/status", &[]).json()["cluster"].clone();
     assert_eq!(shared["others"][0]["node"], "shop-b");
     assert!(shared["others"][0]["last_fetch_at_ms"].as_i64().unwrap() > 0);
 }
