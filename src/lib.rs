@@ -31,6 +31,7 @@
 //! | **the ground floor** | |
 //! | [`encoding`], [`preset`] | how a value is written into a key or a file; which keys a known SDK reads |
 //! | [`process`], [`descriptors`], [`unit`] | the process itself: user, background, limits; advice for systemd |
+//! | [`invalid_value`] | what is wrong with a value in a configuration, without where it stands |
 //! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
 //! | [`clock`], [`secret`], [`address_group`], [`sync`] | time; values that never show; who counts as one client |
 //! | [`sandbox`] | the simulated platforms: a real HTTP server, for people and for the tests |
@@ -60,10 +61,10 @@
 //! ```
 //!
 //! Who starts what: `main` the log, the signals and the runtime; [`app`] everything else. One shutdown token ends them:
-//! a signal cancels it, a client's `shutdown` command, or a part that ends too early ([`supervision`]). Then, in this
-//! order: acceptors stop; workers write their last batches (5 s at most); the HTTP port answers what it has begun; the
-//! refresher lets calls that are already sent end and writes the state; sinks write the last values. What blocks
-//! (look-ups of names, disks, commands of sinks) runs on threads that nobody waits for.
+//! a signal cancels it, a client's `shutdown` command, or a part that ends too early ([`supervision`]). Then, side by
+//! side: acceptors stop and workers write their last batches (5 s at most), the HTTP port answers what it has begun (3 s),
+//! the refresher lets calls that are already sent end (8 s) and writes the state. Sinks come last, with the last values
+//! (1 s). What blocks (look-ups of names, disks, commands of sinks) runs on threads that nobody waits for.
 //!
 //! # Four journeys
 //!

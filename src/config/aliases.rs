@@ -1,6 +1,6 @@
 //! `aliases`, `presets` and `prefix` of an `[[app]]` -> the keys that show its credentials.
 //!
-//! A key may hold the app's secret, because some clients put it into theirs. Such a key is never spoken: wherever
+//! A key may hold the app's secret, because some clients put it into theirs. Such a key is never shown: wherever
 //! people read it, `{secret}` stands in its place, even if the file has it in full.
 
 use super::fault::{Place, SettingProblem};
@@ -112,7 +112,7 @@ fn usual(kept: &[CredentialName]) -> CredentialName {
     kept.first().copied().unwrap_or(CredentialName::AccessToken)
 }
 
-/// A kind of credential by its word.
+/// A type of credential by its word.
 pub(super) fn of_word(value: &RawValue) -> ReadResult<CredentialName> {
     word(value, &CredentialName::ALL.map(|of| (CredentialName::word(of), of)))
 }

@@ -179,7 +179,7 @@ impl Reader<'_> {
     fn token(&mut self, table: &RawTable, platform: &'static Platform) -> &'static CredentialType {
         let first = platform.tokens.first().copied();
         let given = self.word(table, "endpoint", platform.tokens);
-        let token = given.or(first.map(|(_, kind)| kind)).unwrap_or(&mp::STABLE);
+        let token = given.or(first.map(|(_, credential_type)| credential_type)).unwrap_or(&mp::STABLE);
         if let (None, Some((word, _))) = (given, first) {
             table.print("endpoint", toml_text(word));
         }
@@ -217,7 +217,7 @@ impl Reader<'_> {
             }
             Ok(given)
         })?;
-        let words = platform.tokens.iter().filter(|(_, kind)| *kind == fallback);
+        let words = platform.tokens.iter().filter(|(_, credential_type)| *credential_type == fallback);
         words.for_each(|(word, _)| table.print("fallback", toml_text(word)));
         Some(fallback)
     }
@@ -245,7 +245,7 @@ impl Reader<'_> {
     }
 
     fn forced_per_day(&mut self, table: &RawTable, platform: &Platform, token: &CredentialType) -> Option<u64> {
-        if !(token.can_force || platform.tokens.iter().any(|(_, kind)| kind.can_force)) {
+        if !(token.can_force || platform.tokens.iter().any(|(_, credential_type)| credential_type.can_force)) {
             if table.has("forced_per_day") {
                 let what = format!("apps of platform {} have no forced refresh", quoted(platform.name));
                 self.fault(table, "forced_per_day", SettingProblem::new(what, "Remove the key."));
@@ -278,7 +278,11 @@ impl Reader<'_> {
                 Err(problem) => self.fault_at(table, "tickets", problem, &item.place),
             }
         }
-        let words = platform.tickets.iter().filter(|(_, kind)| tickets.contains(kind)).map(|(word, _)| word);
+        let words = platform
+            .tickets
+            .iter()
+            .filter(|(_, credential_type)| tickets.contains(credential_type))
+            .map(|(word, _)| word);
         table.print("tickets", toml_texts(words));
         tickets
     }
@@ -406,8 +410,14 @@ impl Reader<'_> {
         let built_in: HashMap<String, (String, &CredentialType)> = owners
             .iter()
             .flat_map(|(id, entry)| {
-                let of = move |kind| entry.app.built_in_names(kind).into_iter().map(move |name| (name, kind));
-                entry.app.credential_types().flat_map(of).map(move |(name, kind)| (name, (id.clone(), kind)))
+                let of = move |credential_type| {
+                    entry.app.built_in_names(credential_type).into_iter().map(move |name| (name, credential_type))
+                };
+                entry
+                    .app
+                    .credential_types()
+                    .flat_map(of)
+                    .map(move |(name, credential_type)| (name, (id.clone(), credential_type)))
             })
             .collect();
         let mut claimed: HashMap<&str, (String, &Place, &Alias)> = HashMap::new();
@@ -419,7 +429,9 @@ impl Reader<'_> {
                     (Some((other, _)), ..) if *other != own => {
                         format!("is the token's own name of the app {}", quoted(other))
                     }
-                    (Some((_, kind)), ..) if !alias.of.is(kind) => format!("is the own name of its {}", kind.key),
+                    (Some((_, credential_type)), ..) if !alias.of.is(credential_type) => {
+                        format!("is the own name of its {}", credential_type.key)
+                    }
                     (_, Some(other), _) if other.app.id() != own => {
                         format!("is the appid of another app, at {}", other.place)
                     }

@@ -55,7 +55,7 @@ fn translated<'v>(word: &str, value: &'v str) -> &'v str {
         ("ssl_verify_mode", "0") => "none",
         ("ssl_verify_mode", "1") => "optional",
         ("ssl_verify_mode", "2" | "3") => "required",
-        // What is older than 1.2 is not spoken.
+        // Nothing older than 1.2 is supported.
         ("ssl_min_version", "0" | "1" | "2") => "1.2",
         ("ssl_min_version", "3") => "1.3",
         _ => value,

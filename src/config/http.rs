@@ -58,17 +58,17 @@ impl Reader<'_> {
         let identity = self.identity(table);
         let min_version = self.tls_version(table);
         match identity {
-            (Some((cert, _)), key) => {
+            [Some((cert, _)), key] => {
                 let key = self.key_or_cert(table, key, &cert);
                 Some(TlsOptions { cert, key, clients: ClientCertificates::Ignored, min_version })
             }
-            (None, Some((_, place))) => {
+            [None, Some((_, place))] => {
                 let what = "TLS has no certificate of the HTTP API";
                 let problem = SettingProblem::new(what, "Give cert under [http.tls], a PEM file.");
                 self.fault_at(table, "tls.key", problem, &place);
                 None
             }
-            (None, None) => {
+            [None, None] => {
                 table.forget("tls.min_version");
                 None
             }

@@ -282,7 +282,7 @@ pub(super) fn remedy_if_denied(
 /// The same for the keys and certificates of TLS, which are read when they are used.
 pub fn remedy_for_tls(config: &Config, environment: &dyn Environment) -> Option<String> {
     let server = config.access.tls.iter().map(|tls| ("server", tls));
-    let http = config.http.iter().filter_map(|http| Some(("side", http.tls.as_ref()?)));
+    let http = config.http.iter().filter_map(|http| Some(("http", http.tls.as_ref()?)));
     server.chain(http).find_map(|(section, tls)| {
         let remedy = |path: &Path, key: &str| {
             let (setting, name) = (format!("tls.{key}_credential"), format!("{section}-{key}"));

@@ -126,7 +126,7 @@ impl Reader<'_> {
 
     /// TLS is on once there is a certificate.
     fn server_tls(&mut self, table: &RawTable, flags: &Flags) -> Option<TlsOptions> {
-        let (cert, key) = self.identity(table);
+        let [cert, key] = self.identity(table);
         let client_ca = self.path_that(table, "tls.client_ca", judge::certificates);
         let asked = [("none", AskedFor::No), ("optional", AskedFor::Optional), ("required", AskedFor::Required)];
         let asked = self.word(table, "tls.client_certificates", &asked);
@@ -175,9 +175,9 @@ impl Reader<'_> {
     }
 
     /// A port's own certificate and key.
-    pub(super) fn identity(&mut self, table: &RawTable) -> (Option<(PathBuf, Place)>, Option<(PathBuf, Place)>) {
+    pub(super) fn identity(&mut self, table: &RawTable) -> [Option<(PathBuf, Place)>; 2] {
         let cert = self.file(table, "tls.cert", "tls.cert_credential", judge::certificates);
-        (cert, self.file(table, "tls.key", "tls.key_credential", judge::pem))
+        [cert, self.file(table, "tls.key", "tls.key_credential", judge::pem)]
     }
 
     /// A certificate's file may have the key, too.

@@ -2,7 +2,7 @@
 //!
 //! What a table names says of which type it is: `url`, `file` or `command`. Here is what all types have in common, and
 //! the keys of a Redis; `sink_file`, `sink_sql` and `sink_command` read what is theirs. A key may hold an app's secret,
-//! as an alias may: it is never spoken.
+//! as an alias may: it is never shown.
 
 use std::collections::{HashMap, HashSet};
 

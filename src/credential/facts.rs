@@ -145,7 +145,7 @@ pub struct RefusedWriter {
     pub noted: u64,
     pub last: Now,
     /// It has written another token than ours.
-    pub rival: bool,
+    pub is_foreign: bool,
 }
 
 /// Hosts whose writes of a credential were refused, the last one last.
@@ -156,11 +156,12 @@ pub struct RefusedWriters(Mutex<VecDeque<RefusedWriter>>);
 const WRITERS_MAX: usize = 8;
 
 impl RefusedWriters {
-    pub(super) fn record(&self, peer: String, times: u64, rival: bool, now: Now) {
+    pub(super) fn record(&self, peer: String, times: u64, is_foreign: bool, now: Now) {
         let mut writers = self.0.lock();
         let known = writers.iter().position(|writer| writer.peer == peer).and_then(|at| writers.remove(at));
-        let (noted, rival) = known.map_or((times, rival), |known| (known.noted + times, known.rival || rival));
-        writers.push_back(RefusedWriter { peer, noted, last: now, rival });
+        let (noted, is_foreign) =
+            known.map_or((times, is_foreign), |known| (known.noted + times, known.is_foreign || is_foreign));
+        writers.push_back(RefusedWriter { peer, noted, last: now, is_foreign });
         if writers.len() > WRITERS_MAX {
             writers.pop_front();
         }
@@ -352,6 +353,6 @@ mod tests {
         let all = writers.all();
         assert_eq!(all.len(), WRITERS_MAX);
         let last = all.last().unwrap();
-        assert_eq!((last.peer.as_str(), last.noted, last.rival), ("10.0.0.15", 2, true));
+        assert_eq!((last.peer.as_str(), last.noted, last.is_foreign), ("10.0.0.15", 2, true));
     }
 }

@@ -49,8 +49,8 @@ pub enum Event {
     AcceptedAgain,
     /// The fallback endpoint is used for the rest of the day.
     Fallback { endpoint: &'static str },
-    /// A client's write was refused; `rival` if it brought another token than ours.
-    RefusedWrite { peer: String, rival: bool },
+    /// A client's write was refused; `is_foreign` if it brought another token than ours.
+    RefusedWrite { peer: String, is_foreign: bool },
 }
 
 impl Event {
@@ -239,7 +239,7 @@ mod tests {
         let journal = Journal::default();
         for ms in 0..600 {
             let peer = format!("10.0.0.{}", ms % 7);
-            journal.record_times(0, at(ms * 200), 3, Event::RefusedWrite { peer, rival: false });
+            journal.record_times(0, at(ms * 200), 3, Event::RefusedWrite { peer, is_foreign: false });
         }
         let all = journal.since(0, at(120_000), usize::MAX);
         assert_eq!(all.iter().map(|entry| entry.times).sum::<u64>(), 1800);

@@ -95,7 +95,7 @@ pub(super) struct VerificationTimes {
     /// When a report was last verified right after another one, because the value was new.
     again_ms: Option<BootMs>,
     /// When a foreign writer last caused a probe. Kept apart, so that a report right after it is verified too.
-    rival_ms: Option<BootMs>,
+    foreign_ms: Option<BootMs>,
 }
 
 impl VerificationTimes {
@@ -109,8 +109,8 @@ impl VerificationTimes {
     ) -> bool {
         let within = |checked: Option<BootMs>| checked.is_some_and(|checked| now_ms < checked + spacing_ms);
         if why == VerificationReason::ForeignWriter {
-            let may = !within(self.rival_ms.max(self.checked_ms));
-            self.rival_ms = if may { Some(now_ms) } else { self.rival_ms };
+            let may = !within(self.foreign_ms.max(self.checked_ms));
+            self.foreign_ms = if may { Some(now_ms) } else { self.foreign_ms };
             return may;
         }
         if within(self.checked_ms) {

@@ -249,7 +249,7 @@ pub struct Credential {
     /// At most one log line a minute about them.
     pub refusal_log: LogThrottle,
     /// Refused writes that brought another token than ours.
-    pub rival_writes: AtomicU64,
+    pub foreign_writes: AtomicU64,
     /// Which hosts have sent refused writes.
     pub writers: RefusedWriters,
     writers_noted: LogThrottle,
@@ -300,7 +300,7 @@ impl Credential {
             views,
             refused_writes: AtomicU64::new(0),
             refusal_log: LogThrottle::default(),
-            rival_writes: AtomicU64::new(0),
+            foreign_writes: AtomicU64::new(0),
             writers: RefusedWriters::default(),
             writers_noted: LogThrottle::default(),
             refusals_unnoted: AtomicU64::new(0),
@@ -381,10 +381,10 @@ impl Credential {
 
     /// Counts a refused write and records its host. If there are very many, the host is recorded every tenth of a
     /// second only, but all writes are counted.
-    pub fn record_refused_write(&self, journal: &Journal, peer: &dyn std::fmt::Display, rival: bool, now: Now) {
+    pub fn record_refused_write(&self, journal: &Journal, peer: &dyn std::fmt::Display, is_foreign: bool, now: Now) {
         self.refusals_unnoted.fetch_add(1, Ordering::Relaxed);
         if self.writers_noted.allow(now.boot_ms, WRITERS_SPACING_MS) {
-            self.write_refused_writes(journal, host_of(peer), rival, now);
+            self.write_refused_writes(journal, host_of(peer), is_foreign, now);
         }
     }
 
@@ -397,11 +397,11 @@ impl Credential {
         }
     }
 
-    fn write_refused_writes(&self, journal: &Journal, peer: String, rival: bool, now: Now) {
+    fn write_refused_writes(&self, journal: &Journal, peer: String, is_foreign: bool, now: Now) {
         let times = self.refusals_unnoted.swap(0, Ordering::Relaxed);
         if times > 0 {
-            self.writers.record(peer.clone(), times, rival, now);
-            journal.record_times(self.id, now, times, Event::RefusedWrite { peer, rival });
+            self.writers.record(peer.clone(), times, is_foreign, now);
+            journal.record_times(self.id, now, times, Event::RefusedWrite { peer, is_foreign });
             self.touch();
         }
     }
@@ -848,7 +848,7 @@ impl Table {
 
     /// Passes a client's report to the refresher. The receiver fires when the verification is over; none if too many
     /// requests wait already.
-    pub fn report_dead(&self, credential: &Credential, generation: Option<u64>) -> Option<oneshot::Receiver<()>> {
+    pub fn report_refused(&self, credential: &Credential, generation: Option<u64>) -> Option<oneshot::Receiver<()>> {
         self.count_report(credential);
         // Set now: when the refresher reads it, the current value may be another one.
         let generation = generation.or_else(|| credential.published().map(|published| published.generation));
@@ -858,7 +858,7 @@ impl Table {
     /// The same, with the token that was refused. If it is not the present one, there is nothing to do.
     pub fn report_token(&self, credential: &Credential, token: &[u8]) -> Option<oneshot::Receiver<()>> {
         match credential.generation_of(token) {
-            Some(generation) => self.report_dead(credential, Some(generation)),
+            Some(generation) => self.report_refused(credential, Some(generation)),
             None => {
                 self.count_report(credential);
                 None
@@ -868,7 +868,7 @@ impl Table {
 
     /// Tells the refresher that a client has tried to write another token. Nobody waits for the verification.
     pub fn report_foreign_writer(&self, credential: &Credential) {
-        credential.rival_writes.fetch_add(1, Ordering::Relaxed);
+        credential.foreign_writes.fetch_add(1, Ordering::Relaxed);
         // If the queue is full, a verification will follow anyway.
         let _ = self.report(credential, None, VerificationReason::ForeignWriter);
     }

@@ -85,7 +85,7 @@ pub fn credential_json(credential: &Credential, now: Now) -> Value {
     put("waits_for", json!(credential.missing_token(&status).map(|parent| waits_for(parent, now))));
     put("last_error", json!(status.last_error.as_ref().map(|error| last_error(error, now))));
     put("refused_writes", json!(credential.refused_writes.load(Relaxed)));
-    put("foreign_writes", json!(credential.rival_writes.load(Relaxed)));
+    put("foreign_writes", json!(credential.foreign_writes.load(Relaxed)));
     put("writers", json!(credential.writers.all().iter().rev().map(writer).collect::<Vec<_>>()));
     put("token", json!(published.map(|published| token_traces(&published.value))));
     put("can_probe", json!(about.can_probe));
@@ -129,7 +129,8 @@ fn last_error(error: &LastError, now: Now) -> Value {
 
 fn writer(writer: &RefusedWriter) -> Value {
     let at_ms = writer.last.unix_ms;
-    let shown = json!({ "peer": writer.peer, "noted": writer.noted, "last_at_ms": at_ms, "foreign": writer.rival });
+    let shown =
+        json!({ "peer": writer.peer, "noted": writer.noted, "last_at_ms": at_ms, "foreign": writer.is_foreign });
     with_old_fields(shown, &["rival"])
 }
 
@@ -150,7 +151,7 @@ pub fn entry_json(entry: &JournalEntry, context: &ApiContext) -> Value {
         }),
         Event::DiedEarly { errcode } => json!({ "errcode": errcode }),
         Event::Fallback { endpoint } => json!({ "endpoint": endpoint }),
-        Event::RefusedWrite { peer, rival } => json!({ "peer": peer, "foreign": rival }),
+        Event::RefusedWrite { peer, is_foreign } => json!({ "peer": peer, "foreign": is_foreign }),
         Event::Recovered | Event::AcceptedAgain => json!({}),
     };
     if let Value::Object(fields) = &mut shown {

@@ -80,8 +80,8 @@ impl CredentialSample<'_> {
 
     fn has_foreign_writer(&self) -> bool {
         let of_late = |at: Now| self.now.unix_ms.saturating_sub(at.unix_ms) < FOREIGN_WRITE_MS;
-        self.credential.rival_writes.load(Relaxed) > 0
-            && self.credential.writers.all().iter().any(|writer| writer.rival && of_late(writer.last))
+        self.credential.foreign_writes.load(Relaxed) > 0
+            && self.credential.writers.all().iter().any(|writer| writer.is_foreign && of_late(writer.last))
     }
 }
 
@@ -122,7 +122,7 @@ const COUNTERS: &[CredentialFamily] = &[
         "foreign_writes",
         COUNTER,
         "Refused writes that brought another token: a foreign writer fetches by itself.",
-        |of| Some(of.credential.rival_writes.load(Relaxed) as f64),
+        |of| Some(of.credential.foreign_writes.load(Relaxed) as f64),
     ),
 ];
 
@@ -410,7 +410,7 @@ mod tests {
         };
         assert_eq!((after(75), after(76)), (0, 1));
         let rival = |credential: &Credential| {
-            credential.rival_writes.fetch_add(1, Relaxed);
+            credential.foreign_writes.fetch_add(1, Relaxed);
             credential.record_refused_write(
                 &Journal::default(),
                 &"10.0.0.5:1",

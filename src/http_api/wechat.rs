@@ -399,7 +399,7 @@ fn no_value_error(credential: &Credential) -> WechatError {
 
 /// The caller believes that the token is dead. It is verified as after a `delete`.
 async fn verify_value(context: &ApiContext, credential: &Credential) {
-    if let Some(done) = context.table().report_dead(credential, None) {
+    if let Some(done) = context.table().report_refused(credential, None) {
         tokio::select! {
             () = context.shutdown.cancelled() => {}
             // Whatever the result, the answer is the value that is live then.

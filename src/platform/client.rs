@@ -139,9 +139,9 @@ impl Client {
     ) -> Result<Token, Failure> {
         let hidden: Vec<&str> =
             [params.secret.expose(), params.token].into_iter().filter(|text| !text.is_empty()).collect();
-        let caller = Caller { base_url: params.base_url, appid: params.appid, hidden: &hidden };
+        let context = CallContext { base_url: params.base_url, appid: params.appid, hidden: &hidden };
         let request = |base_url: &str| (credential_type.request)(&FetchParams { base_url, ..*params });
-        let (attempt, answered) = self.call_a_host(&caller, request, deadline).await;
+        let (attempt, answered) = self.call_a_host(&context, request, deadline).await;
         let result = answered.and_then(|(status, body)| {
             answer::read_token(credential_type, params.appid, &hidden, status, &body)
                 .map(|token| token.within(credential_type.life_ms_max))
@@ -164,8 +164,8 @@ impl Client {
         let (Some(call), Ok(value)) = (credential_type.probe, std::str::from_utf8(value)) else {
             return Probe::Unknown;
         };
-        let caller = Caller { base_url, appid: "", hidden: &[value] };
-        match self.call_a_host(&caller, |base_url| (call.request)(base_url, value), deadline).await {
+        let context = CallContext { base_url, appid: "", hidden: &[value] };
+        match self.call_a_host(&context, |base_url| (call.request)(base_url, value), deadline).await {
             (attempt, Ok((status, body))) => {
                 let probe = answer::read_probe(call.api(), status, &body);
                 if matches!(probe, Probe::Unknown | Probe::Withheld(_))
@@ -187,24 +187,24 @@ impl Client {
     /// deadline.
     async fn call_a_host(
         &self,
-        caller: &Caller<'_>,
+        context: &CallContext<'_>,
         request: impl Fn(&str) -> HttpRequest,
         deadline: Duration,
     ) -> (HostAttempt<'_>, Result<(u16, Bytes), Failure>) {
         let end = Instant::now() + deadline;
-        let attempt = self.choose_host(caller.base_url);
+        let attempt = self.choose_host(context.base_url);
         let lost = match self.call(request(&attempt.pick.base_url), deadline).await {
             Ok(answered) => return (attempt, Ok(answered)),
             Err(lost) => lost,
         };
         let may_try_other_host = lost.may_try_other_host();
-        let failure = attempt.record_no_answer(lost, caller);
+        let failure = attempt.record_no_answer(lost, context);
         let left = end.saturating_duration_since(Instant::now());
         let Some(next) = attempt.other().filter(|_| may_try_other_host && !left.is_zero()) else {
             return (attempt, Err(failure));
         };
         let answered = self.call(request(&next.pick.base_url), left).await;
-        let answered = answered.map_err(|lost| next.record_no_answer(lost, caller));
+        let answered = answered.map_err(|lost| next.record_no_answer(lost, context));
         (next, answered)
     }
 
@@ -249,8 +249,8 @@ fn groups(config: &ClientOptions) -> Vec<HostGroup> {
     Hosts::of(&config.hosts).map(|hosts| group(own, hosts)).into_iter().chain(others).collect()
 }
 
-/// Whose call it is, for messages about it.
-struct Caller<'a> {
+/// Whose call it is, and what its messages must not show.
+struct CallContext<'a> {
     base_url: &'a str,
     appid: &'a str,
     hidden: &'a [&'a str],
@@ -271,9 +271,9 @@ impl<'c> HostAttempt<'c> {
     }
 
     /// There was no answer. Returns a failure that names the host.
-    fn record_no_answer(&self, lost: NoAnswer, caller: &Caller<'_>) -> Failure {
+    fn record_no_answer(&self, lost: NoAnswer, context: &CallContext<'_>) -> Failure {
         let by_tls = lost.by_tls;
-        let failure = hosts::with_host_name(lost.into_failure(caller.appid, caller.hidden), &self.pick.base_url);
+        let failure = hosts::with_host_name(lost.into_failure(context.appid, context.hidden), &self.pick.base_url);
         self.record_failure(failure, by_tls)
     }
 

@@ -179,8 +179,8 @@ const TOKEN_REFUSED: BilingualText =
     text("the access token was refused for this call", "本次调用所用的 access_token 被拒绝");
 /// For any code that keeps the probe from being answered.
 pub const PROBE_RIGHT: BilingualText = text(
-    "this account may not make that call; clients' reports are still looked into, and probe_every_s = 0 switches the \
-     regular tries off",
+    "this account may not make that call; clients' reports are still verified, and probe_every_s = 0 switches the regular \
+     probes off",
     "该账号不能调用此接口；客户端的上报仍会核验，probe_every_s = 0 可关闭定期核验",
 );
 

@@ -40,7 +40,7 @@ pub(super) fn routes(base_url: &str) -> Router<Arc<SandboxState>> {
         .fallback(|| async { (StatusCode::NOT_FOUND, "not in this sandbox; GET / lists what is\n") })
 }
 
-type QueryParams = Query<HashMap<String, String>>;
+type ControlParams = Query<HashMap<String, String>>;
 type ControlResult = Result<Response, ControlError>;
 
 /// Why a control call was refused.
@@ -63,19 +63,19 @@ async fn apps(State(shared): State<Arc<SandboxState>>) -> Response {
     super::http::json(shared.with(|inner| inner.world.describe(Now::read())))
 }
 
-async fn calls(State(shared): State<Arc<SandboxState>>, Query(params): QueryParams) -> Response {
+async fn calls(State(shared): State<Arc<SandboxState>>, Query(params): ControlParams) -> Response {
     match params.get("appid") {
         Some(appid) => super::http::json(shared.calls(appid)),
         None => super::http::json(shared.all_calls()),
     }
 }
 
-async fn judge(State(shared): State<Arc<SandboxState>>, Query(params): QueryParams) -> Response {
+async fn judge(State(shared): State<Arc<SandboxState>>, Query(params): ControlParams) -> Response {
     let token = params.get("token").map_or("", String::as_str);
     super::http::json(json!({ "verdict": shared.with(|inner| inner.world.judge(token, Now::read())) }))
 }
 
-async fn faults(State(shared): State<Arc<SandboxState>>, Query(params): QueryParams) -> Response {
+async fn faults(State(shared): State<Arc<SandboxState>>, Query(params): ControlParams) -> Response {
     let appid = params.get("appid").map_or(ALL_APPS, String::as_str);
     super::http::json(shared.with(|inner| inner.faults.of(appid).to_vec()))
 }
@@ -103,7 +103,7 @@ async fn set_fault(State(shared): State<Arc<SandboxState>>, body: Bytes) -> Cont
     done(true)
 }
 
-async fn clear_fault(State(shared): State<Arc<SandboxState>>, Query(params): QueryParams) -> ControlResult {
+async fn clear_fault(State(shared): State<Arc<SandboxState>>, Query(params): ControlParams) -> ControlResult {
     let appid = params.get("appid").map_or(ALL_APPS, String::as_str);
     shared.with(|inner| inner.faults.clear(appid));
     done(true)

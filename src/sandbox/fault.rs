@@ -305,12 +305,12 @@ impl InjectedFaults {
     fn take_fault_of(&mut self, appid: &str, endpoint: Endpoint) -> Option<InjectedFault> {
         let faults = self.by_app.get_mut(appid)?;
         let at = faults.iter().position(|fault| fault.times != Some(0) && fault.on.covers(endpoint))?;
-        let struck = faults[at].clone();
+        let fault = faults[at].clone();
         if let Some(times) = &mut faults[at].times {
             *times -= 1;
         }
         faults.retain(|fault| fault.times != Some(0));
-        Some(struck)
+        Some(fault)
     }
 }
 
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_fault_that_covers_the_call_strikes_and_is_used_up() {
+    fn the_first_fault_that_covers_the_call_is_taken_and_used_up() {
         let mut faults = InjectedFaults::default();
         faults.set("a", InjectedFault::new(FaultKind::Empty).times(1));
         faults.add("a", InjectedFault::new(FaultKind::Reset).on(FaultScope::Business));
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_times_never_strikes() {
+    fn a_fault_with_zero_times_is_never_taken() {
         let mut faults = InjectedFaults::default();
         faults.set("a", InjectedFault::new(FaultKind::Empty).times(0));
         assert_eq!(faults.take_fault("a", Endpoint::Token), None);

@@ -154,7 +154,7 @@ impl Service {
         if expected.is_some() && expected != current {
             return Some(ReportOutcome::Superseded);
         }
-        let check = if name.holds_value() { self.table.report_dead(&name.credential, current) } else { None };
+        let check = if name.holds_value() { self.table.report_refused(&name.credential, current) } else { None };
         Some(ReportOutcome::Verifying(check))
     }
 

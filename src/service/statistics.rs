@@ -397,7 +397,7 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("checks", &status.checks);
     show("forced", &status.forced);
     show("refused_writes", &credential.refused_writes.load(Relaxed));
-    show("rival_writes", &credential.rival_writes.load(Relaxed));
+    show("rival_writes", &credential.foreign_writes.load(Relaxed));
     show("early_deaths", &status.early_deaths);
     let wildcards = credential.wildcard_names().collect::<Vec<_>>().join(" ");
     if !wildcards.is_empty() {

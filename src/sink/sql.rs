@@ -39,7 +39,7 @@ impl SqlBackend {
         current: &CurrentValue,
     ) -> Result<Option<Vec<u8>>, SqlFault> {
         let plan = self.plan(entry)?;
-        let facts = SqlFacts { entry: entry, value: Some(text(value)?), current: Some(current) };
+        let facts = SqlFacts { entry, value: Some(text(value)?), current: Some(current) };
         let before = match &plan.read {
             Some(read) => self.database.read(&facts.query(read)).await?,
             None => None,
@@ -52,14 +52,14 @@ impl SqlBackend {
 
     async fn read_one(&self, entry: &SinkEntry) -> Result<Option<Option<Vec<u8>>>, SqlFault> {
         let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
-        let facts = SqlFacts { entry: entry, value: None, current: None };
+        let facts = SqlFacts { entry, value: None, current: None };
         Ok(Some(self.database.read(&facts.query(read)).await?))
     }
 
     /// Marks a row as expired, if it still has our value.
     async fn retract_one(&self, entry: &SinkEntry, value: &[u8], last: &CurrentValue) -> Result<u64, SqlFault> {
         let plan = self.plan(entry)?;
-        let facts = SqlFacts { entry: entry, value: Some(text(value)?), current: Some(last) };
+        let facts = SqlFacts { entry, value: Some(text(value)?), current: Some(last) };
         let queries = match (&plan.retract, &plan.read) {
             (Some(retract), _) => vec![facts.query(retract)],
             // The same row with times in the past.
@@ -129,7 +129,7 @@ impl SinkBackend for SqlBackend {
             let mut stored = Vec::new();
             for entry in entries {
                 let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
-                let facts = SqlFacts { entry: entry, value: None, current: None };
+                let facts = SqlFacts { entry, value: None, current: None };
                 let columns = self.database.read_row(&facts.query(read)).await?;
                 stored.extend(columns.into_iter().flatten().map(StoredBytes::from));
             }

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 use pages::LANGUAGES;
 use serde_json::Value;
-use tokencached::config::schema::{SECTIONS, Setting, Takes};
-use tokencached::{http_api, platform, server, telemetry};
+use tokencached::config::schema::{self, SECTIONS, Setting, Takes};
+use tokencached::sink::options::SinkTo;
+use tokencached::{cluster, http_api, platform, server, sink, telemetry};
 
 use crate::config::{by_environment, by_flags};
 use crate::support::tokencached;
@@ -144,6 +145,55 @@ fn the_defaults_of_the_table_are_those_of_the_parts() {
     assert_eq!(shown(&loaded.server), shown(&server::Options { listen, ..Default::default() }));
     let http = by_environment(&[("TOKENCACHED_HTTP_LISTEN", "127.0.0.1:0")]).config.http;
     assert_eq!(http, Some(http_api::Options::at(vec!["127.0.0.1:0".parse().unwrap()])));
+}
+
+/// What a table of a list gets without a word.
+#[cfg(feature = "redis")]
+#[test]
+fn the_defaults_of_sinks_and_of_the_cluster_are_those_of_the_parts() {
+    let file = "[state]\nurl = \"redis://127.0.0.1\"\nsecret_env = \"WX_SECRET\"\n[[sink]]\nurl = \"redis://127.0.0.1\"\n\
+                [[sink]]\nfile = \"/srv/{kind}\"\n[[sink]]\ncommand = [\"/bin/true\"]\n";
+    let loaded = crate::config::given(Some(file), &[], "").unwrap_or_else(|faults| panic!("{faults}")).config;
+    let of = |section: &str, key: &str| match schema::section(section).find(key).map(|setting| &setting.takes) {
+        Some(Takes::Number { default: Some(default), .. }) => *default,
+        other => panic!("{section}.{key}: {other:?}"),
+    };
+    let Some(cluster::Options::Redis(store)) = &loaded.credentials.cluster else { panic!() };
+    assert_eq!(
+        (store.server.timeout_ms, store.poll_every_ms),
+        (of("state", "timeout_ms"), of("state", "poll_every_ms"))
+    );
+    assert_eq!((cluster::options::TIMEOUT_MS, cluster::options::POLL_EVERY_MS), (1_000, 2_000));
+    assert_eq!(store.server.timeout_ms, cluster::options::TIMEOUT_MS);
+    assert_eq!(
+        (store.poll_every_ms, store.prefix.as_str()),
+        (cluster::options::POLL_EVERY_MS, cluster::options::PREFIX)
+    );
+    for sink in &loaded.sinks {
+        assert_eq!(sink.check_every_ms, sink::options::CHECK_EVERY_MS);
+        match &sink.to {
+            SinkTo::Redis { server, .. } => assert_eq!(server.timeout_ms, of("sink", "timeout_ms")),
+            SinkTo::File(file) => assert_eq!(file.mode, sink::options::FILE_MODE),
+            SinkTo::Command(_) => assert_eq!(sink.rewrite_every_ms, 0),
+            SinkTo::Sql(_) => panic!(),
+        }
+        assert!(matches!(sink.to, SinkTo::Command(_)) || sink.rewrite_every_ms == sink::options::REWRITE_EVERY_MS);
+    }
+}
+
+/// Each word that the table has is one that is understood.
+#[test]
+fn every_word_of_the_table_is_understood() {
+    for section in SECTIONS.iter().filter(|section| !section.is_list) {
+        for setting in section.settings() {
+            let Takes::Word(words, _) = &setting.takes else { continue };
+            for word in *words {
+                let variable = section.variable(setting).unwrap();
+                let said = crate::config::given(None, &[(&variable, word)], "").err().map(|faults| faults.to_string());
+                assert!(!said.unwrap_or_default().contains("is not known here"), "{variable}={word}");
+            }
+        }
+    }
 }
 
 /// The text of a flag names the default that the table has.

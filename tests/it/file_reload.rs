@@ -346,7 +346,7 @@ fn a_file_that_the_units_user_may_not_read_is_answered_with_what_to_paste() {
         (
             "server.key",
             "tls.key_credential",
-            "side-key",
+            "http-key",
             format!("[side]\nlisten = \"127.0.0.1:0\"\n[side.tls]\n{tls}"),
         ),
         ("s", "secret_credential", APPID, app),

@@ -22,25 +22,25 @@ demo -> app app/options cli credential/app credential/options http_api http_api/
 app -> app/options cache cluster/options credential credential/refresher credential/state_lock descriptors files
     http_api http_api/options process server server/options service service/options sink sink/options stats
     supervision telemetry
-config -> access app/options cli cluster/options credential credential/app credential/options descriptors encoding
-    files http_api/options invalid_value network platform platform/client platform/client/options preset redis_client
-    redis_client/options secret secret_source server server/options service/options sink sink/file_presets
-    sink/options sink/sql_presets sink/sql_statement sink/template telemetry tls
+config -> access app/options cli cluster/options credential/alias_templates credential/app credential/app_name
+    credential/options descriptors encoding files http_api/options invalid_value network platform
+    platform/client/address platform/client/options platform/client/surroundings preset redis_client/address
+    redis_client/options secret secret_source server/listen_address server/options service/options sink/file_presets
+    sink/files sink/keys sink/options sink/sql_address sink/sql_presets sink/sql_statement sink/template telemetry tls
 cli -> invalid_value secret
 app/options -> credential/options http_api/options server/options sink/options telemetry
 
 # What clients and the site's stores talk to, and what renews: none of these four knows another.
 http_api -> access address_group clock credential/app credential/facts credential/journal credential/table descriptors
     files http_api/options network secret secret_source service stats supervision tls
-server -> access address_group cache clock descriptors files invalid_value protocol server/options service stats
-    supervision tls unit
-sink -> clock credential/adopt credential/facts credential/id credential/table descriptors encoding files
-    invalid_value redis_client redis_client/options secret secret_source sink/options sink/sql_statement sink/template
-    stats supervision unit
+server -> access address_group cache clock descriptors files protocol server/options service stats supervision tls
+    unit
+sink -> clock credential/adopt credential/facts credential/id credential/table descriptors encoding files redis_client
+    redis_client/options secret secret_source sink/options sink/sql_statement sink/template stats supervision unit
 credential -> clock cluster cluster/http cluster/options cluster/record cluster/record_handle cluster/redis
-    cluster/seal credential/app credential/grants credential/plan credential/refresher credential/slot
-    credential/state credential/state_lock credential/state_writer credential/table credential/ticket_files
-    credential/verify_ticket invalid_value platform platform/client platform/client/options secret
+    cluster/seal credential/grants credential/plan credential/refresher credential/slot credential/state
+    credential/state_lock credential/state_writer credential/table credential/ticket_files credential/verify_ticket
+    platform platform/client platform/client/options secret
 credential/refresher -> clock cluster cluster/node_rules cluster/record cluster/record_handle cluster/seal
     credential/adopt credential/cluster_fetch credential/facts credential/fetch_task credential/generation
     credential/grants credential/id credential/journal credential/probe_queue credential/quota_usage
@@ -75,22 +75,29 @@ cluster -> clock
 cluster/seal -> cluster/record secret
 cluster/node_rules -> clock cluster/record
 cluster/record ->
-platform/client -> clock https invalid_value platform platform/client/options secret_source
+platform/client -> clock https platform
 credential/adopt -> credential/app files
-redis_client -> descriptors files invalid_value redis_client/options secret_source
+redis_client -> descriptors files redis_client/options secret_source
 
 # The settings of the parts.
 http_api/options -> access files network tls
 server/options -> access files service/options tls
+server/listen_address -> invalid_value
 service/options ->
-sink/file_presets sink/sql_presets -> platform sink/options sink/sql_statement sink/template
+sink/files sink/keys -> credential/app encoding invalid_value platform secret sink/options sink/template
+sink/sql_address -> invalid_value sink/options sink/sql_statement
+sink/file_presets sink/sql_presets -> invalid_value platform sink/options sink/sql_statement sink/template
 sink/options -> encoding platform redis_client/options secret_source sink/sql_statement sink/template
-sink/sql_statement -> encoding sink/template
-sink/template -> encoding
+sink/sql_statement -> encoding invalid_value sink/template
+sink/template -> encoding invalid_value
 credential/options -> cluster/options credential/app platform/client/options
+credential/alias_templates credential/app_name -> credential/app encoding invalid_value platform preset secret_source
 credential/app -> encoding platform platform/client/options secret_source
 cluster/options -> redis_client/options secret_source
+platform/client/surroundings -> platform/client/address platform/client/options
+platform/client/address -> invalid_value platform secret_source
 platform/client/options -> platform secret_source
+redis_client/address -> invalid_value redis_client/options
 redis_client/options -> network secret_source
 preset -> encoding platform
 
@@ -347,6 +354,23 @@ fn every_module_says_what_it_is_for() {
             text.starts_with("//! ") || file == "main.rs" && text.starts_with("//!"),
             "{file} does not open with its purpose"
         );
+    }
+}
+
+/// `src/lib.rs` is where a newcomer begins: its map has every module, and the files that it names are there.
+#[test]
+fn the_map_in_lib_rs_is_complete_and_true() {
+    let (_, text) = SOURCES.iter().find(|(file, _)| file == "lib.rs").unwrap();
+    let map: String = text.lines().filter(|line| line.starts_with("//!")).collect();
+    for line in text.lines() {
+        let Some(name) = line.strip_prefix("pub mod ").and_then(|rest| rest.split([';', ' ']).next()) else { continue };
+        assert!(map.contains(&format!("[`{name}`]")), "{name} is not in the map");
+    }
+    let quoted: Vec<&str> = map.split('`').filter(|word| word.ends_with(".rs") && word.contains('/')).collect();
+    assert!(quoted.len() > 10, "{quoted:?}");
+    for name in quoted {
+        let is_there = name.starts_with("tests/") || SOURCES.iter().any(|(file, _)| file == name);
+        assert!(is_there, "{name} is named in lib.rs and not there");
     }
 }
 

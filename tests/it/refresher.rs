@@ -80,7 +80,7 @@ impl Node {
 
     /// Reports the token as a client's `delete` does. Returns when the verification is over.
     pub async fn report(&self, generation: Option<u64>) {
-        let done = self.table.report_dead(self.credential(), generation).expect("room for a report");
+        let done = self.table.report_refused(self.credential(), generation).expect("room for a report");
         tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
     }
 
@@ -391,7 +391,7 @@ async fn a_storm_of_a_thousand_reports_is_one_check_and_all_are_answered() {
     let node = Node::of(&sandbox, stable());
     node.live().await;
     sandbox.set_fault("wx1", fault(FaultKind::Delay { ms: 100 }));
-    let waiting: Vec<_> = (0..1000).map(|_| node.table.report_dead(node.credential(), None).unwrap()).collect();
+    let waiting: Vec<_> = (0..1000).map(|_| node.table.report_refused(node.credential(), None).unwrap()).collect();
     // The last one first: nobody gets an answer before the verification is over.
     for done in waiting.into_iter().rev() {
         tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
@@ -477,7 +477,7 @@ async fn readers_wait_while_a_dead_token_is_replaced() {
     node.live().await;
     sandbox.kill_tokens("wx1");
     sandbox.set_fault("wx1", fault(FaultKind::Hang).on(FaultScope::Tokens));
-    let _report = node.table.report_dead(node.credential(), None).unwrap();
+    let _report = node.table.report_refused(node.credential(), None).unwrap();
     until("the call for the next", || sandbox.calls("wx1").in_flight > 0 && node.status().early_deaths == 1).await;
     assert!(matches!(node.credential().read(boot_ms()), Reading::FirstFetch));
     node.kill().await;
@@ -946,6 +946,8 @@ async fn the_same_failure_again_and_again_is_one_line_and_its_end_is_another() {
     let node = Node::of(&sandbox, stable());
     node.live().await;
     assert_eq!(node.status().failures, 4);
+    // The value is there before the line about it.
+    until("the line about the end", || log.text().contains("recovered")).await;
     node.stop().await;
     let text = log.text();
     assert_eq!((text.matches("renewal failed").count(), text.matches("recovered").count()), (1, 1), "{text}");
@@ -971,7 +973,7 @@ async fn clients_of_many_apps_in_a_loop_cause_a_bounded_number_of_calls() {
     let before = plain.calls.load(Ordering::SeqCst);
     for credential in table.credentials() {
         for _ in 0..3 {
-            let done = table.report_dead(credential, None).expect("room for a report");
+            let done = table.report_refused(credential, None).expect("room for a report");
             tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
         }
     }
@@ -997,7 +999,7 @@ async fn reports_that_are_true_are_looked_into_however_many_there_are() {
     appids.iter().for_each(|appid| sandbox.kill_tokens(appid));
     for credential in table.credentials() {
         let generation = credential.status(boot_ms()).generation;
-        let done = table.report_dead(credential, None).expect("room for a report");
+        let done = table.report_refused(credential, None).expect("room for a report");
         tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
         assert_eq!(credential.status(boot_ms()).generation, generation + 1, "{}", credential.appid);
     }

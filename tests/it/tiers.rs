@@ -111,6 +111,35 @@ fn no_test_starts_a_program_by_itself() {
     }
 }
 
+/// Who pauses at all: between two looks at something that is waited for, or because a client is slow by nature.
+const PAUSES: &[&str] = &[
+    "cluster/faults.rs",
+    "lifecycle.rs",
+    "open_platform.rs",
+    "redis_client.rs",
+    "refresher.rs",
+    "sandbox.rs",
+    "soak.rs",
+    "support.rs",
+    "support/proxy.rs",
+];
+/// Time is virtual there: nothing passes while a test sleeps.
+const VIRTUAL: &[&str] = &["month/", "probing.rs"];
+
+#[test]
+fn no_test_sleeps_to_wait_for_something() {
+    for (file, source) in test_sources() {
+        let Some(file) = file.strip_prefix("tests/it/") else { continue };
+        let sleeps = ["time::sleep(", "time::sleep_until(", "thread::sleep(", "park_timeout("];
+        let sleeps = sleeps.iter().any(|call| source.contains(call));
+        let is_virtual = VIRTUAL.iter().any(|module| file.starts_with(module));
+        assert!(
+            is_virtual || sleeps == PAUSES.contains(&file),
+            "{file}: wait for a condition with wait_for, not for a time"
+        );
+    }
+}
+
 #[test]
 fn every_test_in_the_threat_model_exists() {
     let code: Vec<String> = sources(&["src", "tests"]).into_iter().map(|(_, source)| source).collect();

@@ -65,5 +65,5 @@ async fn a_call_without_a_file_descriptor_is_our_fault_and_no_hosts() {
         assert!(failure.advice().contains("ulimit -n"), "{}", failure.advice());
     }
     let pick = client.groups[0].hosts.lock().pick(clock::boot_ms()).unwrap();
-    assert_eq!(&*pick.base_url, "http://a.test", "no host rests for it");
+    assert_eq!(&*pick.base_url, "http://a.test", "no host is avoided for it");
 }

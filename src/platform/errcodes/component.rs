@@ -135,7 +135,7 @@ const COMPONENT_LIST_IP: BilingualText = text(
 const COMPONENT_REFUSED: BilingualText =
     text("the component's token was refused for this call", "本次调用所用的 component_access_token 被拒绝");
 const COMPONENT_TOKEN: BilingualText = text(
-    "nothing at first: the component's token is looked into, and this is asked again. If it stays, another program \
+    "nothing at first: the component's token is verified, and the call is repeated. If it stays, another program \
      fetches component tokens for this third-party platform: find it. The secret and the refresh token are right",
     "先不用处理：会自动核验 component_access_token 并重试。若持续出现，说明有其他程序在取该第三方平台的 \
      component_access_token，请找出它。AppSecret 和 refresh token 都没有问题",

@@ -258,7 +258,7 @@ const CONFIRM: BilingualText =
     text("let the account's administrator confirm the request on their phone", "请账号管理员在手机上确认");
 const TALK: BilingualText = text("talk to the account's administrator", "请与账号管理员沟通");
 const TICKET_TOKEN: BilingualText = text(
-    "nothing at first: the access token is verified, and this is asked again. If it stays, another program fetches \
+    "nothing at first: the access token is verified, and the call is repeated. If it stays, another program fetches \
      tokens for this app, or an account of this type has no such ticket (a mini program has no jsapi_ticket). The \
      AppSecret is right: do not reset it",
     "先不用处理：会自动核验 access_token 并重试。若持续出现，要么有其他程序在取该应用的 token，要么该类型的账号没有这种票据\
@@ -268,6 +268,6 @@ const PROBE_REFUSED: BilingualText = text("the token is not accepted", "token �
 const PROBE_RENEWS: BilingualText = text("nothing; the token is renewed", "无需处理，会自动续期");
 const PROBE_QUOTA: BilingualText = text(
     "the quota of get_api_domain_ip is used up, so another program of yours calls it too; clients' reports are still \
-     looked into, and probe_every_s = 0 switches the regular tries off",
+     verified, and probe_every_s = 0 switches the regular probes off",
     "get_api_domain_ip 的额度已用完，说明还有其他程序在调用它；客户端的上报仍会核验，probe_every_s = 0 可关闭定期核验",
 );

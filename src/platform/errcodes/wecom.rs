@@ -116,7 +116,7 @@ const WECOM_CORPID: BilingualText = text(
     "请改正 corpid：见 work.weixin.qq.com 的“我的企业”页面底部",
 );
 const WECOM_TICKET_TOKEN: BilingualText = text(
-    "nothing at first: the access token is verified, and this is asked again. If it stays, see that agent and secret \
+    "nothing at first: the access token is verified, and the call is repeated. If it stays, see that agent and secret \
      belong to the same app. The secret is right: do not reset it",
     "先不用处理：会自动核验 access_token 并重试。若持续出现，请确认 agent 与 Secret 属于同一个应用。Secret 没有问题，不要重置",
 );

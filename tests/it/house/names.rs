@@ -7,7 +7,7 @@ use super::imports::{without_comments_and_texts, without_tests};
 /// So many names of types may be declared in more than one place. `Options` is one of them on purpose.
 const SHARED_TYPE_NAMES_MAX: usize = 20;
 
-/// Names that once stood for what the field has a word for; CONTRIBUTING.md and the glossary have that word.
+/// Names that once stood for what the field has a word for; CONTRIBUTING.md lists the words to use.
 const COINED: &str = "
     Aside Asker Away Bare Bearers Beside BrokenOff CheckBudget Dealer Deed Dice Door Fate Flight Gate Graveyard
     Ground Habits HangUp Held Holdable Home Hung Joined Keeper KeptLedger Landing Lane Leaves Liar Lot Means
@@ -88,7 +88,7 @@ fn shared_type_names<'a>(files: impl Iterator<Item = &'a (String, String)>) -> B
 #[test]
 fn a_name_is_a_word_of_the_field() {
     let found = coined(super::SOURCES.iter());
-    assert!(found.is_empty(), "coined words, see the glossary in CONTRIBUTING.md:\n{}", found.join("\n"));
+    assert!(found.is_empty(), "coined words; CONTRIBUTING.md has the words to use:\n{}", found.join("\n"));
 }
 
 #[test]

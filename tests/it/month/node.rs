@@ -327,7 +327,7 @@ impl Sim {
         self.judge(slot, &first);
         let credential = table.credentials()[slot].clone();
         if self.reports
-            && let Some(check) = table.report_dead(&credential, None)
+            && let Some(check) = table.report_refused(&credential, None)
         {
             // As the connection does: with or without a result, the client gets `DELETED`.
             let _ = timeout(Duration::from_millis(HOLD_MS), check).await;

@@ -130,6 +130,8 @@ impl Server {
         });
         let path = folder.display().to_string();
         let data = format!("{path}/data");
+        // At its start a MariaDB removes the temporary tables that it finds there, another server's too.
+        let temporary = format!("--tmpdir={path}");
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let (make, mut serve) = match kind {
             DatabaseType::MariaDb => (
@@ -140,8 +142,15 @@ impl Server {
                     "--auth-root-authentication-method=normal",
                     "--skip-test-db",
                     "--skip-name-resolve",
+                    &temporary,
                 ]),
-                words(&["mariadbd", "--no-defaults", &format!("--datadir={data}"), "--bind-address=127.0.0.1"]),
+                words(&[
+                    "mariadbd",
+                    "--no-defaults",
+                    &format!("--datadir={data}"),
+                    &temporary,
+                    "--bind-address=127.0.0.1",
+                ]),
             ),
             DatabaseType::Postgres => (
                 words(&[

@@ -1,8 +1,8 @@
 //! Many at once, and clocks that differ.
 
-use super::{CLASSIC, Group, Plan, STABLE, calls, short_lived};
+use super::{CLASSIC, Group, Member, Plan, STABLE, calls, short_lived};
 use crate::support::redis::Redis;
-use crate::support::{APPID, Wechat};
+use crate::support::{APPID, Wechat, wait_for};
 use tokencached::sandbox::Endpoint;
 
 const NODES: usize = 50;
@@ -46,7 +46,8 @@ fn nodes_whose_clocks_are_hours_off_serve_and_renew_as_others_do() {
     let nodes = [with_clock(&plan, "+7200s"), with_clock(&plan, "-7200s"), plan.start()];
     let mut group = Group::of(&wechat, nodes);
     // Up to the hour, of the first line in each log.
-    let hours: Vec<String> = group.members.iter().map(|member| member.node.log()[..13].to_owned()).collect();
+    let hour = |member: &Member| wait_for("a line", || member.node.log().get(..13).map(str::to_owned));
+    let hours: Vec<String> = group.members.iter().map(hour).collect();
     assert!(hours[0] > hours[2] && hours[2] > hours[1], "or this shows nothing: {hours:?}");
     let mut last = group.agreed(&[]);
     // They count from whichever node was first, by its clock.
