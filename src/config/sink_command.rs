@@ -10,12 +10,13 @@ use super::reader::{RawTable, Reader, toml_texts};
 use super::sinks::Made;
 use super::value::{Given, RawValue, ReadResult, kind, quoted, text};
 use super::{SinkCommand, SinkTo};
+use crate::encoding::key_words::current_word;
 use crate::files::trusted::{self, Untrusted};
 use crate::invalid_value::quoted_name;
 use crate::sink::keys::Scope;
 
-const PLACEHOLDERS: [&str; 5] = ["appid", "id", "kind", "expires_at", "expires_in"];
-const EXAMPLE: &str = "command = [\"/usr/local/sbin/put-token\", \"{appid}\", \"{kind}\"]";
+const PLACEHOLDERS: [&str; 5] = ["appid", "id", "type", "expires_at", "expires_in"];
+const EXAMPLE: &str = "command = [\"/usr/local/sbin/put-token\", \"{appid}\", \"{type}\"]";
 
 impl Reader<'_> {
     pub(super) fn command_sink(&mut self, table: &RawTable, scope: Option<&Scope<'_>>) -> Option<Made> {
@@ -105,7 +106,7 @@ fn argument(word: &str) -> ReadResult<&str> {
             return Err(SettingProblem::new(what, "Remove it: the program reads the value from its standard input."));
         }
         let is_word = !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if is_word && !PLACEHOLDERS.contains(&inner) {
+        if is_word && !PLACEHOLDERS.contains(&current_word(inner)) {
             let what = format!("{{{}}} is not known in an argument", quoted_name(inner).trim_matches('"'));
             let known = PLACEHOLDERS.map(|word| format!("{{{word}}}")).join(", ");
             return Err(SettingProblem::new(what, format!("Known are {known}.")));

@@ -84,7 +84,7 @@ impl Reader<'_> {
         }
         let views = self.file_views(table)?;
         let form = views.first().map(|(_, view)| form_as_toml(&view.form, toml_text)).unwrap_or_default();
-        // Each kind has names of its own for the usual fields.
+        // Each type has names of its own for the usual fields.
         let (form, fields) = form.split_once(", fields = ").unwrap_or((&form, ""));
         for line in form.split(", ").filter_map(|line| line.split_once(" = ")) {
             table.print(line.0, line.1);
@@ -146,8 +146,8 @@ fn file_preset(value: &RawValue) -> ReadResult<&'static FilePreset> {
 
 fn file_path(value: &RawValue, base: &Path) -> ReadResult<String> {
     let given = text(value)?;
-    known_words(given, &["appid", "id", "kind", "name"])?;
-    let remedy = "Write a path such as \"/var/www/site/cache/{kind}.php\".";
+    known_words(given, &["appid", "id", "type", "name"])?;
+    let remedy = "Write a path such as \"/var/www/site/cache/{type}.php\".";
     if given.ends_with('/') || given.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
         return Err(SettingProblem::new(format!("{} is not the path of a file", quoted(given)), remedy));
     }

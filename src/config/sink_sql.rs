@@ -213,13 +213,13 @@ impl Reader<'_> {
         (self.faults.len() == before).then_some(SqlPlan { of: None, write, insert, read, retract })
     }
 
-    /// What is written with these statements: whatever `{kind}` stands for, or each app's token.
+    /// What is written with these statements: whatever `{type}` stands for, or each app's token.
     fn sql_entries(&mut self, table: &RawTable, plans: &[SqlPlan], scope: &Scope<'_>) -> Option<Vec<SinkEntry>> {
-        let of_kinds: Vec<CredentialName> = plans.iter().filter_map(|plan| plan.of).collect();
+        let of_types: Vec<CredentialName> = plans.iter().filter_map(|plan| plan.of).collect();
         let has = |parameter| plans.iter().all(|plan| plan.write.iter().any(|statement| statement.has(parameter)));
         let mut entries = scope.credentials();
-        if !of_kinds.is_empty() {
-            entries.retain(|entry| of_kinds.contains(&entry.of));
+        if !of_types.is_empty() {
+            entries.retain(|entry| of_types.contains(&entry.of));
         } else if !has(SqlParameter::CredentialType) {
             // The app's token stands first.
             let mut seen = HashSet::new();
@@ -227,7 +227,7 @@ impl Reader<'_> {
         }
         let apps: HashSet<&str> = entries.iter().map(|entry| entry.app.as_str()).collect();
         let names_app = plans.iter().all(|plan| plan.write.iter().any(SqlStatement::names_app));
-        let key = if of_kinds.is_empty() { "statement" } else { "presets" };
+        let key = if of_types.is_empty() { "statement" } else { "presets" };
         if apps.len() > 1 && !names_app {
             let what = format!("no statement says which app it is about, and there are {}", apps.len());
             let remedy = "Name one app in apps = [\"wx...\"], or write {appid} where the statement chooses the row.";
@@ -274,7 +274,7 @@ fn readable(statement: SqlStatement) -> ReadResult<SqlStatement> {
         let what = "what is read has {value} or a time in it";
         return Err(SettingProblem::new(
             what,
-            "Write read = \"SELECT column FROM table WHERE ...\", with {appid} and {kind}.",
+            "Write read = \"SELECT column FROM table WHERE ...\", with {appid} and {type}.",
         ));
     }
     Ok(statement)

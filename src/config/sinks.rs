@@ -20,9 +20,9 @@ use crate::sink::keys::{KeyTemplate, Keys, OfPreset, Scope, Views};
 use crate::sink::sql_address::is_sql;
 
 const TABLE_KEYS: &[&str] = &["key", "app", "of", "shows", "encoding", "fields", "constant", "at_least"];
-const PLACEHOLDERS: &[&str] = &["kind", "id", "appid", "agent", "secret", "secret10"];
+const PLACEHOLDERS: &[&str] = &["type", "id", "appid", "agent", "secret", "secret10"];
 /// What is written without `keys` and `presets`: the keys that memcached's clients read here.
-const KEY_DEFAULT: &str = "{kind}:{id}";
+const KEY_DEFAULT: &str = "{type}:{id}";
 
 /// The types, by what a table names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,22 +196,22 @@ impl Reader<'_> {
             }
         }
         let ids = if table.has("apps") { ids } else { all };
-        let mut kinds = Vec::new();
-        for item in self.list(table, "kinds", "kinds = [\"access_token\"]") {
+        let mut types = Vec::new();
+        for item in self.list(table, "types", "types = [\"access_token\"]") {
             match of_word(&item.value) {
-                Ok(of) => kinds.push(of),
-                Err(problem) => self.fault_at(table, "kinds", problem, &item.place),
+                Ok(of) => types.push(of),
+                Err(problem) => self.fault_at(table, "types", problem, &item.place),
             }
         }
-        let kinds = table.has("kinds").then_some(kinds);
+        let types = table.has("types").then_some(types);
         let apps = apps.iter().copied().filter(|app| ids.contains(&app.id())).collect();
-        (self.faults.len() == before).then_some(Scope { apps, ids, kinds })
+        (self.faults.len() == before).then_some(Scope { apps, ids, types })
     }
 
     /// The keys as written, then those of the presets; and where each was given.
     fn sink_templates(&mut self, table: &RawTable, scope: &Scope<'_>) -> (Vec<KeyTemplate>, Vec<Place>) {
         let (mut templates, mut places) = (Vec::new(), Vec::new());
-        for item in self.list(table, "keys", "keys = [\"{kind}:{appid}\"]") {
+        for item in self.list(table, "keys", "keys = [\"{type}:{appid}\"]") {
             match template(item, scope) {
                 Ok(template) => templates.push(template),
                 Err((problem, place)) => self.fault_at(table, "keys", problem, &place),
@@ -295,21 +295,21 @@ fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<
         known_app(&scope.ids, id).map_err(|problem| (problem, place.clone()))?;
     }
     let of = fields.read("of", of_word)?;
-    let kinds: Vec<CredentialName> = of.map_or_else(|| CredentialName::ALL.to_vec(), |of| vec![of]);
+    let types: Vec<CredentialName> = of.map_or_else(|| CredentialName::ALL.to_vec(), |of| vec![of]);
     let view = |of: CredentialName| Ok((of, View { flags: 0, ..fields.view(of, place)? }));
-    let views: Vec<(CredentialName, View)> = kinds.into_iter().map(view).collect::<Result<_, _>>()?;
+    let views: Vec<(CredentialName, View)> = types.into_iter().map(view).collect::<Result<_, _>>()?;
     if views.iter().any(|(_, view)| view.form == Form::Nothing) {
         let problem = SettingProblem::new("a sink writes something or nothing", "Remove the key from the list.");
         return Err((problem, place.clone()));
     }
-    Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByKind(views), of_preset: None })
+    Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByType(views), of_preset: None })
 }
 
 /// A key of a Redis as the file could have it.
 fn key_as_toml(entry: &SinkEntry) -> String {
     // A hash tag of a cluster would be taken for a word in braces.
     let (appid, agent) = entry.app.split_once(':').unwrap_or((&entry.app, ""));
-    let words = [("appid", appid), ("agent", agent), ("kind", entry.of.word())];
+    let words = [("appid", appid), ("agent", agent), ("type", entry.of.word())];
     let tagged =
         words.iter().filter(|(_, value)| !value.is_empty()).fold(entry.redacted_name().to_owned(), |key, word| {
             key.replace(&format!("{{{}}}", word.1), &format!("{{{{{}}}}}", word.0))
@@ -325,18 +325,18 @@ fn key_as_toml(entry: &SinkEntry) -> String {
 
 /// Whose credentials a sink is about, and which, for `check --print`.
 fn print_scope(table: &RawTable, entries: &[SinkEntry]) {
-    let (mut apps, mut kinds): (Vec<&str>, Vec<&str>) = Default::default();
+    let (mut apps, mut types): (Vec<&str>, Vec<&str>) = Default::default();
     for entry in entries {
         // An app's entries stand together.
         if apps.last() != Some(&entry.app.as_str()) {
             apps.push(&entry.app);
         }
-        if !kinds.contains(&entry.of.word()) {
-            kinds.push(entry.of.word());
+        if !types.contains(&entry.of.word()) {
+            types.push(entry.of.word());
         }
     }
     table.print("apps", toml_texts(apps));
-    table.print("kinds", toml_texts(kinds));
+    table.print("types", toml_texts(types));
 }
 
 fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {

@@ -6,13 +6,14 @@ use std::fmt::Write;
 
 use super::template::{TimeShown, time_shown};
 use crate::encoding::Fact;
+use crate::encoding::key_words::current_word;
 use crate::invalid_value::{InvalidValue, quoted};
 
 /// Longest time that may be added or subtracted, milliseconds.
 const SHIFT_MS_MAX: u64 = 86_400_000 * 366;
 /// The placeholders there are, for messages.
 const WORDS: &str = "{value}, {expires_at}, {fetched_at}, {expires_in} (with _ms behind for milliseconds, and +N or -N in the \
-                     time's own unit), {appid}, {id}, {agent}, {kind}";
+                     time's own unit), {appid}, {id}, {agent}, {type}";
 
 /// The database's way of writing parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,12 +116,12 @@ impl SqlStatement {
 
 /// What a word in braces stands for.
 fn parameter(word: &str) -> Option<SqlParameter> {
-    match word {
+    match current_word(word) {
         "value" => return Some(SqlParameter::Value),
         "appid" => return Some(SqlParameter::AppId),
         "id" => return Some(SqlParameter::Id),
         "agent" => return Some(SqlParameter::Agent),
-        "kind" => return Some(SqlParameter::CredentialType),
+        "type" => return Some(SqlParameter::CredentialType),
         _ => {}
     }
     let TimeShown { fact, add } = time_shown(word)?;
