@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 
 use super::options::{SinkContent, SinkEntry};
 use crate::credential::App;
-use crate::encoding::View;
 use crate::encoding::key_words::{fill_type, has_type, spell};
+use crate::encoding::{Form, View};
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::CredentialName;
+use crate::preset::Preset;
 
 const KEY_BYTES_MAX: usize = 1024;
 
@@ -147,6 +148,21 @@ impl KeyTemplate {
     /// A key with the value as it is.
     pub fn raw(key: &str) -> KeyTemplate {
         KeyTemplate { key: key.to_owned(), app: None, of: None, views: Views::One(View::RAW), of_preset: None }
+    }
+
+    /// The keys of a preset, for both sorts of platforms.
+    pub fn of_preset(preset: &'static Preset, prefix: &str) -> Vec<KeyTemplate> {
+        let of_platform = |agents| {
+            let written = preset.keys(agents).filter(|(.., view)| view.form != Form::Nothing);
+            written.map(move |(of, key, view)| KeyTemplate {
+                key: format!("{prefix}{key}"),
+                app: None,
+                of: Some(of),
+                views: Views::One(View { flags: 0, ..view }),
+                of_preset: Some(OfPreset { agents }),
+            })
+        };
+        [false, true].into_iter().flat_map(of_platform).collect()
     }
 
     /// Which of the app's credentials it is about; the app is one that it may be about.
