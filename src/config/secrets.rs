@@ -12,7 +12,6 @@ use super::environment::Environment;
 use super::fault::{Place, SettingProblem};
 use super::reader::{RawTable, Reader, toml_path, toml_text};
 use super::value::{Given, RawValue, ReadResult, text};
-use crate::descriptors;
 use crate::invalid_value::{looks_like_secret, quoted, quoted_name};
 use crate::secret_source::{HIDDEN, SecretFault, SecretOrigin, SecretSource, of_text};
 
@@ -175,18 +174,13 @@ impl Reader<'_> {
         appid: Option<&str>,
     ) -> ReadResult<SecretSource> {
         source.read().map_err(|fault| {
-            let remedy = match fault {
-                SecretFault::NoDescriptor => descriptors::REMEDY.to_owned(),
-                SecretFault::Surplus(_) => {
-                    format!("Put {} into the file, and nothing else; save it without a BOM.", wanted.whose)
-                }
+            let by_unit = match fault {
                 SecretFault::Unreadable(_) => {
-                    let setting = format!("{}_credential", wanted.key);
-                    remedy_if_denied(self.environment, path, &setting, appid)
-                        .unwrap_or_else(|| "Check the name of the file and who may read it.".to_owned())
+                    remedy_if_denied(self.environment, path, &format!("{}_credential", wanted.key), appid)
                 }
-                _ => format!("Put {} into the file, and nothing else.", wanted.whose),
+                _ => None,
             };
+            let remedy = by_unit.unwrap_or_else(|| fault.remedy_in_file(wanted.whose));
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let shown = if looks_like_secret(name) { quoted_name(name) } else { path.display().to_string() };
             SettingProblem::new(format!("{shown} {fault}"), remedy)

@@ -23,7 +23,7 @@ app -> app/options cache cluster/options credential credential/refresher credent
     http_api http_api/options process server server/options service service/options sink sink/options stats
     supervision telemetry
 config -> access app/options cli cluster/options credential/alias_templates credential/app credential/app_name
-    credential/collisions credential/options descriptors encoding files http_api/options invalid_value network platform
+    credential/collisions credential/options encoding files http_api/options invalid_value network platform
     platform/client/address platform/client/options platform/client/surroundings preset redis_client/address
     redis_client/options secret secret_source server/listen_address server/options service/options sink/file_presets
     sink/files sink/keys sink/options sink/sql_address sink/sql_presets sink/sql_statement sink/template
