@@ -133,7 +133,7 @@ impl Server {
             .flat_map(|kind| (0..apps).step_by(KEYS_AT_ONCE).map(move |first| (kind, first)))
         {
             let last = (first + KEYS_AT_ONCE).min(apps);
-            let keys: Vec<String> = (first..last).map(|n| format!("{type}:{}", appid(n))).collect();
+            let keys: Vec<String> = (first..last).map(|n| format!("{kind}:{}", appid(n))).collect();
             let ask = format!("get {}\r\n", keys.join(" "));
             while values(&mut stream, &ask) < last - first {
                 std::thread::sleep(Duration::from_millis(50));
