@@ -33,6 +33,7 @@ mod mistakes;
 mod old_names;
 mod reader;
 mod redis;
+mod report;
 pub mod schema;
 mod secrets;
 mod server;

@@ -23,10 +23,11 @@ app -> app/options cache cluster/options credential credential/refresher credent
     http_api http_api/options process server server/options service service/options sink sink/options stats
     supervision telemetry
 config -> access app/options cli cluster/options credential/alias_templates credential/app credential/app_name
-    credential/options descriptors encoding files http_api/options invalid_value network platform
+    credential/collisions credential/options encoding files http_api/options invalid_value network platform
     platform/client/address platform/client/options platform/client/surroundings preset redis_client/address
     redis_client/options secret secret_source server/listen_address server/options service/options sink/file_presets
-    sink/files sink/keys sink/options sink/sql_address sink/sql_presets sink/sql_statement sink/template telemetry tls
+    sink/files sink/keys sink/options sink/sql_address sink/sql_presets sink/sql_statement sink/template
+    sink/validate telemetry tls
 cli -> invalid_value secret
 app/options -> credential/options http_api/options server/options sink/options telemetry
 
@@ -84,7 +85,8 @@ http_api/options -> access files network tls
 server/options -> access files service/options tls
 server/listen_address -> invalid_value
 service/options ->
-sink/files sink/keys -> credential/app encoding invalid_value platform secret sink/options sink/template
+sink/validate -> encoding files invalid_value network sink/keys sink/options sink/sql_statement sink/template
+sink/files sink/keys -> credential/app encoding invalid_value platform preset secret sink/options sink/template
 sink/sql_address -> invalid_value sink/options sink/sql_statement
 sink/file_presets sink/sql_presets -> invalid_value platform sink/options sink/sql_statement sink/template
 sink/options -> encoding platform redis_client/options secret_source sink/sql_statement sink/template
@@ -92,13 +94,14 @@ sink/sql_statement -> encoding invalid_value sink/template
 sink/template -> encoding invalid_value
 credential/options -> cluster/options credential/app platform/client/options
 credential/alias_templates credential/app_name -> credential/app encoding invalid_value platform preset secret_source
-credential/app -> encoding platform platform/client/options secret_source
-cluster/options -> redis_client/options secret_source
+credential/collisions -> credential/app invalid_value platform
+credential/app -> encoding invalid_value platform platform/client/options secret_source
+cluster/options -> invalid_value network redis_client/options secret_source
 platform/client/surroundings -> platform/client/address platform/client/options
 platform/client/address -> invalid_value platform secret_source
 platform/client/options -> platform secret_source
-redis_client/address -> invalid_value redis_client/options
-redis_client/options -> network secret_source
+redis_client/address -> invalid_value network redis_client/options
+redis_client/options -> invalid_value network secret_source
 preset -> encoding platform
 
 # What readers look at.
