@@ -31,7 +31,8 @@
 //! | **the ground floor** | |
 //! | [`encoding`], [`preset`] | how a value is written into a key or a file; which keys a known SDK reads |
 //! | [`process`], [`descriptors`], [`unit`] | the process itself: user, background, limits; advice for systemd |
-//! | [`invalid_value`] | what is wrong with a value in a configuration, without where it stands |
+//! | [`environment`] | what a start reads of its surroundings: variables, names, the user |
+//! | [`invalid_value`], [`byte_size`] | what is wrong with a value in a configuration, without where it stands; sizes |
 //! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
 //! | [`clock`], [`secret`], [`address_group`], [`sync`] | time; values that never show; who counts as one client |
 //! | [`sandbox`] | the simulated platforms: a real HTTP server, for people and for the tests |
@@ -89,6 +90,7 @@
 pub mod access;
 pub mod address_group;
 pub mod app;
+pub mod byte_size;
 pub mod cache;
 pub mod check;
 pub mod cli;
@@ -99,6 +101,7 @@ pub mod credential;
 pub mod demo;
 pub mod descriptors;
 pub mod encoding;
+pub mod environment;
 pub mod files;
 pub mod http_api;
 pub mod https;

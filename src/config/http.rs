@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
+use super::Http;
 use super::fault::{Place, SettingProblem};
 use super::reader::{RawTable, Reader, toml_texts};
 use super::secrets::{is_open_to_others, remedy_if_denied};
 use super::server::{addresses, open_addresses};
 use super::value::{RawValue, ReadResult, quoted, texts};
-use super::{Http, judge};
 use crate::http_api::options::{HTTP_PORT, MetricsPerCredential};
 use crate::network::Network;
 use crate::tls::{ClientCertificates, TlsOptions};
@@ -16,7 +16,7 @@ impl Reader<'_> {
     /// The HTTP API; `None` while it is off.
     pub(super) fn http(&mut self, table: &RawTable) -> Option<Http> {
         let listen = self.placed(table, "listen", |value, _| addresses(value));
-        let keys = self.file(table, "keys_file", "keys_credential", judge::anything);
+        let keys = self.file(table, "keys_file", "keys_credential", |_| Ok(()));
         let allowed_hosts = self.read(table, "allowed_hosts", hosts).unwrap_or_default();
         table.print("allowed_hosts", toml_texts(&allowed_hosts));
         let trusted_proxies = self.read(table, "trusted_proxies", networks).unwrap_or_default();

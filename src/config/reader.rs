@@ -11,8 +11,13 @@ use super::cluster::Company;
 use super::environment::Environment;
 use super::fault::{Fault, Place, SettingProblem};
 use super::schema::{Section, Setting, Takes};
+use super::secrets;
 use super::value::{self, Given, RawValue, ReadResult, integer, kind};
-use super::{mistakes, secrets};
+use crate::cli::file_after_flag;
+use crate::invalid_value::InvalidValue;
+
+/// What has to be in a file that is named.
+type JudgePath = fn(&Path) -> Result<(), InvalidValue>;
 
 /// One table, of the file alone or of all layers.
 pub(super) struct RawTable {
@@ -122,11 +127,11 @@ impl Reader<'_> {
             let base = if in_file { &self.folder } else { &self.current };
             match read(&given.value, base) {
                 Ok(value) => picked = Some((value, given.place.clone())),
-                Err(problem) => {
-                    let problem = match &given.place {
-                        Place::Flag("-c") => mistakes::file_for_number("-c", &given.value).unwrap_or(problem),
-                        _ => problem,
-                    };
+                Err(mut problem) => {
+                    // memcached's -c takes a number.
+                    if let (Place::Flag("-c"), RawValue::Text(text)) = (&given.place, &given.value) {
+                        problem.remedy = file_after_flag("-c", text).map_or(problem.remedy, |remedy| remedy + ".");
+                    }
                     self.fault_at(table, key, problem, &given.place);
                 }
             }
@@ -229,7 +234,7 @@ impl Reader<'_> {
     }
 
     /// A path that `judge` accepts.
-    pub fn path_that(&mut self, table: &RawTable, key: &str, judge: fn(&Path) -> ReadResult<()>) -> Option<PathBuf> {
+    pub fn path_that(&mut self, table: &RawTable, key: &str, judge: JudgePath) -> Option<PathBuf> {
         let path = self.placed(table, key, |value, base| judged_path(value, base, judge))?.0;
         table.print(key, toml_path(&path));
         Some(path)
@@ -260,7 +265,7 @@ impl Reader<'_> {
         table: &RawTable,
         key: &str,
         credential: &str,
-        judge: fn(&Path) -> ReadResult<()>,
+        judge: JudgePath,
     ) -> Option<(PathBuf, Place)> {
         let environment = self.environment;
         let by_path = self.placed(table, key, |value, base| judged_path(value, base, judge));
@@ -292,7 +297,7 @@ impl Reader<'_> {
     }
 }
 
-fn judged_path(value: &RawValue, base: &Path, judge: fn(&Path) -> ReadResult<()>) -> ReadResult<PathBuf> {
+fn judged_path(value: &RawValue, base: &Path, judge: JudgePath) -> ReadResult<PathBuf> {
     let path = value::path(value, base)?;
     judge(&path)?;
     Ok(path)

@@ -1,6 +1,6 @@
 //! `[server]` and who may connect: addresses, limits, TLS, users, certificates, and listeners with terms of their own.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::file::Document;
 use super::reader::{RawTable, Reader, toml_mode, toml_path, toml_text, toml_texts};
 use super::secrets::{access_mask, is_open_to_others, remedy_if_denied};
 use super::value::{self, RawValue, ReadResult, kind, quoted, size_text, text};
-use super::{Access, Config, Listener, Server, judge};
+use super::{Access, Listener, Server, judge};
 use crate::access::{CertificateMatcher, Rights};
 use crate::cli::Flags;
 use crate::server::listen_address::{self, ListenAddress};
@@ -46,7 +46,7 @@ impl Reader<'_> {
     /// Everything about memcached's clients.
     pub(super) fn server(&mut self, document: &Document, flags: &Flags) -> (Server, Access) {
         let table = &document.server;
-        let auth_file = self.file(table, "auth_file", "auth_credential", judge::anything);
+        let auth_file = self.file(table, "auth_file", "auth_credential", |_| Ok(()));
         let auth_place = auth_file.as_ref().map_or(Place::Default, |(_, place)| place.clone());
         let tls = self.server_tls(table, flags);
         let access = Access {
@@ -55,7 +55,7 @@ impl Reader<'_> {
             users: self.users(&document.users),
             certificates: self.certificates(&document.certificates),
         };
-        self.faults.extend(super::flags::sasl_fault(flags, access.auth_file.is_some()));
+        self.faults.extend(flags.sasl_fault(access.auth_file.is_some()).map(super::flags::fault));
         let unix_socket = self.placed(table, "unix_socket", value::path);
         unix_socket.iter().for_each(|(path, _)| table.print("unix_socket", toml_path(path)));
         let unix_group = self.any_text(table, "unix_group");
@@ -491,18 +491,4 @@ fn rights(value: &RawValue) -> ReadResult<Rights> {
     let words = value::texts(value, wrong, |word| Ok(word.to_owned()))?;
     Rights::of_words(words.iter().map(String::as_str))
         .map_err(|wrong| SettingProblem::new(format!("{} is not a right", quoted(&wrong.0)), remedy))
-}
-
-/// Rights are given to apps that exist, or it is a misspelling; it gives nothing away, so it stops nothing.
-pub(super) fn unknown_apps(config: &Config) -> Vec<String> {
-    let known: HashSet<String> = config.credentials.apps.iter().map(|app| app.id()).collect();
-    let access = &config.access;
-    let listeners = config.server.listeners.iter().map(|listener| &listener.rights);
-    let rights = access.users.values().chain(access.certificates.iter().map(|(_, rights)| rights)).chain(listeners);
-    let named: BTreeSet<&String> = rights.chain([&config.server.rights]).flat_map(Rights::named_apps).collect();
-    let keys = config.http.as_ref().and_then(|http| http.read_keys().ok().flatten()).unwrap_or_default();
-    let of_keys = keys.iter().flat_map(|key| key.rights.named_apps());
-    let named: BTreeSet<&String> = named.into_iter().chain(of_keys).collect();
-    let unknown = named.into_iter().filter(|app| !known.contains(*app));
-    unknown.map(|app| format!("rights name the app {}, which is not configured", quoted(app))).collect()
 }

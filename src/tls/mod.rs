@@ -3,6 +3,7 @@
 //! Never logs a key, and never falls back to plain text.
 
 mod options;
+pub mod pem_file;
 
 use std::io;
 use std::path::{Path, PathBuf};
