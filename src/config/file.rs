@@ -4,7 +4,7 @@
 //! show all of them. The parser's own error texts quote the line they are about, which may hold a secret, so
 //! only their bare message is used.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,11 +27,8 @@ pub(super) struct Document {
     pub upstream: RawTable,
     pub http: RawTable,
     pub log: RawTable,
-    pub apps: Vec<RawTable>,
-    pub users: Vec<RawTable>,
-    pub certificates: Vec<RawTable>,
-    pub listeners: Vec<RawTable>,
-    pub sinks: Vec<RawTable>,
+    /// The tables of lists, by the section.
+    lists: BTreeMap<&'static str, Vec<RawTable>>,
     /// Others than the owner may read the file.
     pub open_to_others: bool,
     /// Where relative paths count from.
@@ -47,14 +44,19 @@ impl Document {
             upstream: table("upstream"),
             http: table("http"),
             log: table("log"),
-            apps: Vec::new(),
-            users: Vec::new(),
-            certificates: Vec::new(),
-            listeners: Vec::new(),
-            sinks: Vec::new(),
+            lists: BTreeMap::new(),
             open_to_others: false,
             folder: PathBuf::new(),
         }
+    }
+
+    /// The tables of a list such as `[[app]]`.
+    pub fn list(&self, name: &str) -> &[RawTable] {
+        self.lists.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn take_list(&mut self, name: &str) -> Vec<RawTable> {
+        self.lists.remove(name).unwrap_or_default()
     }
 
     /// The table of that section, of which there is one.
@@ -119,7 +121,7 @@ impl Walk<'_> {
                     // Each key of the second table is a duplicate by itself.
                     if repeated.insert(header) {
                         let what = format!("this is not TOML: duplicate key: a second [{name}]");
-                        let remedy = format!("Start each {name} with a line [[{name}]], in double brackets.");
+                        let remedy = in_double_brackets(name);
                         self.fault(header..header, SettingProblem::new(what, remedy));
                     }
                     continue;
@@ -144,15 +146,7 @@ impl Walk<'_> {
                 self.old_name(key.span(), old, new, both);
             }
             match section.is_list {
-                true => {
-                    let tables = self.tables(section, key.span(), value.get_ref());
-                    match section.name {
-                        "app" => self.document.apps = tables,
-                        "user" => self.document.users = tables,
-                        "certificate" => self.document.certificates = tables,
-                        _ => self.document.sinks = tables,
-                    }
-                }
+                true => self.list(section, key.span(), value.get_ref()),
                 false => self.section(section, key.span(), value.get_ref()),
             }
         }
@@ -171,8 +165,7 @@ impl Walk<'_> {
             let inner = |key: &str| format!("tls.{key}");
             match (key.get_ref().as_ref(), value.get_ref()) {
                 ("listener", list) if name == "server" => {
-                    let section = schema::section("server.listener");
-                    self.document.listeners = self.tables(section, key.span(), list);
+                    self.list(schema::section("server.listener"), key.span(), list);
                 }
                 ("tls", DeValue::Table(tls)) if section.find("tls.cert").is_some() => {
                     for (key, value) in tls {
@@ -223,13 +216,18 @@ impl Walk<'_> {
         self.old_names.used(old, new, both, &place, self.faults);
     }
 
+    fn list(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) {
+        let tables = self.tables(section, span, value);
+        self.document.lists.insert(section.name, tables);
+    }
+
     /// The tables of a list such as `[[app]]`.
     fn tables(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) -> Vec<RawTable> {
         let name = section.name;
         let DeValue::Array(tables) = value else {
             let problem = SettingProblem::new(
                 format!("{name} is {}, not a list of tables", kind_of(value)),
-                format!("Start each {name} with a line [[{name}]], in double brackets."),
+                in_double_brackets(name),
             );
             self.fault(span, problem);
             return Vec::new();
@@ -241,7 +239,7 @@ impl Walk<'_> {
         let (name, place) = (section.name, self.place(table.span()));
         let DeValue::Table(pairs) = table.get_ref() else {
             let what = format!("{} {name} is not a table", if name.starts_with('a') { "an" } else { "a" });
-            let remedy = format!("Start each {name} with a line [[{name}]], in double brackets.");
+            let remedy = in_double_brackets(name);
             self.fault(table.span(), SettingProblem::new(what, remedy));
             return None;
         };
@@ -262,10 +260,6 @@ impl Walk<'_> {
 
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {
         let sections = || SECTIONS.iter().filter(|section| !section.name.contains('.'));
-        let header = |section: &Section| match section.is_list {
-            true => format!("[[{}]]", section.name),
-            false => format!("[{}]", section.name),
-        };
         let close = closest(name, sections().map(|section| section.name)).and_then(schema::find_section);
         let remedy = match (section_of(name), close) {
             (Some(section), _) => format!("It belongs under a line [{section}]."),
@@ -280,7 +274,7 @@ impl Walk<'_> {
     }
 
     fn unknown_key(&mut self, section: &Section, key: &str, span: Range<usize>) {
-        let of = if section.is_list { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) };
+        let of = header(section);
         let below = SECTIONS.iter().filter_map(|below| below.name.strip_prefix(section.name)?.strip_prefix('.'));
         let known: Vec<&str> = section.settings().map(|setting| setting.key).chain(below).collect();
         let remedy = match (closest(key, known.iter().copied()), section_of(key)) {
@@ -329,6 +323,15 @@ impl Walk<'_> {
     fn place(&self, span: Range<usize>) -> Place {
         Place::Line { file: self.file.clone(), line: self.lines.of(span.start) }
     }
+}
+
+/// The line that a table begins with.
+pub(super) fn header(section: &Section) -> String {
+    if section.is_list { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) }
+}
+
+fn in_double_brackets(name: &str) -> String {
+    format!("Start each {name} with a line [[{name}]], in double brackets.")
 }
 
 /// Where the table begins that this place is in, and its name, if it is one of a list and the header has single brackets.

@@ -63,8 +63,8 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let log = Log { verbosity, json: reader.switch(&document.log, "json", false) };
     let state_path = reader.state_path(&document.state);
     let cluster = reader.cluster(&document.state);
-    let apps = reader.apps(std::mem::take(&mut document.apps));
-    let sinks = reader.sinks(&document.sinks, apps.iter().map(|entry| &entry.app));
+    let apps = reader.apps(document.take_list("app"));
+    let sinks = reader.sinks(document.list("sink"), apps.iter().map(|entry| &entry.app));
     // What is wrong with a sink is said already.
     if reader.faults.is_empty() {
         let adrift = apps.iter().filter_map(|entry| apps::adopts_from_no_sink(&entry.app, &sinks));
@@ -108,18 +108,18 @@ fn print(document: &Document, apps: &[apps::Entry], has_http: bool) -> String {
     let http = if has_http { one(&document.http) } else { &[] };
     for tables in [
         one(&document.server),
-        &document.listeners,
+        document.list("server.listener"),
         one(&document.state),
         one(&document.upstream),
         http,
         one(&document.log),
-        &document.users,
-        &document.certificates,
+        document.list("user"),
+        document.list("certificate"),
     ] {
         tables.iter().for_each(|table| table.write(&mut out));
     }
     apps.iter().for_each(|entry| entry.table.write(&mut out));
-    document.sinks.iter().for_each(|table| table.write(&mut out));
+    document.list("sink").iter().for_each(|table| table.write(&mut out));
     out.trim_start().to_owned()
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::cluster::Company;
 use super::environment::Environment;
 use super::fault::{Fault, Place, SettingProblem};
+use super::file::header;
 use super::schema::{Section, Setting, Takes};
 use super::secrets;
 use super::value::{self, Given, RawValue, ReadResult, integer, kind};
@@ -87,8 +88,7 @@ impl RawTable {
 
     /// All of it as a file could have it, in the order of the schema.
     pub fn write(&self, out: &mut String) {
-        let name = self.section.name;
-        let _ = if self.section.is_list { writeln!(out, "\n[[{name}]]") } else { writeln!(out, "\n[{name}]") };
+        let _ = writeln!(out, "\n{}", header(self.section));
         let printed = self.printed.borrow();
         for setting in self.section.settings() {
             for (key, toml) in printed.iter().filter(|(key, _)| *key == setting.key) {
@@ -154,6 +154,11 @@ impl Reader<'_> {
             None => problem,
         };
         self.faults.push(problem.at(place));
+    }
+
+    /// What there is of a value that was judged; a fault there if it is none.
+    pub fn good<T>(&mut self, judged: Result<T, impl Into<SettingProblem>>, place: &Place) -> Option<T> {
+        judged.map_err(|problem| self.faults.push(problem.into().at(place))).ok()
     }
 
     /// A fault of a whole table.

@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use self::options::TlsOptions as Files;
-pub use self::options::{ClientCertificates, TlsOptions, TlsVersion};
+pub use self::options::{AskedFor, ClientCertificates, TlsOptions, TlsVersion};
 use crate::access::CertificateName;
 use crate::files;
 use crate::files::watch::{ContentDigest, FileContent, NotApplied, WatchedFiles, digest_of};

@@ -80,9 +80,9 @@ credential/adopt -> credential/app files
 redis_client -> descriptors files redis_client/options secret_source
 
 # The settings of the parts.
-http_api/options -> access files network tls
-server/options -> access files service/options tls
-server/listen_address -> invalid_value
+http_api/options -> access files invalid_value network tls
+server/options -> access byte_size files invalid_value network service/options tls
+server/listen_address -> environment invalid_value
 service/options ->
 sink/files sink/keys -> credential/app encoding invalid_value platform secret sink/options sink/template
 sink/sql_address -> invalid_value sink/options sink/sql_statement
@@ -119,7 +119,7 @@ secret_source -> descriptors files secret
 encoding -> clock invalid_value
 sandbox -> clock
 telemetry ->
-access ->
+access -> invalid_value
 files ->
 stats -> sync
 clock -> sync
