@@ -162,21 +162,23 @@ impl Walk<'_> {
             return self.fault(span, problem);
         };
         for (key, value) in table {
-            let inner = |key: &str| format!("tls.{key}");
+            let mut settings = Vec::new();
             match (key.get_ref().as_ref(), value.get_ref()) {
                 ("listener", list) if name == "server" => {
                     self.list(schema::section("server.listener"), key.span(), list);
                 }
                 ("tls", DeValue::Table(tls)) if section.find("tls.cert").is_some() => {
-                    for (key, value) in tls {
-                        self.setting(section, table, &inner(key.get_ref()), key.span(), value);
-                    }
+                    settings.extend(tls.iter().filter_map(|(key, value)| {
+                        self.setting(section, table, &format!("tls.{}", key.get_ref()), key.span(), value)
+                    }));
                 }
-                (key_name, _) => self.setting(section, table, key_name, key.span(), value),
+                (key_name, _) => settings.extend(self.setting(section, table, key_name, key.span(), value)),
             }
+            settings.into_iter().for_each(|(key, given)| self.document.table(section).put(key, given));
         }
     }
 
+    /// What a line gives, by the key as the schema has it; a fault if it has none.
     fn setting(
         &mut self,
         section: &'static Section,
@@ -184,31 +186,18 @@ impl Walk<'_> {
         key: &str,
         span: Range<usize>,
         value: &Spanned<DeValue<'_>>,
-    ) {
-        if let Some(key) = self.known_key(section, table, key, &span) {
-            let given = Given { value: self.value(value), place: self.place(span) };
-            self.document.table(section).put(key, given);
-        }
-    }
-
-    /// The key as the schema has it; a fault if it has none.
-    fn known_key(
-        &mut self,
-        section: &'static Section,
-        table: &DeTable<'_>,
-        key: &str,
-        span: &Range<usize>,
-    ) -> Option<&'static str> {
+    ) -> Option<(&'static str, Given)> {
+        let given = Given { value: self.value(value), place: self.place(span.clone()) };
         if let Some(setting) = section.find(key) {
-            return Some(setting.key);
+            return Some((setting.key, given));
         }
         let Some(setting) = section.find_old(key) else {
-            self.unknown_key(section, key, span.clone());
+            self.unknown_key(section, key, span);
             return None;
         };
         let both = table.contains_key(setting.key);
-        self.old_name(span.clone(), key.to_owned(), setting.key.to_owned(), both);
-        (!both).then_some(setting.key)
+        self.old_name(span, key.to_owned(), setting.key.to_owned(), both);
+        (!both).then_some((setting.key, given))
     }
 
     fn old_name(&mut self, span: Range<usize>, old: String, new: String, both: bool) {
@@ -248,10 +237,8 @@ impl Walk<'_> {
             match schema::find_section(&format!("{name}.{}", key.get_ref())) {
                 Some(below) => own.tables = self.tables(below, key.span(), value.get_ref()),
                 None => {
-                    if let Some(known) = self.known_key(section, pairs, key.get_ref(), &key.span()) {
-                        let given = Given { value: self.value(value), place: self.place(key.span()) };
-                        own.put(known, given);
-                    }
+                    let setting = self.setting(section, pairs, key.get_ref(), key.span(), value);
+                    setting.into_iter().for_each(|(key, given)| own.put(key, given));
                 }
             }
         }

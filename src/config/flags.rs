@@ -4,7 +4,7 @@ use super::fault::{Fault, Place, SettingProblem};
 use super::file::Document;
 use super::schema::{SECTIONS, Takes, of_flag};
 use super::value::{Given, RawValue};
-use crate::cli::Flags;
+use crate::cli::{self, Flags};
 use crate::invalid_value::InvalidValue;
 
 /// Puts what was given above the other layers. `-p` and `-l` are read with the addresses.
@@ -23,17 +23,8 @@ pub(super) fn settings(document: &mut Document, flags: &Flags, faults: &mut Vec<
             continue;
         }
         match flags.words().rfind(|(name, _)| *name == word) {
-            Some((_, Some(value))) => put(document, flag, flag, translated(word, value).to_owned()),
-            Some((_, None)) => {
-                let problem = match word {
-                    "idle_timeout" => SettingProblem::new(
-                        "the number of seconds is missing",
-                        "Write -o idle_timeout=SECONDS; 0 never closes a quiet connection.",
-                    ),
-                    _ => SettingProblem::new("the value is missing", format!("Write {flag}=VALUE.")),
-                };
-                faults.push(problem.at(&Place::Flag(flag)));
-            }
+            Some((_, Some(value))) => put(document, flag, flag, cli::translated(word, value).to_owned()),
+            Some((_, None)) => faults.push(fault((flag, cli::missing_value(word)))),
             None => {}
         }
     }
@@ -53,17 +44,4 @@ fn put(document: &mut Document, flag: &str, typed: &'static str, text: String) {
         _ => RawValue::Text(text),
     };
     document.table(section).put(setting.key, Given { value, place: Place::Flag(typed) });
-}
-
-/// memcached's numbers, in this server's words.
-fn translated<'v>(word: &str, value: &'v str) -> &'v str {
-    match (word, value) {
-        ("ssl_verify_mode", "0") => "none",
-        ("ssl_verify_mode", "1") => "optional",
-        ("ssl_verify_mode", "2" | "3") => "required",
-        // Nothing older than 1.2 is supported.
-        ("ssl_min_version", "0" | "1" | "2") => "1.2",
-        ("ssl_min_version", "3") => "1.3",
-        _ => value,
-    }
 }
