@@ -17,6 +17,7 @@ use crate::secret_source::{SecretOrigin, SecretSource};
 use crate::server::{Access, Listener, Options as Server};
 use crate::sink::options::{Options as Sink, SinkCommand, SinkContent, SinkEntry, SinkFile, SinkTo, SqlSink, Ttl};
 use crate::telemetry::Options as Log;
+use crate::tls::pem_file as judge;
 use crate::{preset, sink};
 
 mod aliases;
@@ -27,9 +28,7 @@ mod fault;
 mod file;
 mod flags;
 mod http;
-mod judge;
 mod load;
-mod mistakes;
 mod old_names;
 mod reader;
 mod redis;

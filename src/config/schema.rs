@@ -235,33 +235,14 @@ macro_rules! secret {
 }
 
 /// A certificate of one of our ports and its key, each as a file or as a credential.
+#[rustfmt::skip]
 macro_rules! identity {
     ($whose_en:literal, $whose_zh:literal, $flag_cert:literal, $flag_key:literal) => {
         [
-            text(
-                "tls.cert",
-                TextForm::Pem,
-                concat!($whose_en, " certificate and those above it; TCP speaks TLS then"),
-                concat!($whose_zh, "的证书及其上级证书；TCP 由此使用 TLS"),
-            )
-            .change(Followed)
-            .flag($flag_cert),
-            text(
-                "tls.cert_credential",
-                TextForm::Credential,
-                "the same as a credential of systemd, by its name",
-                "同上，systemd 凭据的名字",
-            ),
-            text("tls.key", TextForm::Pem, "its private key", "其私钥")
-                .or("the file of `tls.cert`", "`tls.cert` 的文件")
-                .change(Followed)
-                .flag($flag_key),
-            text(
-                "tls.key_credential",
-                TextForm::Credential,
-                "the same as a credential of systemd, by its name",
-                "同上，systemd 凭据的名字",
-            ),
+            text("tls.cert", TextForm::Pem, concat!($whose_en, " certificate and those above it; TCP speaks TLS then"), concat!($whose_zh, "的证书及其上级证书；TCP 由此使用 TLS")).change(Followed).flag($flag_cert),
+            text("tls.cert_credential", TextForm::Credential, "the same as a credential of systemd, by its name", "同上，systemd 凭据的名字"),
+            text("tls.key", TextForm::Pem, "its private key", "其私钥").or("the file of `tls.cert`", "`tls.cert` 的文件").change(Followed).flag($flag_key),
+            text("tls.key_credential", TextForm::Credential, "the same as a credential of systemd, by its name", "同上，systemd 凭据的名字"),
         ]
     };
 }
