@@ -216,9 +216,10 @@ impl Setting {
     }
 }
 
-/// The four ways to give a secret. `$old` is the key before, `$change` what a change of the file needs.
+/// The four ways to give a secret. `$old` is the key before, `$change` what a change of the file needs. `$old` is a `tt`: as a
+/// `literal` it would no longer match `""` below.
 macro_rules! secret {
-    ($key:literal, $old:literal, $types:literal, $change:expr, $en:literal, $zh:literal) => {
+    ($key:literal, $old:tt, $types:literal, $change:expr, $en:literal, $zh:literal) => {
         [
             secret!(@one $key, $old, "_file", $types, Path, $change, concat!("a file with ", $en, " and nothing else; mode 0600, else a warning"), concat!("只含", $zh, "的文件；权限 0600，否则警告")),
             secret!(@one $key, $old, "_credential", $types, Credential, Change::Restart, "the same as a credential of systemd, by its name", "同上，systemd 凭据的名字"),
