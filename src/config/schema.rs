@@ -227,9 +227,9 @@ macro_rules! secret {
     ($key:literal, $old:tt, $types:literal, $change:expr, $en:literal, $zh:literal) => {
         [
             secret!(@one $key, $old, "_file", $types, Path, $change, concat!("a file that contains only this: ", $en, "; mode 0600, otherwise a warning"), concat!("文件，内容只有：", $zh, "；权限须为 0600，否则警告")),
-            secret!(@one $key, $old, "_credential", $types, Credential, Change::Restart, "the same as a systemd credential, by its name", "同上，改用 systemd 凭据：填凭据名"),
-            secret!(@one $key, $old, "_env", $types, Variable, Change::Restart, "the same in an environment variable, by its name", "同上，改用环境变量：填变量名"),
-            secret!(@one $key, $old, "", $types, Secret, Change::Restart, concat!($en, ", written here; allowed, but in a file it is warned about"), concat!("直接写出", $zh, "；可用，但写在配置文件里会警告")),
+            secret!(@one $key, $old, "_credential", $types, Credential, Change::Restart, "the same, as the name of a systemd credential", "同上，改用 systemd 凭据：填凭据名"),
+            secret!(@one $key, $old, "_env", $types, Variable, Change::Restart, "the same, as the name of an environment variable", "同上，改用环境变量：填变量名"),
+            secret!(@one $key, $old, "", $types, Secret, Change::Restart, concat!($en, ", written here; allowed, but in the configuration file it is warned about"), concat!("直接写出", $zh, "；可用，但写在配置文件里会警告")),
         ]
     };
     (@one $key:literal, "", $end:literal, $types:literal, $form:ident, $change:expr, $en:expr, $zh:expr) => {
@@ -255,17 +255,17 @@ macro_rules! identity {
             text(
                 "tls.cert_credential",
                 TextForm::Credential,
-                "the same as a systemd credential, by its name",
+                "the same, as the name of a systemd credential",
                 "同上，改用 systemd 凭据：填凭据名",
             ),
-            text("tls.key", TextForm::Pem, "its private key", "该证书的私钥")
+            text("tls.key", TextForm::Pem, "the certificate's private key", "该证书的私钥")
                 .or("the file of `tls.cert`", "与 `tls.cert` 同一文件")
                 .change(Followed)
                 .flag($flag_key),
             text(
                 "tls.key_credential",
                 TextForm::Credential,
-                "the same as a systemd credential, by its name",
+                "the same, as the name of a systemd credential",
                 "同上，改用 systemd 凭据：填凭据名",
             ),
         ]
@@ -336,7 +336,7 @@ pub const SECTIONS: &[Section] = &[
         &[text("path", TextForm::Path, "the state file, or `\"none\"`: tokens are kept in memory only", "状态文件；`\"none\"`：token 只保存在内存中").or("depends on the system, see the manual", "因系统而异，见手册")],
         REDIS_ADDRESS, &secret!("password", "", "", Followed, "the password of the Redis", "该 Redis 的密码"), REDIS_TLS,
         &[number("timeout_ms", TIMEOUT_MS, 1000, "longest wait for a connection and for an answer", "建立连接和等待应答的最长时间").unit("ms")],
-        &secret!("secret", "", "", Restart, "the secret that encrypts what is in the Redis, at least 16 characters, the same on all nodes", "用来加密 Redis 中数据的加密密钥，至少 16 个字符，各节点相同"),
+        &secret!("secret", "", "", Restart, "the secret that encrypts what is in the Redis (at least 16 characters, the same on all nodes)", "用于 Redis 中数据的加密密钥（至少 16 个字符，各节点相同）"),
         CLUSTER, &secret!("leader_key", "upstream_key", "", Followed, "an API key of the leader's `keys_file` that may read the apps", "所跟随节点的 `keys_file` 中可读各应用的 API 密钥"), CLUSTER_REST],
         says: ["The state file, and what several nodes share.", "状态文件，以及多节点共享状态的设置。"] },
     Section { name: "upstream", old_name: "", is_list: false, rows: &[UPSTREAM],
@@ -369,7 +369,7 @@ const SERVER: &[Setting] = &[
     text("unix_group", TextForm::Text, "the group of the Unix socket; the server must be in it", "Unix 套接字的组；服务器进程须属于该组").or("the process's own", "进程自己的组"),
     row("rights", rights("\"all\""), "the most that clients may do on `listen` and `unix_socket`", "经 `listen` 和 `unix_socket` 接入的客户端的权限上限"),
     text("auth_file", TextForm::Path, "users, a line `user:password` each; clients must log in then", "用户文件，每行一个 `user:password`；设置后客户端必须登录").change(Followed).flag("-Y"),
-    text("auth_credential", TextForm::Credential, "the same as a systemd credential, by its name", "同上，改用 systemd 凭据：填凭据名"),
+    text("auth_credential", TextForm::Credential, "the same, as the name of a systemd credential", "同上，改用 systemd 凭据：填凭据名"),
 ];
 
 #[rustfmt::skip]
@@ -385,10 +385,10 @@ const SERVER_REST: &[Setting] = &[
     row("memory", Takes::Size { low: MIB, high: MEMORY_MAX, default: 64 * MIB }, "memory for ordinary keys; a plain number is bytes, with `-m` mebibytes", "普通键的内存；不带单位的数字为字节，用 `-m` 时为 MiB").flag("-m"),
     row("item_size_max", Takes::Size { low: 1024, high: 1024 * MIB, default: MIB }, "largest item, at most half of `memory`", "单个条目的大小上限，不能超过 `memory` 的一半").flag("-I"),
     switch("evict", true, "`false`: stores fail when memory is full (`-M`)", "`false`：内存满时写入失败（`-M`）").flag("-M"),
-    number("max_connections", [1, 1_000_000], 1024, "the most connections at once", "最多同时有多少个连接").flag("-c"),
+    number("max_connections", [1, 1_000_000], 1024, "the most connections at once", "同时连接数的上限").flag("-c"),
     open("threads", 1, 1024, "worker threads", "工作线程数").or("one per core", "每个 CPU 核一个").flag("-t"),
-    number("backlog", [1, 65_535], 1024, "the most connections that wait to be accepted", "最多有多少个连接排队等待接受").flag("-b"),
-    number("requests_per_turn", [1, 1_000_000], 256, "requests of one connection in a row before the others get a turn", "一个连接最多连续处理多少个请求，然后轮到其他连接").flag("-R"),
+    number("backlog", [1, 65_535], 1024, "the most connections that wait to be accepted", "等待接受的连接数上限").flag("-b"),
+    number("requests_per_turn", [1, 1_000_000], 256, "how many requests of one connection are answered in a row before others get a turn", "一个连接最多连续处理多少个请求，然后轮到其他连接").flag("-R"),
     number("idle_timeout_s", [0, 31_536_000], 0, "close a connection that has been idle this long; 0: never", "连接空闲超过此时间即关闭；0：不关闭").unit("s").flag("-o idle_timeout"),
     number("first_get_wait_ms", [0, 900], 700, "how long a `get` waits for a first fetch, and a `delete` for its verification; pecl memcache gives up after 1000 ms", "`get` 等待首次获取、`delete` 等待验证的最长时间；pecl memcache 在 1000 毫秒后放弃").unit("ms"),
     row("refuse_with", Takes::Word(&["not_stored", "client_error"], "not_stored"), "how a client's write to a managed key is refused", "拒绝客户端写入受管键时的应答"),
@@ -426,15 +426,15 @@ const REDIS_ADDRESS: &[Setting] = &[
 const REDIS_TLS: &[Setting] = &[
     text("ca_file", TextForm::Pem, "with TLS: the authorities to trust", "使用 TLS 时信任的 CA").or("the public ones", "公共 CA"),
     text("cert_file", TextForm::Pem, "with TLS: this server's certificate, if the Redis asks for one", "使用 TLS 时本服务器的证书，Redis 要求时才需要"),
-    text("key_file", TextForm::Pem, "its private key", "该证书的私钥"),
-    text("key_credential", TextForm::Credential, "the same as a systemd credential, by its name", "同上，改用 systemd 凭据：填凭据名"),
-    list("trusted_hosts", TextForm::Host, "", "where the password may go when a sentinel or a cluster names the master, besides the hosts of `url`: addresses, networks, names, `*.domain`", "哨兵或集群返回主节点时，除 `url` 中的主机外，密码还可以发给哪些主机：地址、网段、主机名、`*.domain`").or("hosts on a private network, or in the same domain or /16 network as a host of `url`", "私有网段内的主机，以及与 `url` 中主机同域名或同 /16 网段的主机"),
+    text("key_file", TextForm::Pem, "the certificate's private key", "该证书的私钥"),
+    text("key_credential", TextForm::Credential, "the same, as the name of a systemd credential", "同上，改用 systemd 凭据：填凭据名"),
+    list("trusted_hosts", TextForm::Host, "", "where the password may go when a sentinel or a cluster names the master, besides the hosts of `url`: addresses, networks, names, `*.domain`", "哨兵或集群返回主节点时，除 `url` 中的主机外，密码还可以发给哪些主机：地址、网段、主机名、`*.domain`").or("with `ca_file`: any host with a certificate of it; otherwise private networks, names without a dot, and the domain or /16 network (IPv6: /48) of a host of `url`", "有 `ca_file` 时：持有其签发证书的任何主机；否则：私有网段、不含点的主机名，以及与 `url` 中主机同域名或同 /16（IPv6 为 /48）网段的主机"),
 ];
 
 #[rustfmt::skip]
 const CLUSTER: &[Setting] = &[
     row("prefix", Takes::Text(TextForm::Text, "tokencached"), "begins every key in the Redis; 1 to 64 bytes without braces, blanks and control characters", "Redis 中每个键的前缀；1 至 64 字节，不能含花括号、空白和控制字符"),
-    number("poll_every_ms", TIMEOUT_MS, 2000, "how often to check for changes whose message was lost", "多久检查一次有没有变更（以防变更消息丢失）").unit("ms"),
+    number("poll_every_ms", TIMEOUT_MS, 2000, "how often to check for changes whose message was lost", "多久检查一次变更（以防变更消息丢失）").unit("ms"),
     text("node", TextForm::Text, "a name for this node that people read; at most 64 of `A-Za-z0-9._-`", "本节点的名字，供人识别；最多 64 个字符，只能用 `A-Za-z0-9._-`").or("the host's name", "主机名"),
     list("leader_urls", TextForm::Url, "", "the HTTP API of the nodes to follow, such as `\"http://other-node:2130\"`, the preferred one first", "所跟随节点的 HTTP 端口，如 `\"http://other-node:2130\"`，首选的写在最前").was("upstream"),
 ];
@@ -447,11 +447,11 @@ const CLUSTER_REST: &[Setting] = &[
 #[rustfmt::skip]
 const UPSTREAM: &[Setting] = &[
     row("base_url", Takes::Text(TextForm::Url, "https://api.weixin.qq.com"), "the address of WeChat's API; the secret is in the request, so `http://` is allowed only for this machine", "微信接口的地址；请求中含有 AppSecret，所以 `http://` 只允许用于本机"),
-    list("hosts", TextForm::Url, "", "addresses that are called instead of `base_url`, the preferred one first", "代替 `base_url` 的地址，首选的写在最前").or("WeChat's five; with another `base_url` none", "微信的五个地址；改了 `base_url` 时没有"),
+    list("hosts", TextForm::Url, "", "addresses that are called instead of `base_url`, the preferred one first", "代替 `base_url` 的地址，首选的写在最前").or("WeChat's five; none if `base_url` is another address", "微信的五个地址；改了 `base_url` 时没有"),
     text("ca_file", TextForm::Pem, "further root certificates to trust", "额外信任的根证书"),
     number("connect_timeout_ms", TIMEOUT_MS, 3000, "longest wait for a connection, at most `total_timeout_ms`", "建立连接的最长时间，不能超过 `total_timeout_ms`").unit("ms"),
     number("total_timeout_ms", [100, 120_000], 8000, "longest wait for a whole call", "一次调用的最长时间").unit("ms"),
-    number("concurrency", [1, 1000], 16, "the most calls at once, all apps together", "所有应用合计最多同时进行多少个调用"),
+    number("concurrency", [1, 1000], 16, "the most calls at once, all apps together", "同时进行的调用数上限，所有应用合计"),
     text("proxy", TextForm::Url, "an HTTP proxy, `http://[user:password@]host:port`; `HTTPS_PROXY` and its like are not used", "HTTP 代理，`http://[user:password@]host:port`；不使用 `HTTPS_PROXY` 等环境变量"),
 ];
 
@@ -459,7 +459,7 @@ const UPSTREAM: &[Setting] = &[
 const HTTP: &[Setting] = &[
     list("listen", TextForm::Address, "", "addresses, port 2130 unless given; other machines need `keys_file`", "监听地址，默认端口 2130；要让其他机器访问，须设置 `keys_file`").or("none: off", "没有：关闭"),
     text("keys_file", TextForm::Path, "API keys, a line `name key right...` each", "API 密钥文件，每行一个 `name key right...`").change(Followed),
-    text("keys_credential", TextForm::Credential, "the same as a systemd credential, by its name", "同上，改用 systemd 凭据：填凭据名"),
+    text("keys_credential", TextForm::Credential, "the same, as the name of a systemd credential", "同上，改用 systemd 凭据：填凭据名"),
     list("allowed_hosts", TextForm::Host, "[]", "host names that clients may use for the server, besides `localhost` and the address that they connect to", "除 `localhost` 和所连的地址外，客户端还可以用哪些主机名访问"),
     list("trusted_proxies", TextForm::Host, "[]", "addresses or networks of proxies whose `X-Forwarded-For` (or `Forwarded`) and `X-Forwarded-Proto` are trusted", "代理的地址或网段，其 `X-Forwarded-For`（或 `Forwarded`）和 `X-Forwarded-Proto` 可信"),
 ];
@@ -467,8 +467,8 @@ const HTTP: &[Setting] = &[
 #[rustfmt::skip]
 const HTTP_REST: &[Setting] = &[
     row("tls.min_version", Takes::Word(TLS_VERSIONS, "1.2"), "the lowest version of TLS", "TLS 的最低版本"),
-    number("max_connections", [1, 100_000], 256, "the most connections at once; memcached clients, and 64 that are kept for health checks and short calls, are not counted", "最多同时有多少个连接，不含 memcached 客户端，也不含为健康检查等短请求保留的 64 个"),
-    number("max_connections_per_peer", [1, 100_000], 64, "the same from one address (IPv6: one /64); `trusted_proxies` are not counted", "每个地址（IPv6 按 /64）最多同时有多少个连接；`trusted_proxies` 不计"),
+    number("max_connections", [1, 100_000], 256, "the most connections at once; memcached clients, and 64 that are kept for health checks and short calls, are not counted", "同时连接数的上限，不含 memcached 客户端，也不含为健康检查等短请求保留的 64 个"),
+    number("max_connections_per_peer", [1, 100_000], 64, "the same from one address (IPv6: one /64); `trusted_proxies` are not counted", "每个地址（IPv6 按 /64）同时连接数的上限；`trusted_proxies` 不计"),
     number("requests_per_s", [1, 1_000_000], 50, "requests a second of each address without a key, and of each key at each address; a burst of four seconds' worth is allowed", "不带 API 密钥时每个地址、带 API 密钥时每个密钥在每个地址上的每秒请求数；允许四秒的突发").unit("1/s"),
     row("metrics_per_credential", Takes::Word(&["auto", "all", "troubled"], "auto"), "which credentials have series of their own in `/metrics`; `auto`: all up to 1,000 apps, above that those in trouble", "哪些凭证在 `/metrics` 中有单独的时间序列；`auto`：应用不超过 1,000 个时为全部，超过时只有出问题的"),
     open("wechat_expires_in_min_s", 0, 7000, "the least `expires_in` in answers to calls in WeChat's form", "以微信接口的形式调用时，所返回 `expires_in` 的下限").unit("s").or("depends on the call and the client", "因调用和客户端而异"),
@@ -494,21 +494,21 @@ const APP_PLATFORM: &[Setting] = &[
     text("base_url", TextForm::Url, "the address of the API, for this app alone", "接口的地址，只用于本应用").or("`upstream.base_url`", "`upstream.base_url`"),
     list("tickets", TextForm::Text, "[]", "fetched with the access token: `jsapi`, `wx_card` for `mp`; `jsapi`, `agent` for `wecom`", "随 access token 一起获取的票据：`mp` 为 `jsapi`、`wx_card`；`wecom` 为 `jsapi`、`agent`"),
     text("agent", TextForm::Text, "`wecom` only: which of the corporation's apps; its keys then end in `:<corpid>:<agent>`", "仅 `wecom`：企业内的哪个应用；设置后键以 `:<corpid>:<agent>` 结尾"),
-    text("verify_ticket_file", TextForm::Path, "`component` only: where the receiver of WeChat's pushes writes the verify ticket", "仅 `component`：接收微信推送的程序把 verify ticket 写入的文件").change(Followed),
+    text("verify_ticket_file", TextForm::Path, "`component` only: where the receiver of WeChat's pushes writes the verify ticket", "仅 `component`：存放 verify ticket 的文件，由接收微信推送的程序写入").change(Followed),
 ];
 
 #[rustfmt::skip]
 const APP_KEYS: &[Setting] = &[
     row("aliases", KEYS, "other keys that answer with its credentials, 1 to 250 bytes without blanks", "还可以用哪些键读取它的凭证，1 至 250 字节，不能含空白"),
-    list("presets", TextForm::Text, "[]", "the keys that well-known SDKs read, by the SDK's name", "常用 SDK 所读的键，写 SDK 的名字"),
+    list("presets", TextForm::Text, "[]", "the keys that well-known SDKs read, by the SDK's name", "常用 SDK 所读取的键；填 SDK 的名字"),
     row("prefix", Takes::Text(TextForm::Text, ""), "stands before every key of `presets`, not of `aliases`", "加在 `presets` 的每个键前面；对 `aliases` 无效").or("`\"\"`", "`\"\"`"),
     row("client", Takes::Word(&["memcached", "memcache", "node-memcached"], "memcached"), "the library that reads serialized values: PHP's extension memcached or memcache, or the package memcached of Node.js", "读取序列化值的库：PHP 扩展 memcached 或 memcache，或 Node.js 的 memcached 包"),
 ];
 
 #[rustfmt::skip]
 const APP_QUOTAS: &[Setting] = &[
-    open("daily_quota", 1, CALLS_MAX, "calls a day for the access token", "每天可为 access token 调用多少次").or("as the platform publishes it", "平台公布的额度"),
-    open("daily_ticket_quota", 1, CALLS_MAX, "the same for each of the `tickets`", "同上，每种 `tickets` 各自的次数").or("as the platform publishes it", "平台公布的额度"),
+    open("daily_quota", 1, CALLS_MAX, "how many calls a day may fetch the access token", "每天最多调用多少次接口来获取 access token").or("the quota that the platform publishes", "平台公布的额度"),
+    open("daily_ticket_quota", 1, CALLS_MAX, "the same for each of the `tickets`", "同上，每种 `tickets` 各自的次数").or("the quota that the platform publishes", "平台公布的额度"),
 ];
 
 #[rustfmt::skip]
@@ -539,9 +539,9 @@ const SINK: &[Setting] = &[
 
 #[rustfmt::skip]
 const SINK_COMMON: &[Setting] = &[
-    list("apps", TextForm::Text, "", "the apps that are written, by appid; with an agent `\"<corpid>:<agent>\"`", "写入哪些应用的凭证，写 appid；有 agent 时写 `\"<corpid>:<agent>\"`").or("all", "全部"),
+    list("apps", TextForm::Text, "", "the apps that are written, by appid; with an agent `\"<corpid>:<agent>\"`", "写入哪些应用的凭证：填 appid；有 agent 时填 `\"<corpid>:<agent>\"`").or("all", "全部"),
     row("kinds", Takes::Words(CREDENTIALS), "the types of credentials that are written", "写入哪些类型的凭证").or("all", "全部"),
-    list("presets", TextForm::Text, "[]", "the keys, tables or files that a well-known SDK reads, by the SDK's name", "常用 SDK 所读的键、表或文件，写 SDK 的名字").of("redis, sql, file"),
+    list("presets", TextForm::Text, "[]", "the keys, tables or files that a well-known SDK reads, by the SDK's name", "常用 SDK 所读取的键、表或文件；填 SDK 的名字").of("redis, sql, file"),
     row("prefix", Takes::Text(TextForm::Text, ""), "stands before every key, or table's name, of `presets`", "加在 `presets` 的每个键名或表名前面").or("`\"\"`", "`\"\"`").of("redis, sql"),
     number("check_every_s", [1, 3600], 5, "how often to check that entries are still there, as this server wrote them", "多久检查一次所写的内容是否还在、有没有被改动").unit("s").of("redis, sql, file"),
     number("rewrite_every_s", [0, A_DAY_S], 300, "how often everything is written again; 0: only when something changes", "多久全部重写一次；0：只在有变化时写入").unit("s").or("300; for a command 0", "300；命令为 0"),
@@ -554,8 +554,8 @@ const REDIS_SINK: &[Setting] = &[
     text("user", TextForm::Text, "the user who logs in", "登录用的用户名").of("redis, sql"),
     text("ca_file", TextForm::Pem, "the authorities to trust: for a Redis instead of the public ones, for a database besides them", "信任的 CA：对 Redis 取代公共 CA，对数据库则是在公共 CA 之外增加").or("the public ones", "公共 CA").of("redis, sql"),
     text("cert_file", TextForm::Pem, "with TLS: this server's certificate, if the Redis asks for one", "使用 TLS 时本服务器的证书，Redis 要求时才需要").of("redis"),
-    text("key_file", TextForm::Pem, "its private key", "该证书的私钥").of("redis"),
-    text("key_credential", TextForm::Credential, "the same as a systemd credential, by its name", "同上，改用 systemd 凭据：填凭据名").of("redis"),
+    text("key_file", TextForm::Pem, "the certificate's private key", "该证书的私钥").of("redis"),
+    text("key_credential", TextForm::Credential, "the same, as the name of a systemd credential", "同上，改用 systemd 凭据：填凭据名").of("redis"),
     list("trusted_hosts", TextForm::Host, "", "as in `[state]`", "同 `[state]`").or("as in `[state]`", "同 `[state]`").of("redis"),
 ];
 
