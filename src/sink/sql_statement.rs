@@ -265,20 +265,20 @@ mod tests {
     #[test]
     fn what_would_not_be_bound_is_refused_with_a_way_out() {
         for (text, what) in [
-            ("UPDATE t SET v = '{value}'", "QuotedPlaceholder(\"value\")"),
-            ("UPDATE t SET v = \"{expires_at+1}\"", "QuotedPlaceholder"),
-            ("UPDATE t SET v = {value} -- {appid}", "QuotedPlaceholder(\"appid\")"),
-            ("UPDATE t SET v = {token}", "UnknownPlaceholder(\"token\")"),
-            ("UPDATE t SET v = {expires_at+}", "UnknownPlaceholder"),
-            ("UPDATE t SET v = {expires_at-1-1}", "UnknownPlaceholder"),
-            ("UPDATE t SET v = {value+1}", "UnknownPlaceholder"),
-            ("UPDATE t SET v = {expires_at+99999999999999999999}", "UnknownPlaceholder"),
-            ("UPDATE t SET v = {value", "OpenBrace"),
-            ("UPDATE t SET v = {value}; DROP TABLE t", "SeveralStatements"),
+            ("UPDATE t SET v = '{value}'", "quotes"),
+            ("UPDATE t SET v = \"{expires_at+1}\"", "quotes"),
+            ("UPDATE t SET v = {value} -- {appid}", "quotes or in a comment"),
+            ("UPDATE t SET v = {token}", "unknown placeholder \"token\""),
+            ("UPDATE t SET v = {expires_at+}", "unknown placeholder"),
+            ("UPDATE t SET v = {expires_at-1-1}", "unknown placeholder"),
+            ("UPDATE t SET v = {value+1}", "unknown placeholder"),
+            ("UPDATE t SET v = {expires_at+99999999999999999999}", "unknown placeholder"),
+            ("UPDATE t SET v = {value", "without a }"),
+            ("UPDATE t SET v = {value}; DROP TABLE t", "more than one statement"),
         ] {
             for dialect in ALL {
-                let fault = format!("{:?}", SqlStatement::parse(text, dialect).expect_err(text));
-                assert!(fault.starts_with(what), "{text}: {fault}");
+                let fault = SqlStatement::parse(text, dialect).expect_err(text);
+                assert!(fault.what.contains(what), "{text}: {fault:?}");
             }
         }
         for (text, dialect) in [
