@@ -181,7 +181,7 @@ const TOKEN_REFUSED: BilingualText =
 pub const PROBE_RIGHT: BilingualText = text(
     "this account may not make that call; clients' reports are still verified, and probe_every_s = 0 switches the regular \
      probes off",
-    "该账号不能调用此接口；客户端的上报仍会核验，probe_every_s = 0 可关闭定期核验",
+    "该账号不能调用此接口；客户端的上报仍会验证，probe_every_s = 0 可关闭定期验证",
 );
 
 #[cfg(test)]

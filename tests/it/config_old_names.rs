@@ -1,5 +1,7 @@
 //! Names that settings had before: they do what the new ones do, and are said once, with what to write.
 
+use tokencached::config::schema::SECTIONS;
+
 use crate::config::{APPID, fault, given};
 
 fn notices(file: Option<&str>, variables: &[(&str, &str)]) -> Vec<String> {
@@ -72,4 +74,27 @@ fn an_old_name_beside_the_new_one_is_a_fault_that_names_both() {
     let shown = fault(None, &variables, "");
     assert!(shown.contains("environment TOKENCACHED_SIDE_LISTEN: "), "{shown}");
     assert!(shown.contains("is the old name of TOKENCACHED_HTTP_LISTEN, and both are given"), "{shown}");
+}
+
+/// A setting that never had another name has no old one: `_file` in a table is a key that nobody knows.
+#[test]
+fn every_old_key_is_one_that_there_was() {
+    let renamed = [
+        ("app", "kind"),
+        ("sink", "kinds"),
+        ("state", "upstream"),
+        ("state", "upstream_ca_file"),
+        ("state", "upstream_key"),
+        ("state", "upstream_key_credential"),
+        ("state", "upstream_key_env"),
+        ("state", "upstream_key_file"),
+    ];
+    for section in SECTIONS {
+        for setting in section.settings().filter(|setting| !setting.old_key.is_empty()) {
+            assert!(renamed.contains(&(section.name, setting.old_key)), "[{}] {}", section.name, setting.old_key);
+        }
+    }
+    let app = format!("[[app]]\nappid = \"{APPID}\"\n_file = \"/etc/wechat\"\n");
+    let faults = given(Some(&app), &[], "").unwrap_err().to_string();
+    assert!(faults.contains("\"_file\" is not a key of [[app]]"), "{faults}");
 }

@@ -181,6 +181,16 @@ fn the_defaults_of_sinks_and_of_the_cluster_are_those_of_the_parts() {
     }
 }
 
+/// The words of `endpoint` are those of the platforms, all of them.
+#[test]
+fn the_endpoints_of_the_table_are_those_of_the_platforms() {
+    let Some(Takes::Word(words, _)) = schema::section("app").find("endpoint").map(|setting| &setting.takes) else {
+        panic!()
+    };
+    let known: Vec<&str> = platform::PLATFORMS.iter().flat_map(|one| one.tokens).map(|(word, _)| *word).collect();
+    assert_eq!(*words, known);
+}
+
 /// Each word that the table has is one that is understood.
 #[test]
 fn every_word_of_the_table_is_understood() {

@@ -29,7 +29,7 @@ const LOG_SPACING_MS: u64 = 60_000;
 const HANDED_OUT: &str = "WeChat refuses the token and yet hands it out as current";
 const RESET_IT: BilingualText = BilingualText {
     en: "reset the app's secret at WeChat, or wait: the token is tried again and again, and served when it is accepted",
-    zh: "请在微信重置该应用的 AppSecret，或等待：会反复核验这个 token，一旦被接受就继续提供",
+    zh: "请在微信重置该应用的 AppSecret，或等待：会反复验证这个 token，一旦被接受就继续提供",
 };
 
 impl Driver {

@@ -137,7 +137,7 @@ const COMPONENT_REFUSED: BilingualText =
 const COMPONENT_TOKEN: BilingualText = text(
     "nothing at first: the component's token is verified, and the call is repeated. If it stays, another program \
      fetches component tokens for this third-party platform: find it. The secret and the refresh token are right",
-    "先不用处理：会自动核验 component_access_token 并重试。若持续出现，说明有其他程序在取该第三方平台的 \
+    "先不用处理：会自动验证 component_access_token 并重试。若持续出现，说明有其他程序在取该第三方平台的 \
      component_access_token，请找出它。AppSecret 和 refresh token 都没有问题",
 );
 const AUTHORISE_AGAIN: BilingualText = text(

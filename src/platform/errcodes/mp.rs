@@ -261,7 +261,7 @@ const TICKET_TOKEN: BilingualText = text(
     "nothing at first: the access token is verified, and the call is repeated. If it stays, another program fetches \
      tokens for this app, or an account of this type has no such ticket (a mini program has no jsapi_ticket). The \
      AppSecret is right: do not reset it",
-    "先不用处理：会自动核验 access_token 并重试。若持续出现，要么有其他程序在取该应用的 token，要么该类型的账号没有这种票据\
+    "先不用处理：会自动验证 access_token 并重试。若持续出现，要么有其他程序在取该应用的 token，要么该类型的账号没有这种票据\
      （小程序没有 jsapi_ticket）。AppSecret 没有问题，不要重置",
 );
 const PROBE_REFUSED: BilingualText = text("the token is not accepted", "token 不被接受");
@@ -269,5 +269,5 @@ const PROBE_RENEWS: BilingualText = text("nothing; the token is renewed", "无�
 const PROBE_QUOTA: BilingualText = text(
     "the quota of get_api_domain_ip is used up, so another program of yours calls it too; clients' reports are still \
      verified, and probe_every_s = 0 switches the regular probes off",
-    "get_api_domain_ip 的额度已用完，说明还有其他程序在调用它；客户端的上报仍会核验，probe_every_s = 0 可关闭定期核验",
+    "get_api_domain_ip 的额度已用完，说明还有其他程序在调用它；客户端的上报仍会验证，probe_every_s = 0 可关闭定期验证",
 );

@@ -118,5 +118,5 @@ const WECOM_CORPID: BilingualText = text(
 const WECOM_TICKET_TOKEN: BilingualText = text(
     "nothing at first: the access token is verified, and the call is repeated. If it stays, see that agent and secret \
      belong to the same app. The secret is right: do not reset it",
-    "先不用处理：会自动核验 access_token 并重试。若持续出现，请确认 agent 与 Secret 属于同一个应用。Secret 没有问题，不要重置",
+    "先不用处理：会自动验证 access_token 并重试。若持续出现，请确认 agent 与 Secret 属于同一个应用。Secret 没有问题，不要重置",
 );

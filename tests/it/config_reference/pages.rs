@@ -17,15 +17,16 @@ pub fn page(language: &str) -> String {
     let at = usize::from(language == "zh");
     let pick = |texts: [&'static str; 2]| texts[at];
     let mut out = pick([
-        "# Settings\n\nEvery setting, as the program has it; a test holds this page. [configuration.md](configuration.md) explains what they \
-         are for.\n\nThe file is TOML. Of a table without double brackets each key has an environment variable, `TOKENCACHED_` with table and key, \
-         where a list is one text with commas. In the last column but one: **restart** counts from the next start, **reload** from SIGHUP or \
-         `systemctl reload`, **followed**: what is in the file counts within seconds, another file needs a restart. An editor with \
-         [the JSON schema](../tokencached.schema.json) knows all this too.\n",
-        "# 设置\n\n程序的全部设置，本页由测试保证与程序一致。用途说明见英文的 [configuration.md](../en/configuration.md)。\n\n文件格式为 TOML。\
-         不带双方括号的表，每个键都有环境变量：`TOKENCACHED_` 加表名和键名，列表写成逗号分隔的文本。倒数第二列：**重启** 下次启动生效，\
-         **重载** SIGHUP 或 `systemctl reload` 生效，**跟随** 文件内容几秒内生效、换文件需重启。编辑器可用 \
-         [JSON schema](../tokencached.schema.json)。\n",
+        "# Settings\n\nEvery setting. A test keeps this page and the program the same. [configuration.md](configuration.md) explains what \
+         they are for.\n\nThe file is TOML. Each key of a table in single brackets, such as `[server]`, also has an environment variable: \
+         `TOKENCACHED_` with table and key; a list is then one text with commas. The column `default` says **needed** where a key must be \
+         given; of the four ways to give a secret, use one. The column `change`: **restart**: a change takes effect at the next start; **reload**: on SIGHUP or `systemctl reload`; \
+         **followed**: what the named file contains takes effect within seconds, the name of another file at the next start. \
+         Editors can use [the JSON schema](../tokencached.schema.json).\n",
+        "# 设置\n\n本页列出全部设置，由测试保证与程序一致。各项的用途见英文的 [configuration.md](../en/configuration.md)。\n\n配置文件的格式为 TOML。\
+         写作单方括号的表（如 `[server]`），每个键还有对应的环境变量：`TOKENCACHED_` 加表名和键名；列表写成逗号分隔的文本。\
+         “默认”一列写着 **必填** 的键不能省略；敏感文本有四种给法，任选一种。“修改”一列：**重启**：下次启动生效；**重载**：发 SIGHUP 或 `systemctl reload` 后生效；\
+         **跟随**：文件内容改动后几秒内生效，换用别的文件需重启。编辑器可使用 [JSON schema](../tokencached.schema.json)。\n",
     ])
     .to_owned();
     for section in SECTIONS {
@@ -51,7 +52,7 @@ fn section_page(out: &mut String, section: &Section, at: usize) {
     let _ = write!(out, "\n## `{}`\n\n{}", header(section), section.says[at]);
     if !section.old_name.is_empty() {
         let old = format!("`[{}]`", section.old_name);
-        out.push_str(&[format!(" Old name, still read: {old}."), format!("旧名，仍可读取：{old}。")][at]);
+        out.push_str(&[format!(" Old name, still read: {old}."), format!("旧名（仍可使用）：{old}。")][at]);
     }
     let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let _ = write!(out, "\n\n{}", row(heads.iter().map(|head| head[at].to_owned()).collect()));
@@ -74,7 +75,7 @@ fn section_page(out: &mut String, section: &Section, at: usize) {
         };
         let mut says = setting.says[at].to_owned();
         if !setting.old_key.is_empty() {
-            let _ = write!(says, "{}`{}`", ["; old name, still read: ", "；旧名，仍可读取："][at], setting.old_key);
+            let _ = write!(says, "{}`{}`", ["; old name, still read: ", "；旧名（仍可使用）："][at], setting.old_key);
         }
         cells.extend([change[at].to_owned(), says.replace('|', "\\|")]);
         out.push_str(&row(cells));
@@ -93,7 +94,10 @@ fn code(text: &str) -> String {
 /// Type and range.
 fn takes(takes: &Takes, at: usize) -> String {
     let words = |words: &[&str]| words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ");
-    let list_of = |what: &str| [format!("a list of {what}"), format!("{what}的列表")][at].clone();
+    let list_of = |what: &str| {
+        let space = if what.ends_with(|c: char| c.is_ascii()) { " " } else { "" };
+        [format!("a list of {what}"), format!("{what}{space}的列表")][at].clone()
+    };
     match takes {
         Takes::Switch(_) => "`true`, `false`".to_owned(),
         Takes::Number { low, high, unit: "", .. } => format!("{low}–{high}"),
@@ -116,9 +120,9 @@ fn form_words(form: TextForm) -> [&'static str; 2] {
         TextForm::Url => ["a URL", "URL"],
         TextForm::Address => ["an address", "地址"],
         TextForm::Host => ["a host", "主机"],
-        TextForm::Secret => ["a secret", "密钥"],
+        TextForm::Secret => ["a secret", "敏感文本"],
         TextForm::Variable => ["a variable's name", "变量名"],
-        TextForm::Credential => ["a credential's name", "凭据名"],
+        TextForm::Credential => ["a systemd credential's name", "systemd 凭据名"],
     }
 }
 
