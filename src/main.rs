@@ -180,7 +180,7 @@ fn set_core_dumps(wanted: bool) {
 fn fit_below_file_limit(config: &mut Config) {
     let wanted = app::descriptors(config);
     let limit = process::raise_file_limit(wanted.total() as u64);
-    let fit = wanted.fit(limit);
+    let fit = wanted.limits_within(limit);
     if limit < wanted.total() as u64 {
         tracing::warn!(
             limit,

@@ -1,4 +1,4 @@
-//! Keys of a sink before it is known whose (`{kind}:{id}`) -> the keys of each app. Pure but for reading an app's secret, which
+//! Keys of a sink as templates (`{kind}:{id}`) -> the keys of each app. Pure but for reading an app's secret, which
 //! a key may hold; such a key is never shown.
 
 use std::collections::{HashMap, HashSet};
@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::options::{SinkContent, SinkEntry};
 use crate::credential::App;
 use crate::encoding::View;
-use crate::encoding::key_words::spell;
+use crate::encoding::key_words::insert_secret;
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::CredentialName;
 
@@ -45,7 +45,7 @@ impl Scope<'_> {
     }
 }
 
-/// A key before it is known whose.
+/// A key as a template, before its app is known.
 pub struct KeyTemplate {
     pub key: String,
     /// For this app alone.
@@ -174,13 +174,13 @@ impl KeyTemplate {
             return Err(InvalidValue::new(what, "Write {id} in its place, or name the apps of this sink."));
         }
         if !has_secret(app) && self.key.contains("{secret") {
-            let whose = if app.component.is_some() { "authorizer" } else { "app" };
-            let what = format!("a key with a secret, and the {whose} {} has none", quoted(&app.id()));
+            let owner = if app.component.is_some() { "authorizer" } else { "app" };
+            let what = format!("a key with a secret, and the {owner} {} has none", quoted(&app.id()));
             return Err(InvalidValue::new(what, "Name the apps of this sink, or write {appid} in its place."));
         }
         let key = self.key.replace("{kind}", of.word()).replace("{id}", &app.id());
         let key = key.replace("{appid}", &app.appid).replace("{agent}", app.agent.as_deref().unwrap_or_default());
-        let (name, redacted_name) = spell(key, secret);
+        let (name, redacted_name) = insert_secret(key, secret);
         if name.is_empty() || name.len() > KEY_BYTES_MAX || name.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
             let what = format!(
                 "the key {} is empty, longer than {KEY_BYTES_MAX} bytes or has a control character",
