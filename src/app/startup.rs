@@ -104,7 +104,8 @@ impl Unprivileged {
 }
 
 impl Reloader {
-    /// Reads users, keys and certificates from their files again. A file that cannot be used is logged and changes nothing.
+    /// Reads users, keys and certificates from their files again. A file that cannot be used is logged and changes
+    /// nothing.
     pub fn reload(&self, options: &Options) {
         self.authenticator.reload(&options.access);
         if let (Some(handle), Some(http)) = (&self.http, &options.http) {
@@ -164,8 +165,8 @@ fn socket_owner(at: &ListenAt, options: &server::Options) -> Result<SocketOwner,
     Ok(SocketOwner { user, group })
 }
 
-/// Makes the state folder before the user is switched (`-u`): that user may have no right to make it. Returns the folders
-/// that were made.
+/// Makes the state folder before the user is switched (`-u`): that user may have no right to make it. Returns the
+/// folders that were made.
 fn make_state_folder(state_path: Option<&Path>) -> Vec<PathBuf> {
     let Some(folder) = state_path.and_then(Path::parent) else { return Vec::new() };
     process::make_folders(folder).unwrap_or_else(|error| {

@@ -292,7 +292,8 @@ impl Cache {
         self.with_key(key, now, |slot| slot.store_prepared(mode, flags, expiry, value, ready, None))
     }
 
-    /// Allocates and fills what [`LockedKey::store_prepared`] will put in place, so that it need not happen under the lock.
+    /// Allocates and fills what [`LockedKey::store_prepared`] will put in place, so that this does not happen under the
+    /// lock.
     pub fn prepare(&self, mode: Mode, key: &[u8], flags: u32, value: &[u8]) -> PreparedItem {
         match mode {
             Mode::Append | Mode::Prepend => PreparedItem::FILL_UNDER_LOCK,
@@ -341,8 +342,8 @@ impl Cache {
         result
     }
 
-    /// Evicts from the largest shards until the budget holds again. `storing_shard` needed memory while it held less than its
-    /// share; it comes last, because it holds what was just stored.
+    /// Evicts from the largest shards until the budget holds again. `storing_shard` has just stored an item while it held
+    /// less than its share; it comes last.
     #[cold]
     fn enforce_budget(&self, storing_shard: Option<usize>, now: Seconds) {
         let mut tried = vec![false; self.shards.len()];

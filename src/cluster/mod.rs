@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use node_rules::Moment;
+pub use node_rules::StoreClockReading;
 pub use options::{LeaderOptions, Options, StoreOptions};
 pub use record::{CallEnd, NodeId, Op, OpOutcome, Record};
 
@@ -60,7 +60,7 @@ pub struct StoreAnswer {
     /// The record as it is afterwards.
     pub record: Record,
     /// When the store answered.
-    pub moment: Moment,
+    pub clock_reading: StoreClockReading,
 }
 
 /// Why a node that cannot call the platform asks another node to. Versions before this one know the words too.
@@ -96,7 +96,7 @@ pub struct WatchedRecord {
 #[derive(Debug)]
 pub enum ClusterEvent {
     /// A record, by its index among those watched. It has changed, or all records are read again.
-    RecordChanged { index: usize, record: Record, moment: Moment },
+    RecordChanged { index: usize, record: Record, clock_reading: StoreClockReading },
     /// Another node asks this one to verify or renew a value. `done` is sent when that is finished.
     RefreshRequested { index: usize, generation: Option<u64>, why: RefreshReason, done: oneshot::Sender<()> },
     /// Whether the store answers.

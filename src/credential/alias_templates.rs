@@ -124,8 +124,8 @@ pub fn expand<P>(templates: Vec<AliasTemplate<P>>, secret: &SecretSource) -> (Ve
     (aliases, places, faults)
 }
 
-/// Some keys of a preset do not name the app. If several apps use the preset, none of them gets these keys: removes them.
-/// Returns how many keys were removed, and the place and key of the first.
+/// Some keys of a preset do not name the app. If several apps use the preset, none of them gets these keys: removes
+/// them. Returns how many keys were removed, and the place and key of the first.
 pub fn drop_guesses<'t, P: Clone + 't>(
     apps: impl Iterator<Item = &'t mut Vec<AliasTemplate<P>>>,
 ) -> Option<(usize, P, String)> {
@@ -163,7 +163,8 @@ pub fn preset_templates<'a, P: Clone>(
     })
 }
 
-/// What is wrong with a second alias for the same key; none if there is no fault. One that is written out wins over a preset.
+/// What is wrong with a second alias for the same key; none if there is no fault. One that is written out wins over a
+/// preset.
 fn disagreement(known: &Alias, first: Option<&str>, alias: &Alias, preset: Option<&str>) -> Option<InvalidValue> {
     let key = quoted(alias.redacted_name());
     match (first, preset) {

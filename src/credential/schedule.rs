@@ -222,7 +222,7 @@ impl RenewalState {
                 (due, expires.saturating_sub(due))
             }
         };
-        due.max(now_ms) + node_rules::patience_ms(lead, random)
+        due.max(now_ms) + node_rules::standby_wait_ms(lead, random)
     }
 
     /// Takes over a later expiry from another node: for a polled type each answer prolongs the value.
@@ -394,8 +394,8 @@ impl RenewalState {
     /// when WeChat has a new one.
     pub fn record_refused_again(&mut self, now_ms: BootMs, random: f64) -> BootMs {
         self.failures = self.failures.saturating_add(1);
-        let pace = self.check_spacing_ms() * u64::from(self.failures.clamp(1, 10));
-        let next_ms = now_ms + pace - part(pace, 0.2 * random);
+        let spacing_ms = self.check_spacing_ms() * u64::from(self.failures.clamp(1, 10));
+        let next_ms = now_ms + spacing_ms - part(spacing_ms, 0.2 * random);
         match self.withdrawn_ms {
             Some(end) if now_ms < end => next_ms.min(end),
             // The expiry is known to about a second, and a call takes time.
@@ -529,8 +529,8 @@ impl RenewalState {
     /// `first`, twice `first`, … up to `most` times, a little less by jitter. While a value is live there is also a try
     /// at half the remaining time: so a repair in time is noticed in time, for a few calls.
     fn paced_ms(&self, first: u64, most: u32, left_ms: u64, random: f64) -> u64 {
-        let pace = first * u64::from(self.failures.clamp(1, most));
-        let delay = (pace - part(pace, 0.2 * random)).max(first);
+        let spacing_ms = first * u64::from(self.failures.clamp(1, most));
+        let delay = (spacing_ms - part(spacing_ms, 0.2 * random)).max(first);
         if left_ms > 0 { delay.min((left_ms / 2).max(30_000)) } else { delay }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use tokencached::cluster::node_rules::{self, FetchEffect, Moment, NextStep};
+use tokencached::cluster::node_rules::{self, FetchEffect, NextStep, StoreClockReading};
 use tokencached::cluster::record::{CallEnd, Op, OpOutcome};
 use tokencached::credential::schedule::cluster::{WithoutStore, others_wait_ms, retry_denied_ms};
 use tokencached::credential::schedule::{BACKOFF_FLOOR_MS, RenewalAnswer};
@@ -85,14 +85,15 @@ impl Sim {
         if self.nodes[node].cut {
             return self.unheard(node);
         }
-        let moment = Moment { store_ms: said.store_ms, sent_ms: said.sent_ms, received_ms: self.now_ms() };
+        let clock_reading =
+            StoreClockReading { store_ms: said.store_ms, sent_ms: said.sent_ms, received_ms: self.now_ms() };
         let Some(flight) = self.nodes[node].flight.as_mut() else { return };
         match flight.step {
             Step::Taking => match node_rules::after_take(said.outcome, &said.record) {
                 NextStep::Call { .. } => {
-                    flight.lease = Some((said.record.clone(), moment));
+                    flight.lease = Some((said.record.clone(), clock_reading));
                     let (epoch, need_ms) = (said.record.epoch, node_rules::need_ms(flight.lease_ms));
-                    if self.asking() == FetchEffect::Repeats {
+                    if self.asking() == FetchEffect::SameToken {
                         return self.call(node, u64::MAX);
                     }
                     self.step(node, Step::Announcing);
@@ -102,7 +103,8 @@ impl Sim {
             },
             Step::Announcing => {
                 let left_ms = said.record.lease_left_ms(said.store_ms);
-                let call_ms = node_rules::call_ms(left_ms).saturating_sub(moment.received_ms - moment.sent_ms);
+                let call_ms =
+                    node_rules::call_ms(left_ms).saturating_sub(clock_reading.received_ms - clock_reading.sent_ms);
                 if said.outcome == OpOutcome::Done && call_ms > 0 {
                     return self.call(node, call_ms);
                 }
@@ -129,11 +131,11 @@ impl Sim {
                 slot.told += 1;
                 now_ms + retry_denied_ms(ms, slot.told - 1, live, random)
             }
-            NextStep::Adopt if slot.useless > known => now_ms + BACKOFF_FLOOR_MS,
-            NextStep::Adopt | NextStep::Call { .. } if due_ms == before => {
+            NextStep::TakeOver if slot.useless > known => now_ms + BACKOFF_FLOOR_MS,
+            NextStep::TakeOver | NextStep::Call { .. } if due_ms == before => {
                 now_ms + slot.renewal_state.check_spacing_ms()
             }
-            NextStep::Adopt | NextStep::Call { .. } => return,
+            NextStep::TakeOver | NextStep::Call { .. } => return,
         };
         if due_ms == before || at_ms < due_ms {
             self.arm(node, at_ms);
@@ -206,7 +208,7 @@ impl Sim {
         };
         let sent = if self.wechat { Delivery::Ambiguous } else { Delivery::Answered };
         let (sent_ms, lease) = (flight.sent_ms, flight.lease.clone());
-        let lost = sent == Delivery::Ambiguous && asking == FetchEffect::Mints;
+        let lost = sent == Delivery::Ambiguous && asking == FetchEffect::NewToken;
         let ended = if lost { CallEnd::Lost } else { CallEnd::Answered };
         if let Some((record, _)) = lease {
             let live = self.nodes[node].renewal_state.left_ms(sent_ms) > 0;
@@ -230,7 +232,7 @@ impl Sim {
         flight.step = Step::Telling;
         let mut came =
             Came { token, expires_in_s, same, received_ms, generation: held + u64::from(!same), published: same };
-        let Some((record, moment)) = flight.lease.clone() else {
+        let Some((record, clock_reading)) = flight.lease.clone() else {
             flight.came = Some(came);
             return self.land(node);
         };
@@ -249,15 +251,15 @@ impl Sim {
             _ => sent_ms + life_ms,
         };
         let longest_ms = life_ms.max(slot.renewal_state.longest_ms / 2);
-        let sealed = self.seal(node, token, came.generation, moment.to_store_ms(expires_ms));
+        let sealed = self.seal(node, token, came.generation, clock_reading.to_store_ms(expires_ms));
         let value = Sealed { life_ms, longest_ms, ..sealed };
-        let (generation, minted) = (came.generation, self.asking() == FetchEffect::Mints && !same);
+        let (generation, minted) = (came.generation, self.asking() == FetchEffect::NewToken && !same);
         self.ask(node, Op::Publish { node: id, epoch, generation, value, calls: None, minted, keep_ms: 0 });
     }
 
     /// The store knows of the call's end.
     pub(super) fn landed(&mut self, node: usize, said: &Said) {
-        let minted = self.asking() == FetchEffect::Mints;
+        let minted = self.asking() == FetchEffect::NewToken;
         let flight = self.nodes[node].flight.as_ref();
         let (sent_ms, same) =
             flight.map_or((0, true), |flight| (flight.sent_ms, flight.came.is_none_or(|came| came.same)));

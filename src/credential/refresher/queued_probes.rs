@@ -100,7 +100,7 @@ impl Driver {
     pub(super) fn log_probe_withheld(&mut self, id: CredentialId, errcode: i64) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        if slot.probes.withheld.say(errcode, now_ms, LOG_AGAIN_MS).is_none() {
+        if slot.probes.withheld.allow(errcode, now_ms, LOG_AGAIN_MS).is_none() {
             return;
         }
         let row = slot.credential_type.probe.and_then(|call| errcodes::find(call.api(), errcode));

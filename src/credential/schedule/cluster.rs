@@ -50,7 +50,7 @@ pub enum RecordMeaning {
     /// Two values of one generation.
     Conflict,
     /// It is the later one.
-    Adopt,
+    TakeOver,
 }
 
 /// A node's own value compared with the store's.
@@ -91,7 +91,7 @@ impl RenewalState {
         } else if theirs == held && live {
             RecordMeaning::Conflict
         } else {
-            RecordMeaning::Adopt
+            RecordMeaning::TakeOver
         }
     }
 
@@ -128,11 +128,11 @@ impl RenewalState {
         let left_ms = self.left_ms(now_ms);
         let may = left_ms > 0 && self.alone_from_ms(ours).is_some_and(|from_ms| now_ms >= from_ms);
         match (asking, self.renewal) {
-            (FetchEffect::Mints, _) if may => WithoutStore::IfAlive,
-            (FetchEffect::Mints, _) => WithoutStore::Never,
+            (FetchEffect::NewToken, _) if may => WithoutStore::IfAlive,
+            (FetchEffect::NewToken, _) => WithoutStore::Never,
             // If each node polled by itself, the day's quota would soon be used up.
-            (FetchEffect::Repeats, Renewal::Poll) if left_ms > self.life_ms / ALONE_POLL_PART => WithoutStore::Never,
-            (FetchEffect::Repeats, _) => WithoutStore::Always,
+            (FetchEffect::SameToken, Renewal::Poll) if left_ms > self.life_ms / ALONE_POLL_PART => WithoutStore::Never,
+            (FetchEffect::SameToken, _) => WithoutStore::Always,
         }
     }
 
@@ -183,7 +183,7 @@ pub fn retry_denied_ms(ms: u64, times: u32, live: bool, random: f64) -> u64 {
 pub fn others_wait_ms(class: Class, asking: FetchEffect, failures: u64, live: bool) -> u64 {
     match class {
         Class::Retry => {
-            let often = live || failures < 10 || asking == FetchEffect::Repeats;
+            let often = live || failures < 10 || asking == FetchEffect::SameToken;
             let most = if often { MINUTE_MS } else { 5 * MINUTE_MS };
             (BACKOFF_BASE_MS << failures.min(10)).min(most)
         }
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn without_the_store_only_the_last_one_to_renew_goes_alone_and_only_near_the_end() {
         let renewal_state = renewal_state(Renewal::Mint);
-        let alone = |ours, now_ms| renewal_state.without_store(FetchEffect::Mints, ours, now_ms);
+        let alone = |ours, now_ms| renewal_state.without_store(FetchEffect::NewToken, ours, now_ms);
         assert_eq!([alone(true, 0), alone(true, 6_599_999)], [WithoutStore::Never; 2]);
         assert_eq!([alone(true, 6_600_000), alone(true, 7_199_999)], [WithoutStore::IfAlive; 2]);
         assert_eq!([alone(false, 6_600_000), alone(true, 7_200_000)], [WithoutStore::Never; 2]);
@@ -216,10 +216,10 @@ mod tests {
     #[test]
     fn without_the_store_a_polled_value_is_asked_for_near_the_end_of_its_trusted_time() {
         let (polled, stable) = (renewal_state(Renewal::Poll), renewal_state(Renewal::Window { window_ms: 300_000 }));
-        assert_eq!(polled.without_store(FetchEffect::Repeats, false, 5_399_999), WithoutStore::Never);
-        assert_eq!(polled.without_store(FetchEffect::Repeats, false, 5_400_000), WithoutStore::Always);
+        assert_eq!(polled.without_store(FetchEffect::SameToken, false, 5_399_999), WithoutStore::Never);
+        assert_eq!(polled.without_store(FetchEffect::SameToken, false, 5_400_000), WithoutStore::Always);
         assert_eq!(
-            stable.without_store(FetchEffect::Repeats, false, 1),
+            stable.without_store(FetchEffect::SameToken, false, 1),
             WithoutStore::Always,
             "its answer is the same for all"
         );
