@@ -25,7 +25,7 @@ use crate::platform::{Quota, Renewal};
 /// What a fetch needs to know in a cluster. It does not change while the fetch runs.
 pub struct ClusterFetchContext {
     pub handle: RecordHandle,
-    pub asking: FetchEffect,
+    pub fetch_effect: FetchEffect,
     /// The generation of the present value, 0 if that cannot be used any more. A later value is taken over.
     pub known_generation: u64,
     /// The generation of the present value.
@@ -234,7 +234,7 @@ impl ClusterFetch {
             }
         }
         let Some(lease) = self.lease.as_mut() else { return Ok(None) };
-        if context.asking == FetchEffect::SameToken {
+        if context.fetch_effect == FetchEffect::SameToken {
             return Ok(None);
         }
         match lease.announce().await {
@@ -264,10 +264,10 @@ impl ClusterFetch {
             return self.close_unsent().await;
         }
         let Some(lease) = &self.lease else { return };
-        let asking = self.context.as_ref().map_or(FetchEffect::SameToken, |context| context.asking);
-        let lost = asking == FetchEffect::NewToken && failure.delivery == Delivery::Ambiguous;
+        let fetch_effect = self.context.as_ref().map_or(FetchEffect::SameToken, |context| context.fetch_effect);
+        let lost = fetch_effect == FetchEffect::NewToken && failure.delivery == Delivery::Ambiguous;
         let ended = if lost { CallEnd::Lost } else { CallEnd::Answered };
-        let wait_ms = others_wait_ms(failure.class, asking, lease.failures(), live);
+        let wait_ms = others_wait_ms(failure.class, fetch_effect, lease.failures(), live);
         let wait_ms = match self.context.as_ref() {
             // A call that may have ended the value must be settled while the value lives.
             Some(context) if lost => wait_ms.min(context.spacing_ms.max(1)),
@@ -305,7 +305,7 @@ impl ClusterFetch {
             return SharingResult::NotShared;
         };
         let value = PublishedValue { generation, refresh, ..value };
-        let minted = context.asking == FetchEffect::NewToken && !same;
+        let minted = context.fetch_effect == FetchEffect::NewToken && !same;
         let calls = context.counted(lease, 0);
         self.ended = true;
         match lease.publish(&value, minted, 0, calls).await {

@@ -223,7 +223,7 @@ impl Driver {
                 },
                 _ = tick.tick() => {
                     let now = (self.refresher.clock.boot_ms(), Instant::now());
-                    if jumped(clocks, now) {
+                    if clock_jumped(clocks, now) {
                         warn!("the machine was suspended or a clock jumped: all timers are set again");
                         self.reset_timers();
                     }
@@ -722,7 +722,7 @@ fn delay(at_ms: BootMs, now_ms: BootMs) -> Duration {
 }
 
 /// True if the boot clock and tokio's clock differ: tokio's stops while the machine is suspended.
-fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
+fn clock_jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
     let boot = now.0.saturating_sub(before.0);
     let tokio = u64::try_from(now.1.duration_since(before.1).as_millis()).unwrap_or(u64::MAX);
     boot.abs_diff(tokio) > JUMP_MS

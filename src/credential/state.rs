@@ -139,11 +139,11 @@ pub struct StateEntry {
     #[serde(default)]
     pub reliable_lead_ms: Option<u64>,
     /// This node has fetched it. Files of earlier versions are from single nodes.
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     pub ours: bool,
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 

@@ -21,7 +21,7 @@ impl Service {
         context.keys_left = 0;
         let out = &mut *context.out;
         match argument {
-            b"" => self.general(context.now, context.rights, out),
+            b"" => self.general_statistics(context.now, context.rights, out),
             b"reset" => {
                 self.stats.reset();
                 self.cache.reset_stats();
@@ -55,7 +55,7 @@ impl Service {
         match argument {
             b"items" => self.cache.classes().iter().for_each(|(class, totals)| items(*class, totals, &mut out)),
             b"slabs" => self.slabs(&mut out),
-            _ => self.general(now, &Rights::ALL, &mut out),
+            _ => self.general_statistics(now, &Rights::ALL, &mut out),
         }
         let text = String::from_utf8_lossy(&out);
         let figures = text.lines().filter_map(|line| line.strip_prefix("STAT ")?.split_once(' '));
@@ -86,7 +86,7 @@ impl Service {
         }
     }
 
-    fn general(&self, now: Now, rights: &Rights, out: &mut Vec<u8>) {
+    fn general_statistics(&self, now: Now, rights: &Rights, out: &mut Vec<u8>) {
         let totals = self.cache.totals();
         self.process(now, out);
         self.connections(out);

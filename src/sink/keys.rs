@@ -138,7 +138,7 @@ impl Keys {
                 Ok(())
             }
             Some(first) if template.of_preset.is_some() && first.app == key.app || same(first, &key) => Ok(()),
-            Some(first) => Err(twice(first, &key)),
+            Some(first) => Err(duplicate_key_fault(first, &key)),
         }
     }
 }
@@ -215,7 +215,7 @@ fn same(first: &SinkEntry, second: &SinkEntry) -> bool {
     first == second || first.content.is_constant() && first.content == second.content
 }
 
-pub fn twice(first: &SinkEntry, second: &SinkEntry) -> InvalidValue {
+pub fn duplicate_key_fault(first: &SinkEntry, second: &SinkEntry) -> InvalidValue {
     let key = quoted(second.redacted_name());
     if first.app == second.app {
         return InvalidValue::new(

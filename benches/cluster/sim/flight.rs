@@ -21,14 +21,14 @@ impl Sim {
     }
 
     pub(super) fn start(&mut self, node: usize, scheduled: bool) {
-        let (now_ms, asking) = (self.now_ms(), self.asking());
+        let (now_ms, fetch_effect) = (self.now_ms(), self.fetch_effect());
         let slot = &mut self.nodes[node];
         slot.flights += 1;
         slot.adopted = false;
         let renewal_state = &slot.renewal_state;
         let flight = Flight {
             step: Step::Taking,
-            alone: renewal_state.without_store(asking, slot.ours, now_ms),
+            alone: renewal_state.without_store(fetch_effect, slot.ours, now_ms),
             lease_ms: renewal_state.lease_ms(TOTAL_TIMEOUT_MS, now_ms),
             spacing_ms: renewal_state.others_spacing_ms(scheduled, now_ms),
             keep_ms: renewal_state.keep_ms(now_ms),
@@ -93,7 +93,7 @@ impl Sim {
                 NextStep::Call { .. } => {
                     flight.lease = Some((said.record.clone(), clock_reading));
                     let (epoch, need_ms) = (said.record.epoch, node_rules::need_ms(flight.lease_ms));
-                    if self.asking() == FetchEffect::SameToken {
+                    if self.fetch_effect() == FetchEffect::SameToken {
                         return self.call(node, u64::MAX);
                     }
                     self.step(node, Step::Announcing);
@@ -202,17 +202,17 @@ impl Sim {
     }
 
     pub(super) fn call_lost(&mut self, node: usize) {
-        let (now, random, asking) = (self.now(), self.rng.f64(), self.asking());
+        let (now, random, fetch_effect) = (self.now(), self.rng.f64(), self.fetch_effect());
         let Some(flight) = self.nodes[node].flight.as_ref().filter(|flight| flight.step == Step::Calling) else {
             return;
         };
         let sent = if self.wechat { Delivery::Ambiguous } else { Delivery::Answered };
         let (sent_ms, lease) = (flight.sent_ms, flight.lease.clone());
-        let lost = sent == Delivery::Ambiguous && asking == FetchEffect::NewToken;
+        let lost = sent == Delivery::Ambiguous && fetch_effect == FetchEffect::NewToken;
         let ended = if lost { CallEnd::Lost } else { CallEnd::Answered };
         if let Some((record, _)) = lease {
             let live = self.nodes[node].renewal_state.left_ms(sent_ms) > 0;
-            let wait_ms = others_wait_ms(Class::Retry, asking, record.failures, live);
+            let wait_ms = others_wait_ms(Class::Retry, fetch_effect, record.failures, live);
             let wait_ms = if lost { wait_ms.min(flight.spacing_ms.max(1)) } else { wait_ms };
             let (id, epoch) = (node as u64 + 1, record.epoch);
             self.ask(node, Op::Close { node: id, epoch, ended, failed: true, wait_ms, keep_ms: 0, calls: None });
@@ -253,13 +253,13 @@ impl Sim {
         let longest_ms = life_ms.max(slot.renewal_state.longest_ms / 2);
         let sealed = self.seal(node, token, came.generation, clock_reading.to_store_ms(expires_ms));
         let value = Sealed { life_ms, longest_ms, ..sealed };
-        let (generation, minted) = (came.generation, self.asking() == FetchEffect::NewToken && !same);
+        let (generation, minted) = (came.generation, self.fetch_effect() == FetchEffect::NewToken && !same);
         self.ask(node, Op::Publish { node: id, epoch, generation, value, calls: None, minted, keep_ms: 0 });
     }
 
     /// The store knows of the call's end.
     pub(super) fn landed(&mut self, node: usize, said: &Said) {
-        let minted = self.asking() == FetchEffect::NewToken;
+        let minted = self.fetch_effect() == FetchEffect::NewToken;
         let flight = self.nodes[node].flight.as_ref();
         let (sent_ms, same) =
             flight.map_or((0, true), |flight| (flight.sent_ms, flight.came.is_none_or(|came| came.same)));

@@ -67,7 +67,7 @@ impl Sim {
                 }
             }
             RecordMeaning::Conflict => {
-                if self.asking() == FetchEffect::NewToken {
+                if self.fetch_effect() == FetchEffect::NewToken {
                     self.ask(node, Op::Doubt { generation: value.generation });
                 }
                 self.adopt(node, value, theirs_ms);

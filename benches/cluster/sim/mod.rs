@@ -423,7 +423,7 @@ impl Sim {
                 || self.world.judge(&self.tokens[token as usize], now) == sandbox::Verdict::Accepted)
     }
 
-    fn asking(&self) -> FetchEffect {
+    fn fetch_effect(&self) -> FetchEffect {
         if self.setup.credential_type == &mp::CLASSIC { FetchEffect::NewToken } else { FetchEffect::SameToken }
     }
 

@@ -31,7 +31,7 @@ const DOUBT_AGAIN: Duration = Duration::from_secs(1);
 
 impl CredentialSlot {
     /// What a second call does: answer the same value again or make a new one.
-    pub(super) fn asking(&self, purpose: FetchPurpose) -> FetchEffect {
+    pub(super) fn fetch_effect(&self, purpose: FetchPurpose) -> FetchEffect {
         match self.credential_type.renewal {
             Renewal::Mint => FetchEffect::NewToken,
             _ if purpose == FetchPurpose::Force => FetchEffect::NewToken,
@@ -49,7 +49,7 @@ impl CredentialSlot {
     }
 
     /// True for a node that follows a leader by its HTTP API: it has what the leader lists.
-    pub(super) fn mirrors(&self) -> bool {
+    pub(super) fn follows_leader(&self) -> bool {
         self.share.as_ref().is_some_and(|share| !share.handle.store.has_leases())
     }
 
@@ -65,8 +65,8 @@ impl CredentialSlot {
         if theirs_ms <= latest_ms {
             return theirs_ms;
         }
-        let said = self.share.as_mut().and_then(|share| share.log.allow("too long", now_ms, LOG_AGAIN_MS));
-        if said.is_some() {
+        let suppressed = self.share.as_mut().and_then(|share| share.log.allow("too long", now_ms, LOG_AGAIN_MS));
+        if suppressed.is_some() {
             let (said_s, at_most_s) =
                 (theirs_ms.saturating_sub(now_ms) / 1000, self.configured_type.life_ms_max / 1000);
             let advice = "check the named node: its value is wrong, or it runs against another API";
@@ -91,12 +91,12 @@ impl CredentialSlot {
         now: Now,
     ) -> Option<Box<ClusterFetchContext>> {
         let now_ms = now.boot_ms;
-        let (live, held, asking) = (self.is_live(now_ms), self.generation(), self.asking(purpose));
+        let (live, held, fetch_effect) = (self.is_live(now_ms), self.generation(), self.fetch_effect(purpose));
         let charged_as = self.charged_as(purpose, now_ms);
         let spacing_ms = self.spacing_ms(purpose, now_ms);
         let keep_ms = self.renewal_state.keep_ms(now_ms);
         let lease_ms = self.renewal_state.lease_ms(total_timeout_ms, now_ms);
-        let alone = self.renewal_state.without_store(asking, self.is_ours(), now_ms);
+        let alone = self.renewal_state.without_store(fetch_effect, self.is_ours(), now_ms);
         let share = self.share.as_mut()?;
         share.replaced_during_fetch = false;
         let charged_as = if std::mem::take(&mut share.may_exceed_quota) { None } else { charged_as };
@@ -104,7 +104,7 @@ impl CredentialSlot {
         let known_generation = if live || self.renewal_state.is_withdrawn() { held } else { 0 };
         Some(Box::new(ClusterFetchContext {
             handle: share.handle.clone(),
-            asking,
+            fetch_effect,
             known_generation: known_generation.max(share.expired_generation),
             held,
             first: generation::first(now.unix_ms),
@@ -167,7 +167,7 @@ impl Driver {
                 let now_ms = self.refresher.clock.boot_ms();
                 let slot = &self.refresher.slots[index];
                 // For a followed leader, `UpToDate` says how old its list is.
-                if !slot.mirrors() {
+                if !slot.follows_leader() {
                     self.refresher.table.cluster.record_contact(now_ms);
                 }
                 // A record without a value: nobody has fetched the first one yet.
@@ -193,7 +193,7 @@ impl Driver {
     fn on_reachability(&mut self, reachable: Result<(), Unreachable>) {
         let now_ms = self.refresher.clock.boot_ms();
         let before = self.refresher.table.cluster.set_reachable(reachable.is_ok(), now_ms);
-        if reachable.is_ok() && !self.refresher.slots.first().is_some_and(CredentialSlot::mirrors) {
+        if reachable.is_ok() && !self.refresher.slots.first().is_some_and(CredentialSlot::follows_leader) {
             self.refresher.table.cluster.record_contact(now_ms);
         }
         match reachable {
@@ -249,7 +249,7 @@ impl Driver {
                     (share.discarded_ms, share.expired_generation) = (None, 0);
                     let (by, generation) = (value.by.clone(), value.generation);
                     let fetched_ms = clock_reading.to_boot_ms(value.fetched_ms);
-                    if slot.mirrors() {
+                    if slot.follows_leader() {
                         self.take_over_from_leader(id, value, clock_reading);
                     } else {
                         self.compare_with_store(id, value, clock_reading);
@@ -392,7 +392,7 @@ impl Driver {
     /// more.
     pub(super) fn mark_generation_doubtful(&mut self, id: CredentialId, generation: u64) {
         let slot = &self.refresher.slots[id];
-        if slot.asking(FetchPurpose::Renew) != FetchEffect::NewToken {
+        if slot.fetch_effect(FetchPurpose::Renew) != FetchEffect::NewToken {
             return;
         }
         let Some(handle) = slot.share.as_ref().map(|share| share.handle.clone()) else { return };

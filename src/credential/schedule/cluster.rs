@@ -124,10 +124,10 @@ impl RenewalState {
     }
 
     /// What a node does if the store cannot be reached. `ours`: this node has fetched the present value.
-    pub fn without_store(&self, asking: FetchEffect, ours: bool, now_ms: BootMs) -> WithoutStore {
+    pub fn without_store(&self, fetch_effect: FetchEffect, ours: bool, now_ms: BootMs) -> WithoutStore {
         let left_ms = self.left_ms(now_ms);
         let may = left_ms > 0 && self.alone_from_ms(ours).is_some_and(|from_ms| now_ms >= from_ms);
-        match (asking, self.renewal) {
+        match (fetch_effect, self.renewal) {
             (FetchEffect::NewToken, _) if may => WithoutStore::IfAlive,
             (FetchEffect::NewToken, _) => WithoutStore::Never,
             // If each node polled by itself, the day's quota would soon be used up.
@@ -144,7 +144,7 @@ impl RenewalState {
 
     /// How long a node that has announced a call may take before another node settles it.
     pub fn settle_ms(&self, lease_left_ms: u64, random: f64) -> u64 {
-        lease_left_ms + super::part(self.overlap_ms() / 8, random)
+        lease_left_ms + super::fraction_of(self.overlap_ms() / 8, random)
     }
 
     /// The least time between two values that are fetched because of an unsettled call, if this many values in a row
@@ -164,8 +164,8 @@ impl RenewalState {
     pub fn offer_ms(&self, ours: bool, random: f64) -> u64 {
         let first_ms = OFFER_SPREAD_MS.min(self.overlap_ms() / 4);
         match ours {
-            true => super::part(first_ms, random),
-            false => first_ms + super::part((10 * first_ms).min(self.overlap_ms() / 8), random),
+            true => super::fraction_of(first_ms, random),
+            false => first_ms + super::fraction_of((10 * first_ms).min(self.overlap_ms() / 8), random),
         }
     }
 }
@@ -175,15 +175,15 @@ impl RenewalState {
 /// its own schedule; the others are there in case it has died.
 pub fn retry_denied_ms(ms: u64, times: u32, live: bool, random: f64) -> u64 {
     let doublings = times.min(if live { 6 } else { 2 });
-    ms + super::part((ms / 2).clamp(BACKOFF_FLOOR_MS, DENIED_SPREAD_MS) << doublings, random)
+    ms + super::fraction_of((ms / 2).clamp(BACKOFF_FLOOR_MS, DENIED_SPREAD_MS) << doublings, random)
 }
 
 /// How long no node has to call after this failure. If an operator has to act, the fault may concern this node alone
 /// (an address that is not on the allow-list), so the other nodes try too, one a second.
-pub fn others_wait_ms(class: Class, asking: FetchEffect, failures: u64, live: bool) -> u64 {
+pub fn others_wait_ms(class: Class, fetch_effect: FetchEffect, failures: u64, live: bool) -> u64 {
     match class {
         Class::Retry => {
-            let often = live || failures < 10 || asking == FetchEffect::SameToken;
+            let often = live || failures < 10 || fetch_effect == FetchEffect::SameToken;
             let most = if often { MINUTE_MS } else { 5 * MINUTE_MS };
             (BACKOFF_BASE_MS << failures.min(10)).min(most)
         }

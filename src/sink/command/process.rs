@@ -82,7 +82,7 @@ pub async fn run(permit: Option<WritePermit>, program: &Program, input: &[u8]) -
     let mut ended = std::pin::pin!(ended);
     let in_time = {
         let talking = async {
-            tokio::join!(feed(input_end, input), read(&mut output_end, &mut output));
+            tokio::join!(write_input(input_end, input), read(&mut output_end, &mut output));
             // It may close both and work on.
             std::future::pending::<()>().await;
         };
@@ -251,7 +251,7 @@ fn end_of(status: ExitStatus) -> ProgramEnd {
 }
 
 /// Writes it all, then closes. A program need not read it.
-async fn feed(mut input_end: pipe::Sender, input: &[u8]) {
+async fn write_input(mut input_end: pipe::Sender, input: &[u8]) {
     let _ = input_end.write_all(input).await;
 }
 
