@@ -31,8 +31,8 @@ Examples:
   tokencached demo --nodes 3                     the same with three nodes, to kill one
 
 Exit codes:
-  0    it ended as it was told to; check: all is good, whatever the warnings
-  1    check --live: an app, a sink or the shared state is not good
+  0    it ended on request; check: all is good, whatever the warnings
+  1    check --live: an app, a sink or the cluster store is not good
   2    a flag or a command that does not exist
   69   the start could not get what it needs: an address, a user, the state file
   70   a part of the server ended that must not, or the end took over 15 s

@@ -2,25 +2,25 @@
 //!
 //! # The map
 //!
-//! From the roof down; a part may use what stands below it, never what stands above.
+//! Grouped by purpose. Which module may import which is the table `HOUSE` in `tests/it/house.rs`.
 //!
 //! | where | what |
 //! |---|---|
-//! | `main.rs` | arguments -> config -> telemetry -> runtime -> app; signals; the only place that exits |
-//! | [`cli`] | the command line: `serve` (default), `demo`, `sandbox`, `check` |
+//! | `main.rs` | arguments -> config -> telemetry -> runtime -> app; signals; exits (`--help` and wrong usage: [`cli`]) |
+//! | [`cli`] | the command line: `serve` (default), `demo`, `sandbox`, `check`, `version`, `help` |
 //! | [`demo`], [`check`] | the commands of those names |
 //! | [`config`] | file, environment and flags -> the options of every part; all faults listed at once |
 //! | [`app`] | starts every part in order, ends them in order; every part's options together |
-//! | **who comes in** | |
+//! | **ports** | |
 //! | [`server`] | the memcached port: listeners, workers, connections; limits, timeouts, back-pressure |
 //! | [`http_api`] | the HTTP port: JSON, platform-shaped calls, metrics, the status page |
-//! | **what keeps credentials current** | |
+//! | **keeping credentials current** | |
 //! | [`credential`] | managed keys: table (read by all), refresher (writes), schedule, quota, state file |
 //! | [`sink`] | stores of the site's own that are kept current as well: file, SQL, Redis, command |
 //! | [`cluster`] | several nodes: leases, shared records, followers. A single node never enters it |
 //! | [`platform`] | a file a platform: requests, answers, error codes, renewal rules; the HTTPS client |
-//! | **what a request means** | |
-//! | [`service`] | a request and the time in, an answer out: rights, managed keys, then the cache |
+//! | **executing a request** | |
+//! | [`service`] | executes a request: checks rights, then managed keys, then the cache. Refuses writes to managed keys |
 //! | [`cache`] | ordinary keys: shards, one exact memory budget, eviction, expiry |
 //! | [`protocol`] | memcached's text, meta and binary protocols as plain values |
 //! | [`access`] | who may do what: rights, users, API keys, names in certificates |
@@ -28,12 +28,13 @@
 //! | [`redis_client`] | a connection to a Redis: sentinel, cluster, ACL, TLS; for `cluster` and `sink` |
 //! | [`https`], [`tls`], [`network`] | trust and name look-ups of clients; TLS of our own ports; IP networks |
 //! | [`files`], [`secret_source`] | files that others write, read so that a disk that hangs holds up nothing else |
-//! | **the ground floor** | |
+//! | **used by everything** | |
 //! | [`encoding`], [`preset`] | how a value is written into a key or a file; which keys a known SDK reads |
 //! | [`process`], [`descriptors`], [`unit`] | the process itself: user, background, limits; advice for systemd |
 //! | [`invalid_value`] | what is wrong with a value in a configuration, without where it stands |
 //! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
-//! | [`clock`], [`secret`], [`address_group`], [`sync`] | time; values that never show; who counts as one client |
+//! | [`clock`], [`secret`] | time; values that are never printed |
+//! | [`address_group`], [`sync`] | which addresses count as one client; locks and atomics that loom can test |
 //! | [`sandbox`] | the simulated platforms: a real HTTP server, for people and for the tests |
 //!
 //! # Threads and tasks
@@ -72,19 +73,21 @@
 //!    `credential/table.rs` -> the answer joins the batch's one write. Nothing waits and nothing calls a platform; the
 //!    one exception is a value whose very first fetch is still under way.
 //! 2. Renewal: `credential/schedule.rs` says when -> `credential/refresher.rs` sleeps until then -> with a cluster,
-//!    `credential/cluster_fetch.rs` takes the lease -> `credential/fetch_task.rs` -> `platform/client.rs` fetches and
-//!    `platform/answer.rs` reads the answer -> `credential/state_writer.rs` -> `credential/table.rs` swaps the value ->
-//!    sinks. A failure leaves the value alone.
-//! 3. `set k`: `protocol/parse.rs` -> `service/mod.rs` -> one shard of `cache`: replace, count bytes, evict, all under
-//!    one lock.
-//! 4. Users, keys, certificates and secrets change while the server runs: `files/watch.rs` or SIGHUP -> whoever uses
-//!    the file takes the new content; one that cannot be used changes nothing.
+//!    `credential/cluster_fetch.rs` takes the lease (by `cluster/record_handle.rs`) -> `credential/fetch_task.rs` ->
+//!    `platform/client.rs` fetches and `platform/answer.rs` reads the answer; an errcode is looked up in
+//!    `platform/errcodes/` -> `credential/state_writer.rs` -> `credential/table.rs` swaps the value -> sinks. A failure
+//!    does not touch the value.
+//! 3. `set k`: `protocol/parse.rs` -> `service/mod.rs` -> `service/managed.rs` refuses it if `k` is a managed key; else
+//!    one shard of `cache` stores it under one lock: `cache/shard.rs` evicts in `make_room`. If all shards together then
+//!    exceed the memory budget, `enforce_budget` in `cache/mod.rs` evicts from the largest.
+//! 4. Users, keys, certificates and secrets change while the server runs: `files/watch.rs` or SIGHUP -> the part that
+//!    uses the file takes the new content. A file that cannot be used changes nothing.
 //!
 //! # Arrows
 //!
 //! Imports point one way: main -> app -> {http_api, server, sink, credential::refresher} -> {service, cluster, platform
-//! client} -> {cache, credential::table} -> {protocol, platform rules, clock, stats, secret} -> sync. `config` is known
-//! to main, check and demo only. `tests/it/house.rs` has the whole table and holds it, inside folders too.
+//! client} -> {cache, credential::table} -> {protocol, platform rules, clock, stats, secret} -> sync. Only main and check
+//! import `config`. `tests/it/house.rs` has the whole table and checks it, inside folders too.
 
 pub mod access;
 pub mod address_group;
@@ -112,7 +115,7 @@ pub mod protocol;
 pub mod redis_client;
 #[cfg(not(feature = "redis"))]
 pub mod redis_client {
-    //! Without the feature `redis` there are its settings alone.
+    //! Without the feature `redis` only its settings are compiled.
 
     pub mod address;
     pub mod options;

@@ -1,4 +1,5 @@
-//! The program: arguments -> config -> telemetry -> runtime -> app. The only place that exits.
+//! The program: arguments -> config -> telemetry -> runtime -> app. The only place that exits, but for `--help` and wrong
+//! usage, which end in `cli.rs`.
 
 mod allocator;
 

@@ -1,12 +1,14 @@
-//! The one budget of all shards: each reports what it holds, and sees whether all of them together hold too much.
+//! The one memory budget of all shards: each reports how many bytes it holds, and asks whether all together hold too many.
 //!
-//! A budget cut into equal shares would be full as soon as the shard with the most is, which with large items is
-//! long before the memory is.
+//! Counts only; `Cache::enforce_budget` and `Shard::make_room` evict.
+//!
+//! One budget and not an equal share for each shard: a share would be full as soon as the fullest shard is, and with
+//! large items that is long before the memory is.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A count on a cache line of its own (two, since the processor fetches them in pairs): who changes it does not slow
-/// down those who read its neighbours.
+/// A count on a cache line of its own (two, since the processor fetches them in pairs): a thread that changes it does not
+/// slow down threads that read its neighbours.
 #[derive(Default)]
 #[repr(align(128))]
 pub(super) struct PaddedCount(pub(super) AtomicU64);

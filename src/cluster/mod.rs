@@ -11,7 +11,8 @@
 //! | [`http`] | a follower's store: the records of a leader, read through its HTTP API |
 //! | [`memory`] | a store inside one process, for tests |
 //!
-//! docs/en/cluster.md explains the protocol and why it is correct.
+//! A lease is taken by `credential/cluster_fetch.rs`, before a fetch, through [`record_handle::RecordHandle::take_lease`].
+//! docs/design/cluster-protocol.md explains the protocol and why it is correct.
 //!
 //! Never calls a platform and never publishes a value to readers: the refresher does that.
 

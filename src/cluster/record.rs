@@ -2,7 +2,8 @@
 //!
 //! Pure: an operation and the store's time come in, an outcome goes out. [`Record::apply`] is the specification. The script
 //! that runs inside Redis does the same steps, and tests compare the two. The model check and the simulation run
-//! [`Record::apply`] itself. docs/en/cluster.md explains why the rules are correct.
+//! [`Record::apply`] itself. docs/design/cluster-protocol.md explains why the rules are
+//! correct.
 //!
 //! Knows nothing of platforms, secrets or what a value means: it is sealed by the node that publishes it.
 

@@ -565,8 +565,8 @@ pub struct ManagedKey {
 enum KeyContent {
     /// It contains the value.
     Value,
-    /// It contains only times.
-    Companion,
+    /// It contains only the value's times.
+    TimesOnly,
     /// It is always the same, with or without a value.
     Constant(Rendered),
     /// It is always empty.
@@ -602,7 +602,7 @@ impl ManagedKey {
                 return then(KeyReading::Bytes(ManagedValue { rendered, times: Times::endless(now), flags, cas: 1 }));
             }
             KeyContent::Nothing => return then(KeyReading::Nothing),
-            KeyContent::Value | KeyContent::Companion => {}
+            KeyContent::Value | KeyContent::TimesOnly => {}
         }
         let guard = match self.credential.read(now.boot_ms) {
             Reading::Live(guard) => guard,
@@ -624,7 +624,7 @@ impl ManagedKey {
         match self.content {
             KeyContent::Constant(_) => Some(1),
             KeyContent::Nothing => None,
-            KeyContent::Value | KeyContent::Companion => self.credential.published().map(|shown| shown.generation),
+            KeyContent::Value | KeyContent::TimesOnly => self.credential.published().map(|shown| shown.generation),
         }
     }
 
@@ -697,7 +697,7 @@ fn name(key: KeyConfig, view: usize, credential: &Arc<Credential>) -> (Box<[u8]>
         Form::Constant(_) => KeyContent::Constant(key.view.render(&Bytes::new())),
         Form::Nothing => KeyContent::Nothing,
         _ if key.view.holds_value() => KeyContent::Value,
-        _ => KeyContent::Companion,
+        _ => KeyContent::TimesOnly,
     };
     let redacted_name = key.redacted_name.map(String::into_boxed_str);
     let View { flags, at_least_s, .. } = key.view;

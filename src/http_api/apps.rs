@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::access_control::Caller;
 use super::context::{ApiApp, ApiContext};
-use super::old_fields::with_old_fields;
+use super::old_fields::{OLD_OUTCOMES, with_old_fields};
 use crate::clock::{BootMs, Now};
 use crate::credential::facts::RefusedWriter;
 use crate::credential::journal::{Event, JournalEntry};
@@ -70,7 +70,7 @@ pub fn credential_json(credential: &Credential, now: Now) -> Value {
     put("probes_today", json!(probes_today));
     put("calls", json!(status.calls));
     let outcomes = status.outcomes.each().map(|(name, n)| (name.to_owned(), json!(n)));
-    put("outcomes", with_old_fields(Value::Object(outcomes.into_iter().collect()), &["own-bug"]));
+    put("outcomes", with_old_fields(Value::Object(outcomes.into_iter().collect()), OLD_OUTCOMES));
     put("failures", json!(status.failures));
     put("early_deaths", json!(status.early_deaths));
     put("forced", json!(status.forced));

@@ -17,6 +17,9 @@ pub const RENAMED: &[(&str, &str)] = &[
     ("side_connections", "http_connections"),
 ];
 
+/// What the counts of a credential's calls had by another name, as [`with_old_fields`] takes it.
+pub const OLD_OUTCOMES: &[&str] = &["own-bug"];
+
 /// An object with these old names beside the new ones that it has.
 pub fn with_old_fields(mut object: Value, old_names: &[&str]) -> Value {
     if let Value::Object(fields) = &mut object {

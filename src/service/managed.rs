@@ -1,6 +1,8 @@
-//! Managed keys: what each command means on them (the table in the README, "What clients see").
+//! Managed keys: what each command means on them (the table in the README, "What clients see"). A write is refused here:
+//! [`Service::reject_managed_write`].
 //!
-//! A read waits only for a credential's very first fetch, a delete only while the value is verified.
+//! A read waits only for a credential's very first fetch, a delete only while the value is verified. Never changes a
+//! value: only the refresher does.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -73,7 +75,7 @@ impl Service {
         })
     }
 
-    /// The answer to a write on a managed key, or `None` if the key is not managed.
+    /// Refuses (rejects) a write to a managed key, with the answer for it; `None` if the key is not managed.
     /// `value` is the data block; empty if it was too large to be kept.
     pub(super) fn text_reject_write(
         &self,
@@ -94,7 +96,7 @@ impl Service {
         }
     }
 
-    /// Refuses and counts a write if the key is managed.
+    /// Refuses (rejects) and counts a write if the key is managed; false if it is an ordinary key.
     pub(super) fn reject_managed_write(&self, key: &[u8], value: &[u8], context: &Context<'_>) -> bool {
         let Some(name) = self.table.name(key) else { return false };
         let foreign = name.holds_value() && is_foreign_value(&name.credential, value);
@@ -125,7 +127,7 @@ impl Service {
     }
 
     /// `delete` on a managed key is a client's report that the value is refused. The value is still served while the
-    /// refresher verifies it; the answer waits for that. On a companion, which holds no token, it means nothing.
+    /// refresher verifies it; the answer waits for that. On a key without the value, such as one with its expiry, it means nothing.
     pub(super) fn delete_managed(
         &self,
         key: &[u8],

@@ -157,7 +157,7 @@ fn fetched(node: &Node) -> Client {
 }
 
 #[test]
-fn companions_are_managed_but_their_delete_says_nothing() {
+fn keys_without_the_value_are_managed_but_their_delete_reports_nothing() {
     let wechat = Wechat::start();
     let app = r#"aliases = [{ key = "at", shows = "expires_at" }, { key = "one", constant = 1 },
         { key = "empty", shows = "nothing" }, { key = "json", encoding = "json_string" }]"#;
@@ -198,7 +198,7 @@ fn a_first_get_of_a_json_alias_is_held_too() {
         .set_fault(APPID, tokencached::sandbox::InjectedFault::new(tokencached::sandbox::FaultKind::Delay { ms: 250 }));
     let app = r#"aliases = [{ key = "json", encoding = "json_string" }, { key = "at", shows = "expires_at" }]"#;
     let node = Node::start(&wechat.config("first_get_wait_ms = 900", app), &[]);
-    assert!(node.connect().get("at").is_some(), "the first get of a companion was not held");
+    assert!(node.connect().get("at").is_some(), "the first get of a key with a time was not held");
     assert!(node.connect().get("json").is_some());
 }
 

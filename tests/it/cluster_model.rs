@@ -3,7 +3,8 @@
 //! `world.rs` has the state, `steps.rs` what may happen, `search.rs` what must hold.
 //!
 //! The bound is how many things go wrong. Within it the search is complete, not a sample. `broken_rules.rs` breaks each rule
-//! in turn, and the search has to find it. docs/en/cluster.md explains what is shown here.
+//! in turn, and the search has to find it. docs/design/cluster-protocol.md explains what is shown
+//! here.
 //!
 //! To search further than the suite does, for minutes:
 //! `MODEL_NODES=3 MODEL_ADVERSE=2 cargo test --test it -- cluster_model::as_far_as_asked --ignored --nocapture`

@@ -124,10 +124,10 @@ fn keys_of_the_http_port_are_followed() {
     let key = |count: usize| format!("key-number-{count}-of-this-test-0123456789");
     let line = |count: usize| format!("ops {} status\n", key(count));
     let keys = write(folder.path(), "keys", &line(9));
-    let side = HttpNode::start_in(folder, &wechat, "keys_file = \"keys\"", "", "");
+    let http = HttpNode::start_in(folder, &wechat, "keys_file = \"keys\"", "", "");
     let status = |count: usize| {
         let bearer = format!("Authorization: Bearer {}", key(count));
-        side.get("/v1/status", &[&bearer]).status
+        http.get("/v1/status", &[&bearer]).status
     };
     assert_eq!(status(9), 200);
     for (count, way) in REPLACEMENTS.into_iter().enumerate() {
@@ -136,7 +136,7 @@ fn keys_of_the_http_port_are_followed() {
     }
     assert_ne!(status(9), 200);
     Replacement::InPlace.replace(&[(&keys, "ops short status\n")]);
-    side.node.await_log("is not used: line 1 has a key of fewer than");
+    http.node.await_log("is not used: line 1 has a key of fewer than");
     assert_eq!(status(3), 200);
 }
 
@@ -148,16 +148,16 @@ fn certificates_and_their_keys_are_followed_on_both_ports() {
     let folder = tempfile::tempdir().unwrap();
     authority.sign_server(folder.path(), "first");
     let tls = "[server.tls]\ncert = \"server.pem\"\nkey = \"server.key\"\n";
-    let side = "[side.tls]\ncert = \"server.pem\"\nkey = \"server.key\"\n";
-    let side = HttpNode::start_in(folder, &wechat, "", &format!("{tls}{side}"), "");
+    let http = "[http.tls]\ncert = \"server.pem\"\nkey = \"server.key\"\n";
+    let server = HttpNode::start_in(folder, &wechat, "", &format!("{tls}{http}"), "");
     let shown_by_http = || {
-        let mut stream = connect(side.address, authority.client(None));
+        let mut stream = connect(server.address, authority.client(None));
         assert_eq!(exchange(&mut stream, "GET", "/livez", &[], "").status, 200);
         let shown = stream.conn.peer_certificates().unwrap()[0].to_vec();
         ["first", "second"].into_iter().find(|name| memchr::memmem::find(&shown, name.as_bytes()).is_some())
     };
-    assert_eq!((shown(side.node.address, &authority).as_str(), shown_by_http()), ("first", Some("first")));
-    let (cert, key) = (side.node.path("server.pem"), side.node.path("server.key"));
+    assert_eq!((shown(server.node.address, &authority).as_str(), shown_by_http()), ("first", Some("first")));
+    let (cert, key) = (server.node.path("server.pem"), server.node.path("server.key"));
     let elsewhere = tempfile::tempdir().unwrap();
     let new = |name: &str| {
         authority.sign_server(elsewhere.path(), name);
@@ -166,13 +166,13 @@ fn certificates_and_their_keys_are_followed_on_both_ports() {
     for (way, name) in REPLACEMENTS.into_iter().zip(["second", "first", "second", "first"]) {
         let [new_cert, new_key] = new(name);
         way.replace(&[(&cert, &new_cert), (&key, &new_key)]);
-        wait_for(&format!("{way:?}"), || (shown(side.node.address, &authority) == name).then_some(()));
+        wait_for(&format!("{way:?}"), || (shown(server.node.address, &authority) == name).then_some(()));
         wait_for(&format!("{way:?} over HTTP"), || (shown_by_http() == Some(name)).then_some(()));
     }
     // A certificate without its key: both ports keep what they have.
     Replacement::Rename.replace(&[(&cert, &new("second")[0])]);
-    side.node.await_log("do not go together");
-    assert_eq!((shown(side.node.address, &authority).as_str(), shown_by_http()), ("first", Some("first")));
+    server.node.await_log("do not go together");
+    assert_eq!((shown(server.node.address, &authority).as_str(), shown_by_http()), ("first", Some("first")));
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ foreach (['jsapi_ticket', 'jsapi_card_ticket'] as $key) {
 // workerman: "is it later than now?"
 same($get('WCH_access_token'), $token, 'WCH_access_token');
 hold($get('WCH_expires_in') > time() + 7000, 'WCH_expires_in');
-hold($mem->delete($prefix . 'WCH_expires_in'), 'delete of a companion');
+hold($mem->delete($prefix . 'WCH_expires_in'), 'delete of a key with a time');
 hold($get('WCH_expires_in') > time(), 'WCH_expires_in after delete');
 still_good($mem, 'everything');
 echo "ok\n";

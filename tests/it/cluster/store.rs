@@ -31,7 +31,7 @@ fn state(redis: &Redis, poll_every_ms: u64) -> StoreOptions {
     StoreOptions { prefix: PREFIX.into(), poll_every_ms, node: "here".into(), ..options }
 }
 
-/// A node's part of the shared state: asks, and sees what comes.
+/// A node's access to the cluster store: asks, and sees what comes.
 struct Node {
     runtime: Runtime,
     store: Arc<RedisStore>,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::imports::{without_comments_and_texts, without_tests};
 
 /// So many names of types may be declared in more than one place. `Options` is one of them on purpose.
-const SHARED_TYPE_NAMES_MAX: usize = 20;
+const SHARED_TYPE_NAMES_MAX: usize = 8;
 
 /// Names that once stood for what the field has a word for; CONTRIBUTING.md lists the words to use.
 const COINED: &str = "
