@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 /// sysexits(3): the configuration is wrong.
 const EXIT_CONFIG: u8 = 78;
-/// sysexits(3): something the start needs is not to be had.
+/// sysexits(3): the start could not get something that it needs.
 const EXIT_UNAVAILABLE: u8 = 69;
 /// sysexits(3): a part of the server that must not end has ended, or the end took too long.
 const EXIT_SOFTWARE: u8 = 70;

@@ -23,7 +23,7 @@ const FOLDERS_MAX: usize = 5;
 /// The folders that the shipped unit makes for the service at its start.
 const SHIPPED_UNIT_FOLDERS: [&str; 2] = ["/run/tokencached", "/var/lib/tokencached"];
 
-/// Examines all of them.
+/// Examines all these folders and groups.
 pub fn examine(config: &Config, report: &mut CheckReport) {
     check_state_folder(config, report);
     for listener in config.listeners() {

@@ -50,7 +50,7 @@ pub struct Unreachable {
     pub text: String,
     /// What to do about it.
     pub advice: &'static str,
-    /// The operation may have been done all the same.
+    /// The operation may have been done, although no answer came.
     pub unknown: bool,
 }
 
@@ -93,7 +93,7 @@ pub struct WatchedRecord {
     pub renews: bool,
 }
 
-/// What a store tells a node that watches it.
+/// What a store sends to a node that watches it.
 #[derive(Debug)]
 pub enum ClusterEvent {
     /// A record, by its index among those watched. It has changed, or all records are read again.
@@ -102,7 +102,7 @@ pub enum ClusterEvent {
     RefreshRequested { index: usize, generation: Option<u64>, why: RefreshReason, done: oneshot::Sender<()> },
     /// Whether the store answers.
     Reachable(Result<(), Unreachable>),
-    /// The records told so far are complete as of that instant. Only a leader's store says so.
+    /// The records sent so far are complete as of that instant. Only a leader's store sends this.
     UpToDate { as_of_ms: BootMs },
 }
 

@@ -158,7 +158,7 @@ impl RecordHandle {
         }
     }
 
-    /// Reads the record and removes its value if that cannot be opened. Nodes that have a good value offer it then.
+    /// Reads the record and removes its value if that cannot be unsealed. Nodes that have a good value offer it then.
     pub async fn discard_forged(&self) -> Result<(), Unreachable> {
         let record = self.ask(Op::Read).await?.record;
         if self.unseal(&record).is_some_and(|unsealed| unsealed.is_err()) {

@@ -79,7 +79,7 @@ impl ClusterFetchContext {
         clock_reading.store_ms.saturating_sub(value.fetched_ms) >= self.spacing_ms
     }
 
-    /// True if the record has a later value than ours that can be opened.
+    /// True if the record has a later value than ours that can be unsealed.
     fn has_later(&self, answer: &StoreAnswer) -> bool {
         self.handle.unseal(&answer.record).is_some_and(|opened| opened.is_ok_and(|value| value.generation > self.held))
     }
@@ -202,7 +202,7 @@ impl ClusterFetch {
         Ok(fetch)
     }
 
-    /// Removes a value that cannot be opened from the record, so that a new one can be published.
+    /// Removes a value that cannot be unsealed from the record, so that a new one can be published.
     async fn discard_forged(&mut self) -> Result<(), CallPrevented> {
         let Some(lease) = &self.lease else { return Ok(()) };
         let discarded = lease.discard().await;

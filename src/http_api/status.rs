@@ -47,7 +47,7 @@ pub fn read_figures(context: &ApiContext) -> Figures {
 
 /// How often a sample for the charts is taken, seconds.
 pub const SAMPLE_EVERY_S: u64 = 2;
-/// Ten minutes of them.
+/// How many samples are kept: those of ten minutes.
 const SAMPLES_MAX: usize = 300;
 /// Counters that are charted by their rate of growth.
 const RATES: &[(&str, &str)] = &[

@@ -15,14 +15,14 @@ const KEY_BYTES_MAX: usize = 1024;
 /// Which apps and kinds a sink is about.
 pub struct Scope<'a> {
     pub apps: Vec<&'a App>,
-    /// Of these apps.
+    /// The ids of these apps.
     pub ids: HashSet<String>,
     /// None: all types.
     pub kinds: Option<Vec<CredentialName>>,
 }
 
 impl Scope<'_> {
-    /// What is kept of an app, and wanted here.
+    /// The app's credentials that this sink writes.
     pub fn kept(&self, app: &App) -> Vec<CredentialName> {
         let wanted = |of: &CredentialName| self.kinds.as_ref().is_none_or(|kinds| kinds.contains(of));
         app.credential_types().filter_map(CredentialName::of).filter(wanted).collect()
@@ -149,9 +149,9 @@ impl KeyTemplate {
         KeyTemplate { key: key.to_owned(), app: None, of: None, views: Views::One(View::RAW), of_preset: None }
     }
 
-    /// Which of the app's credentials it is about; the app is one that it may be about.
+    /// The app's credentials that this key is for.
     fn kinds(&self, app: &App, kept: &[CredentialName]) -> Vec<CredentialName> {
-        // Nobody looks under an authorizer's secret: it has none.
+        // An authorizer has no secret, so no client reads a key with one.
         let fits = |preset: &OfPreset| {
             preset.agents == app.platform.has_agents
                 && (has_secret(app) || !self.key.contains("{secret"))

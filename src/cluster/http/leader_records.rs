@@ -39,7 +39,7 @@ pub struct LeaderRecords {
     processes: Processes,
 }
 
-/// One of them.
+/// The record of one watched credential.
 struct FollowedRecord {
     seal: Seal,
     held: Option<FollowedValue>,

@@ -23,7 +23,7 @@ const REQUESTS_MAX: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoreFault {
     pub fault: RedisFault,
-    /// The command may have been done all the same.
+    /// The command may have been done, although no answer came.
     pub unknown: bool,
 }
 

@@ -479,7 +479,7 @@ impl Driver {
         share.offering = Some(offering.abort_handle());
     }
 
-    /// Removes a value that cannot be opened from the store. A node that has a value then offers it.
+    /// Removes a value that cannot be unsealed from the store. A node that has a value then offers it.
     fn remove_unopenable(&mut self, id: CredentialId, unsealable: UnsealError) {
         let now_ms = self.refresher.clock.boot_ms();
         self.refresher.table.cluster.forged.values.fetch_add(1, Ordering::Relaxed);
