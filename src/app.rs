@@ -50,7 +50,7 @@ const LOGIN_FAILURE_DELAY: Duration = Duration::from_millis(500);
 /// A TLS handshake must be over after this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The file descriptors that all of it would need.
+/// The file descriptors that the clients, the HTTP port and the server itself would need.
 pub fn descriptors(config: &Options) -> DescriptorNeeds {
     DescriptorNeeds {
         clients: config.server.max_connections,
@@ -65,7 +65,7 @@ pub struct Running {
     http: Option<HttpApi>,
     refresher: crate::credential::refresher::Refresher,
     sinks: Vec<crate::sink::SinkRunner>,
-    /// Files that let clients in or us into stores; the refresher follows its own.
+    /// Files with users, keys, certificates and passwords; the refresher watches its own files.
     watched: Vec<Box<dyn WatchedFiles>>,
     supervisor: Supervisor,
     addresses: Vec<SocketAddr>,
@@ -127,7 +127,7 @@ impl Running {
         if refresher.await.is_err() {
             tracing::error!("the refresher panicked; the state file may be out of date");
         }
-        // Last: a fetch that ended only now has brought a value, too.
+        // The sinks end last: a fetch that ended only now may have brought a value.
         end_sinks.cancel();
         let _ = sinks.await;
         self.supervisor.failed_part().map_or(Ok(()), |part| Err(StartError::PartEnded(part.to_owned())))
@@ -147,7 +147,7 @@ fn service_settings(options: &Options, addresses: &[SocketAddr]) -> Settings {
     Settings {
         refuse_with: options.server.refuse_with,
         shutdown_command: options.server.shutdown_command,
-        shown: shown_settings(options, addresses),
+        shown_settings: shown_settings(options, addresses),
         threads: options.server.threads,
         max_connections: options.server.max_connections,
         verbosity: options.log.verbosity.into(),
@@ -181,7 +181,7 @@ fn watched_secrets(config: &Options) -> Vec<Box<dyn WatchedFiles>> {
         let password = sink.password()?;
         password.watched(format!("the password of {sink} in"), |_, _| {})
     });
-    let of_state =
+    let cluster_secrets =
         config.credentials.cluster.iter().flat_map(cluster::Options::secrets).filter_map(|(what, source)| {
             let is_fixed = what == cluster::Options::SEALING;
             source.watched(format!("{what} of [state] in"), move |_, at_start| {
@@ -192,14 +192,14 @@ fn watched_secrets(config: &Options) -> Vec<Box<dyn WatchedFiles>> {
                 }
             })
         });
-    passwords.chain(of_state).collect()
+    passwords.chain(cluster_secrets).collect()
 }
 
 /// Gives the refresher the sinks from which it adopts tokens. A sink writes nothing before this server has a value of its
 /// own, and it has none before that sink was read.
 fn adopt_from_sinks(refresher: &mut crate::credential::Refresher, sinks: &[crate::sink::SinkRunner]) {
     for id in refresher.adopts_from_sinks() {
-        // The configuration is refused where there is none.
+        // There always is one: a configuration without it is refused.
         if let Some(source) = crate::sink::source(sinks, id) {
             refresher.adopt_from(id, source);
         }

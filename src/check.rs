@@ -25,7 +25,7 @@ pub fn examine(loaded: &Loaded) -> CheckReport {
     loaded.warnings.iter().for_each(|warning| report.warn(warning));
     loaded.notices.iter().for_each(|notice| report.note(notice));
     let hints = loaded.config.credentials.apps.iter().filter(|app| may_end_tokens_of_others(app));
-    report.note_of_apps(hints.map(|app| (app.shown(), MOVING_HINT.to_owned())).collect());
+    report.note_of_apps(hints.map(|app| (app.display_name(), MOVING_HINT.to_owned())).collect());
     folders::examine(&loaded.config, &mut report);
     // Usual beside a server that is running; not a fault.
     if let Some(text) = credential::state_in_use(&loaded.config.credentials) {

@@ -75,7 +75,7 @@ impl<T> Default for RepeatThrottle<T> {
 
 impl<T: PartialEq> RepeatThrottle<T> {
     /// Some if this line may be logged: how many were suppressed since the last one.
-    pub fn say(&mut self, this: T, now: BootMs, spacing_ms: u64) -> Option<u64> {
+    pub fn allow(&mut self, this: T, now: BootMs, spacing_ms: u64) -> Option<u64> {
         if self.last.as_ref() == Some(&this) && now < self.allowed_ms.saturating_add(spacing_ms) {
             self.suppressed += 1;
             return None;
@@ -154,13 +154,13 @@ mod tests {
     #[test]
     fn the_same_is_said_once_in_a_while_and_what_was_not_said_is_counted() {
         let mut log = RepeatThrottle::default();
-        assert_eq!(log.say("down", 10, 60), Some(0));
-        assert_eq!((log.say("down", 20, 60), log.say("down", 69, 60)), (None, None));
-        assert_eq!(log.say("down", 70, 60), Some(2));
-        assert_eq!(log.say("down", 71, 60), None);
-        assert_eq!(log.say("full", 72, 60), Some(1), "another thing is said at once");
-        assert_eq!(log.say("full", 73, 60), None);
+        assert_eq!(log.allow("down", 10, 60), Some(0));
+        assert_eq!((log.allow("down", 20, 60), log.allow("down", 69, 60)), (None, None));
+        assert_eq!(log.allow("down", 70, 60), Some(2));
+        assert_eq!(log.allow("down", 71, 60), None);
+        assert_eq!(log.allow("full", 72, 60), Some(1), "another thing is said at once");
+        assert_eq!(log.allow("full", 73, 60), None);
         assert_eq!((log.end(), log.end()), (Some(("full", 1)), None));
-        assert_eq!(log.say("full", 74, 60), Some(0));
+        assert_eq!(log.allow("full", 74, 60), Some(0));
     }
 }

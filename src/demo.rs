@@ -40,7 +40,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<(), Sta
         .await
         .map_err(|error| StartError::Demo(format!("the sandbox cannot start: {error}")))?;
     let done = match args.nodes {
-        1 => one(args, &sandbox, shutdown).await,
+        1 => run_one_node(args, &sandbox, shutdown).await,
         _ => multi_node::run(args, &sandbox.base_url(), &shutdown).await.map_err(StartError::Demo),
     };
     sandbox.stop().await;
@@ -75,7 +75,7 @@ pub fn apps(lifetime: Duration) -> Vec<credential::App> {
     ]
 }
 
-async fn one(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) -> Result<(), StartError> {
+async fn run_one_node(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) -> Result<(), StartError> {
     let bound =
         Configured::new(configuration(args, sandbox)).bind_with(|options| open_http(options, args).map(Some))?;
     let http = bound.http_addresses().first().copied();

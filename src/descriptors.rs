@@ -38,7 +38,7 @@ impl DescriptorNeeds {
 
     /// How many connections fit below a limit beside what the server itself needs. At most a quarter of them is kept for
     /// the HTTP port; one of each kind there is always.
-    pub fn fit(&self, limit: u64) -> ConnectionLimits {
+    pub fn limits_within(&self, limit: u64) -> ConnectionLimits {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let left = limit.saturating_sub(self.own);
         if self.clients.saturating_add(self.http) <= left {
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn fit(clients: usize, http: usize, limit: u64) -> (usize, usize) {
-        let ConnectionLimits { clients, http } = DescriptorNeeds { clients, http, own: 100 }.fit(limit);
+        let ConnectionLimits { clients, http } = DescriptorNeeds { clients, http, own: 100 }.limits_within(limit);
         (clients, http)
     }
 

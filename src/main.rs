@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 /// sysexits(3): the configuration is wrong.
 const EXIT_CONFIG: u8 = 78;
-/// sysexits(3): something the start needs is not to be had.
+/// sysexits(3): the start could not get something that it needs.
 const EXIT_UNAVAILABLE: u8 = 69;
 /// sysexits(3): a part of the server that must not end has ended, or the end took too long.
 const EXIT_SOFTWARE: u8 = 70;
@@ -181,7 +181,7 @@ fn set_core_dumps(wanted: bool) {
 fn fit_below_file_limit(config: &mut Config) {
     let wanted = app::descriptors(config);
     let limit = process::raise_file_limit(wanted.total() as u64);
-    let fit = wanted.fit(limit);
+    let fit = wanted.limits_within(limit);
     if limit < wanted.total() as u64 {
         tracing::warn!(
             limit,

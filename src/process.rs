@@ -159,7 +159,7 @@ pub fn switch_user(name: &str, made: &[PathBuf]) -> io::Result<()> {
     }
     let user = User::from_name(name)?.ok_or_else(|| io::Error::other(format!("there is no user {name:?} (-u)")))?;
     for folder in made {
-        give_folder(folder, &user)?;
+        change_folder_owner(folder, &user)?;
     }
     let name = std::ffi::CString::new(name)?;
     initgroups(&name, user.gid)?;
@@ -169,7 +169,7 @@ pub fn switch_user(name: &str, made: &[PathBuf]) -> io::Result<()> {
 }
 
 /// Through a descriptor, and only if it is still ours: another user who may write in the folder above may have replaced it.
-fn give_folder(folder: &Path, user: &User) -> io::Result<()> {
+fn change_folder_owner(folder: &Path, user: &User) -> io::Result<()> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::DIRECTORY;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
     let opened = std::fs::File::options().read(true).custom_flags(flags).open(folder)?;
@@ -310,8 +310,8 @@ mod tests {
         std::fs::create_dir(&elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &made).unwrap();
         let me = User::from_uid(nix::unistd::geteuid()).unwrap().unwrap();
-        assert!(give_folder(&made, &me).is_err());
-        assert!(give_folder(&elsewhere, &me).is_ok());
+        assert!(change_folder_owner(&made, &me).is_err());
+        assert!(change_folder_owner(&elsewhere, &me).is_ok());
     }
 
     #[test]

@@ -140,11 +140,11 @@ impl SecretSource {
             (Ok(secret), Some(last)) => {
                 tokio::time::sleep(SETTLE).await;
                 match file.read_in_background().await {
-                    Ok(again) if again == secret => Ok(file.keep(secret)),
+                    Ok(again) if again == secret => Ok(file.remember(secret)),
                     _ => Ok(last),
                 }
             }
-            (Ok(secret), None) => Ok(file.keep(secret)),
+            (Ok(secret), None) => Ok(file.remember(secret)),
             (Err(_), Some(last)) => Ok(last),
             (Err(fault), None) => Err(fault),
         }
@@ -201,7 +201,7 @@ impl SecretFile {
         files::read_in_background(&self.path, move || of_file(&here)).await?
     }
 
-    fn keep(&self, secret: Secret) -> Secret {
+    fn remember(&self, secret: Secret) -> Secret {
         *self.last_good.lock() = Some(secret.clone());
         secret
     }
@@ -235,10 +235,10 @@ impl WatchedFiles for FollowedSecret {
         SECRET_BYTES_MAX
     }
 
-    fn take(&mut self, contents: &[FileContent], at_start: bool) -> Result<(), NotApplied> {
+    fn apply(&mut self, contents: &[FileContent], at_start: bool) -> Result<(), NotApplied> {
         let bytes = contents.first().map(|content| content.as_slice()).unwrap_or_default();
         let secret = of_bytes(bytes).map_err(|fault| NotApplied::Bad(format!("it {fault}")))?;
-        (self.then)(&self.file.keep(secret), at_start);
+        (self.then)(&self.file.remember(secret), at_start);
         Ok(())
     }
 }

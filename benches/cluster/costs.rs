@@ -192,7 +192,7 @@ fn sealed() -> Arc<str> {
         node: u64::MAX / 3,
     };
     let seal = Seal::new(&Secret::new("a secret of sixteen characters".into()), &tag_of(0));
-    seal.close(&value).unwrap()
+    seal.seal(&value).unwrap()
 }
 
 fn number(redis: &mut Connection, section: &str, name: &str) -> f64 {

@@ -39,7 +39,7 @@ impl HttpRights {
 
     /// The tokens and tickets of this app.
     pub fn read(&self, app: &str) -> bool {
-        of(&self.read, app)
+        includes(&self.read, app)
     }
 
     /// The tokens and tickets of some app or other.
@@ -49,11 +49,11 @@ impl HttpRights {
 
     /// Have this app's credentials checked and tried.
     pub fn refresh(&self, app: &str) -> bool {
-        of(&self.refresh, app)
+        includes(&self.refresh, app)
     }
 
     /// How this app fares. What a client may not see is not there for it.
-    pub fn sees(&self, app: &str) -> bool {
+    pub fn can_see(&self, app: &str) -> bool {
         self.status || self.read(app) || self.refresh(app)
     }
 
@@ -97,7 +97,7 @@ impl HttpRights {
     }
 }
 
-fn of(apps: &ManagedApps, app: &str) -> bool {
+fn includes(apps: &ManagedApps, app: &str) -> bool {
     match apps {
         ManagedApps::All => true,
         ManagedApps::None => false,
@@ -269,7 +269,7 @@ mod tests {
         let rights = keys.find(KEY.as_bytes()).unwrap().rights.clone();
         assert!(rights.read("wx1") && rights.read("wx2") && !rights.read("wx") && !rights.read("ww1:2"));
         assert!(rights.refresh("ww1:2") && !rights.refresh("ww1") && !rights.refresh("wx1"));
-        assert!(!rights.status() && rights.sees("wx1") && rights.sees("ww1:2") && !rights.sees("wx3"));
+        assert!(!rights.status() && rights.can_see("wx1") && rights.can_see("ww1:2") && !rights.can_see("wx3"));
         let all = keys.find(format!("{KEY}b").as_bytes()).unwrap();
         assert_eq!(*all.rights, HttpRights::ALL);
     }

@@ -39,7 +39,7 @@ impl Users {
     /// As in memcached a password goes from the first colon to the end of the line, and a user may have several lines.
     pub fn parse(text: &[u8], rights_of: impl Fn(&[u8]) -> Option<Arc<Rights>>) -> Result<Users, UsersFault> {
         let mut users = Vec::new();
-        let mut any = false;
+        let mut has_user = false;
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if line.is_empty() {
@@ -50,13 +50,13 @@ impl Users {
             if name.is_empty() {
                 return Err(UsersFault::NoName(index + 1));
             }
-            any = true;
+            has_user = true;
             // memcached reads an empty password and can never be told it; SASL could tell it.
             if let Some(rights) = rights_of(name).filter(|_| !password.is_empty()) {
                 users.push(User { digest: digest(name, password), rights });
             }
         }
-        if any { Ok(Users { users }) } else { Err(UsersFault::Empty) }
+        if has_user { Ok(Users { users }) } else { Err(UsersFault::Empty) }
     }
 
     /// The rights of a user who knows the password. Looks at every user, always.

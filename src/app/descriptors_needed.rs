@@ -1,6 +1,6 @@
 //! How many file descriptors the server itself needs beside those of its clients.
 //!
-//! Counts generously: one too many costs nothing, one too few a renewal.
+//! Counts generously: one descriptor too many costs nothing, one too few can make a renewal fail.
 
 use super::Options;
 use crate::cluster;
@@ -26,19 +26,19 @@ const PER_SQL_SINK: usize = 16;
 const PER_FILE_SINK: usize = 12;
 /// The ends of three pipes of each command that runs, of which there are four at most, and the look at its file.
 const COMMANDS: usize = 4 * 7;
-/// Connections to what nodes share, to its sentinels or the members of a cluster, and one to hear from.
-const NODES: usize = 16;
+/// Connections to the cluster store, to its sentinels or to the members of a Redis cluster, and one for messages.
+const CLUSTER: usize = 16;
 /// For what is opened for a moment: certificates, a configuration that is read again, a client above the limit.
 const RESERVE: usize = 24;
 
 /// The descriptors that are needed whoever is connected.
 pub fn descriptors(config: &Options) -> usize {
-    // The one that renews, and that of the HTTP port.
+    // Two more: the refresher's thread and the HTTP port's.
     let threads = config.server.threads + 2;
     let http = config.http.as_ref().map_or(0, |http| http.listen.len() * PER_LISTENER + RESERVED_CONNECTIONS);
     let ticket_files = config.credentials.apps.iter().filter(|app| app.verify_ticket_file.is_some()).count();
     let nodes = match &config.credentials.cluster {
-        Some(cluster::Options::Redis(_) | cluster::Options::Leader(_)) => NODES,
+        Some(cluster::Options::Redis(_) | cluster::Options::Leader(_)) => CLUSTER,
         None => 0,
     };
     let has_commands = config.sinks.iter().any(|sink| matches!(sink.to, SinkTo::Command(_)));
@@ -49,18 +49,18 @@ pub fn descriptors(config: &Options) -> usize {
         + config.credentials.upstream.concurrency * PER_CALL
         + STATE
         + ticket_files.min(1)
-        + config.sinks.iter().map(of_sink).sum::<usize>()
+        + config.sinks.iter().map(sink_descriptors).sum::<usize>()
         + if has_commands { COMMANDS } else { 0 }
         + nodes
         + RESERVE
 }
 
-fn of_sink(sink: &sink::Options) -> usize {
+fn sink_descriptors(sink: &sink::Options) -> usize {
     match sink.to {
         SinkTo::Redis { .. } => PER_REDIS_SINK,
         SinkTo::Sql(_) => PER_SQL_SINK,
         SinkTo::File(_) => PER_FILE_SINK,
-        // They have their places together.
+        // All commands together have `COMMANDS`.
         SinkTo::Command(_) => 0,
     }
 }

@@ -23,7 +23,7 @@ pub struct Configured {
     options: Options,
 }
 
-/// Every socket is bound, and what lets clients in is read. Nothing is accepted yet.
+/// Every socket is bound, and users, keys and certificates are read. Nothing is accepted yet.
 pub struct Bound {
     pub(super) options: Options,
     pub(super) authenticator: Arc<Authenticator>,
@@ -32,7 +32,7 @@ pub struct Bound {
     pub(super) pid_file: Option<PidFile>,
 }
 
-/// The process is for good the user that it serves as.
+/// The process has become the user that it serves as, for good.
 pub struct Unprivileged(Bound);
 
 /// What SIGHUP changes in a server that runs.
@@ -46,7 +46,7 @@ impl Configured {
         Configured { options }
     }
 
-    /// Reads what lets clients in, opens the ports, writes the pid file.
+    /// Reads users, keys and certificates, opens the ports, writes the pid file.
     pub fn bind(self) -> Result<Bound, StartError> {
         self.bind_with(|options| options.http.as_ref().map(BoundListeners::open).transpose())
     }
@@ -104,7 +104,8 @@ impl Unprivileged {
 }
 
 impl Reloader {
-    /// Takes users, keys and certificates from their files again. What cannot be used is logged and changes nothing.
+    /// Reads users, keys and certificates from their files again. A file that cannot be used is logged and changes
+    /// nothing.
     pub fn reload(&self, options: &Options) {
         self.authenticator.reload(&options.access);
         if let (Some(handle), Some(http)) = (&self.http, &options.http) {
@@ -113,13 +114,13 @@ impl Reloader {
     }
 }
 
-/// Reads what a start would read to let clients in, and opens nothing: for `check`.
+/// Reads the users, keys and certificates that a start would read, and opens nothing: for `check`.
 pub fn check_files(options: &Options) -> Result<(), StartError> {
     Authenticator::new(&options.access).map_err(StartError::ClientAuth)?;
     options.http.as_ref().map_or(Ok(()), BoundListeners::check_files).map_err(StartError::HttpApi)
 }
 
-/// Waits for a server that is ending to give up the state file, where this one cannot start without it.
+/// Waits until a server that is ending releases the state file, if this server cannot start without it.
 pub fn await_state(
     options: &Options,
     is_given_up: impl Fn() -> bool,
@@ -164,7 +165,8 @@ fn socket_owner(at: &ListenAt, options: &server::Options) -> Result<SocketOwner,
     Ok(SocketOwner { user, group })
 }
 
-/// The folder must be there before the user of `-u` is, who may have no right to make it. Gives back what was made.
+/// Makes the state folder before the user is switched (`-u`): that user may have no right to make it. Returns the
+/// folders that were made.
 fn make_state_folder(state_path: Option<&Path>) -> Vec<PathBuf> {
     let Some(folder) = state_path.and_then(Path::parent) else { return Vec::new() };
     process::make_folders(folder).unwrap_or_else(|error| {
@@ -174,7 +176,7 @@ fn make_state_folder(state_path: Option<&Path>) -> Vec<PathBuf> {
     })
 }
 
-/// What the user that the process is by now cannot read or write, in a sentence.
+/// Checks that the process's present user can read and write what the server needs. The error is a sentence.
 fn check_access(user: &str, options: &Options) -> Result<(), String> {
     let credentials = &options.credentials;
     if let Some(path) = &credentials.state_path {

@@ -39,7 +39,7 @@ impl Classes {
     }
 
     /// The class number, from 1, of an item of this size.
-    pub(super) fn of(&self, item_size: usize) -> u8 {
+    pub(super) fn for_item_size(&self, item_size: usize) -> u8 {
         let index = self.chunk_sizes.partition_point(|&chunk| chunk < item_size).min(self.chunk_sizes.len() - 1);
         (index + 1) as u8
     }
@@ -134,7 +134,15 @@ mod tests {
         assert_eq!(classes.count(), 39);
         let sizes: Vec<usize> = [1, 2, 3, 37, 38, 39].iter().map(|&c| classes.chunk_size(c)).collect();
         assert_eq!(sizes, [96, 120, 152, 315_872, 394_840, 524_288]);
-        assert_eq!((classes.of(1), classes.of(96), classes.of(97), classes.of(1 << 20)), (1, 1, 2, 39));
+        assert_eq!(
+            (
+                classes.for_item_size(1),
+                classes.for_item_size(96),
+                classes.for_item_size(97),
+                classes.for_item_size(1 << 20)
+            ),
+            (1, 1, 2, 39)
+        );
     }
 
     #[test]

@@ -49,7 +49,7 @@ use self::{
 pub use self::{
     class::ClassTotals,
     large::{DetachedBytes, SHARED_BYTES_MIN, SharedValue},
-    slot::KeySlot,
+    slot::LockedKey,
 };
 
 /// Seconds on the server's own clock, from 1. As an expiry: absolute on the same clock, 0 for never.
@@ -154,9 +154,9 @@ impl ShareableValue<'_> {
 pub struct PreparedItem(Option<Box<[u8]>>);
 
 impl PreparedItem {
-    const UNDER_LOCK: PreparedItem = PreparedItem(None);
+    const FILL_UNDER_LOCK: PreparedItem = PreparedItem(None);
 
-    fn of(packed: Option<Box<[u8]>>) -> PreparedItem {
+    fn filled(packed: Option<Box<[u8]>>) -> PreparedItem {
         PreparedItem(Some(packed.unwrap_or_default()))
     }
 }
@@ -265,7 +265,7 @@ impl Cache {
     /// Looks a key up as a client's read and marks it as used. `visit` runs under the shard's lock: it copies bytes
     /// out, or shares them, and must not call the cache.
     pub fn get<R>(&self, key: &[u8], now: Seconds, visit: impl FnOnce(ItemView<'_>) -> R) -> Option<R> {
-        self.with(key, now, |slot| slot.fetch().map(visit))
+        self.with_key(key, now, |slot| slot.fetch().map(visit))
     }
 
     /// [`Cache::get`] that also sets the expiry; the view shows the new one.
@@ -276,7 +276,7 @@ impl Cache {
         now: Seconds,
         visit: impl FnOnce(ItemView<'_>) -> R,
     ) -> Option<R> {
-        self.with(key, now, |slot| {
+        self.with_key(key, now, |slot| {
             slot.touch(expiry);
             slot.fetch().map(visit)
         })
@@ -284,42 +284,43 @@ impl Cache {
 
     /// Looks without leaving a trace: no use, no statistics.
     pub fn peek<R>(&self, key: &[u8], now: Seconds, visit: impl FnOnce(ItemView<'_>) -> R) -> Option<R> {
-        self.with(key, now, |slot| slot.view().map(visit))
+        self.with_key(key, now, |slot| slot.view().map(visit))
     }
 
     pub fn store(&self, mode: Mode, key: &[u8], flags: u32, expiry: Seconds, value: &[u8], now: Seconds) -> Stored {
         let ready = self.prepare(mode, key, flags, value);
-        self.with(key, now, |slot| slot.store_prepared(mode, flags, expiry, value, ready, None))
+        self.with_key(key, now, |slot| slot.store_prepared(mode, flags, expiry, value, ready, None))
     }
 
-    /// Allocates and fills what [`KeySlot::store_prepared`] will put in place, so that it need not happen under the lock.
+    /// Allocates and fills what [`LockedKey::store_prepared`] will put in place, so that this does not happen under the
+    /// lock.
     pub fn prepare(&self, mode: Mode, key: &[u8], flags: u32, value: &[u8]) -> PreparedItem {
         match mode {
-            Mode::Append | Mode::Prepend => PreparedItem::UNDER_LOCK,
-            _ if !self.fits(key.len(), flags, value.len()) => PreparedItem::UNDER_LOCK,
+            Mode::Append | Mode::Prepend => PreparedItem::FILL_UNDER_LOCK,
+            _ if !self.fits(key.len(), flags, value.len()) => PreparedItem::FILL_UNDER_LOCK,
             // What is small is copied under the lock: that is quicker than to allocate.
-            _ if key.len() + value.len() < arena::SLOT_DATA_BYTES_MAX => PreparedItem::UNDER_LOCK,
-            _ => PreparedItem::of(slab::pack(key, [value, b""], flags)),
+            _ if key.len() + value.len() < arena::SLOT_DATA_BYTES_MAX => PreparedItem::FILL_UNDER_LOCK,
+            _ => PreparedItem::filled(slab::pack(key, [value, b""], flags)),
         }
     }
 
     pub fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, now: Seconds) -> ArithmeticOutcome {
-        self.with(key, now, |slot| slot.arithmetic(delta, increase, None))
+        self.with_key(key, now, |slot| slot.arithmetic(delta, increase, None))
     }
 
     /// True if there was something to delete.
     pub fn delete(&self, key: &[u8], now: Seconds) -> bool {
-        self.with(key, now, |slot| slot.delete())
+        self.with_key(key, now, |slot| slot.delete())
     }
 
     /// Sets the expiry; the cas id stays. True if the key is there.
     pub fn touch(&self, key: &[u8], expiry: Seconds, now: Seconds) -> bool {
-        self.with(key, now, |slot| slot.touch(expiry))
+        self.with_key(key, now, |slot| slot.touch(expiry))
     }
 
     /// Any other read-modify-write as one step: `action` runs under the shard's lock with the key's place in
     /// hand, whether or not something is there. It must not call the cache.
-    pub fn with<R>(&self, key: &[u8], now: Seconds, action: impl FnOnce(&mut KeySlot<'_>) -> R) -> R {
+    pub fn with_key<R>(&self, key: &[u8], now: Seconds, action: impl FnOnce(&mut LockedKey<'_>) -> R) -> R {
         debug_assert!(!key.is_empty() && key.len() <= KEY_BYTES_MAX, "the caller checks the key");
         let mut hasher = self.hasher.build_hasher();
         hasher.write(key);
@@ -330,7 +331,7 @@ impl Cache {
         let mut deferred = DeferredDrop::default();
         let mut guard = shard.0.lock();
         let mut slot =
-            KeySlot::new(&mut guard, &mut deferred, &self.cas_ids.0, self.item_size_max, key, hash as u32, now);
+            LockedKey::new(&mut guard, &mut deferred, &self.cas_ids.0, self.item_size_max, key, hash as u32, now);
         let result = action(&mut slot);
         let changed = guard.finish(now, &mut deferred);
         drop(guard);
@@ -341,16 +342,16 @@ impl Cache {
         result
     }
 
-    /// Evicts from the largest shards until the budget holds again. `debtor` needed memory while it held less than its
-    /// share; it comes last, because it holds what was just stored.
+    /// Evicts from the largest shards until the budget holds again. `storing_shard` has just stored an item while it held
+    /// less than its share; it comes last.
     #[cold]
-    fn enforce_budget(&self, debtor: Option<usize>, now: Seconds) {
+    fn enforce_budget(&self, storing_shard: Option<usize>, now: Seconds) {
         let mut tried = vec![false; self.shards.len()];
-        if let Some(debtor) = debtor {
-            tried[debtor] = true;
+        if let Some(storing_shard) = storing_shard {
+            tried[storing_shard] = true;
         }
         while self.budget.is_exceeded_by(0)
-            && let Some(shard) = self.budget.largest(&tried).or(debtor)
+            && let Some(shard) = self.budget.largest(&tried).or(storing_shard)
         {
             let mut deferred = DeferredDrop::default();
             let gave = self.shards[shard].0.lock().evict_for_others(0, now, &mut deferred);

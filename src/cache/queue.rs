@@ -140,7 +140,7 @@ impl Ghost {
     }
 
     pub(super) fn insert(&mut self, hash: u32, from_main: bool, items: u32) {
-        self.fit(items);
+        self.resize(items);
         let evictions = &mut self.evictions[usize::from(from_main)];
         *evictions = evictions.wrapping_add(1);
         let mark = if from_main { FROM_MAIN } else { 0 };
@@ -177,7 +177,7 @@ impl Ghost {
     }
 
     /// Follows the number of items, up or down, with room between so that it rarely moves; then it begins anew.
-    fn fit(&mut self, items: u32) {
+    fn resize(&mut self, items: u32) {
         let wanted = (items as usize).next_power_of_two();
         if wanted > self.places.len() * 2 || wanted * 8 < self.places.len() {
             self.places = vec![0; wanted].into_boxed_slice();

@@ -292,7 +292,7 @@ impl Shard {
     }
 
     pub(super) fn stats_for(&mut self, item_size: usize) -> &mut ClassTotals {
-        &mut self.stats[usize::from(self.classes.of(item_size)) - 1]
+        &mut self.stats[usize::from(self.classes.for_item_size(item_size)) - 1]
     }
 
     pub(super) fn set_expiry(&mut self, index: u32, expiry: Seconds) {
@@ -699,7 +699,7 @@ impl Shard {
         entry.timer_slot = NO_SLOT;
         entry.put(HAS_FLAGS, meta.has_flags);
         entry.put(MARKS, false);
-        entry.class = self.classes.of(entry.item_size());
+        entry.class = self.classes.for_item_size(entry.item_size());
         self.count_contents(index);
     }
 
@@ -746,7 +746,7 @@ impl Shard {
                 "an entry the table does not find",
             )?;
             check((entry.exptime == 0) == (entry.timer_slot == NO_SLOT), "wheel membership")?;
-            check(entry.class == self.classes.of(entry.item_size()), "class")?;
+            check(entry.class == self.classes.for_item_size(entry.item_size()), "class")?;
             requested += entry.item_size() as u64;
             let class = &mut stats[usize::from(entry.class) - 1];
             class.0 += 1;

@@ -12,8 +12,8 @@ use super::{
     slab::{self, ENCODED_KEY, FETCHED, HAS_FLAGS, ItemEntry, STALE, TOKEN_SENT},
 };
 
-/// A key's place, locked. Made by [`super::Cache::with`].
-pub struct KeySlot<'a> {
+/// A key's place, locked. Made by [`super::Cache::with_key`].
+pub struct LockedKey<'a> {
     shard: &'a mut Shard,
     deferred: &'a mut DeferredDrop,
     cas_ids: &'a AtomicU64,
@@ -27,7 +27,7 @@ pub struct KeySlot<'a> {
     found_expired: bool,
 }
 
-impl<'a> KeySlot<'a> {
+impl<'a> LockedKey<'a> {
     #[inline]
     pub(super) fn new(
         shard: &'a mut Shard,
@@ -37,7 +37,7 @@ impl<'a> KeySlot<'a> {
         key: &'a [u8],
         hash: u32,
         now: Seconds,
-    ) -> KeySlot<'a> {
+    ) -> LockedKey<'a> {
         shard.begin(now);
         let mut index = shard.find(hash, key);
         let mut found_expired = false;
@@ -48,7 +48,7 @@ impl<'a> KeySlot<'a> {
             index = None;
             found_expired = true;
         }
-        KeySlot { shard, deferred, cas_ids, item_size_max, key, hash, now, index, found_expired }
+        LockedKey { shard, deferred, cas_ids, item_size_max, key, hash, now, index, found_expired }
     }
 
     /// What is there; leaves no trace.
@@ -105,7 +105,7 @@ impl<'a> KeySlot<'a> {
 
     /// Puts an item where there is none, as a by-product of another command: no store is counted. False: no memory.
     pub fn create(&mut self, expiry: Seconds, value: &[u8], cas: Option<u64>) -> bool {
-        self.put_item(value, 0, expiry, PreparedItem::UNDER_LOCK, cas) == Stored::Stored
+        self.put_item(value, 0, expiry, PreparedItem::FILL_UNDER_LOCK, cas) == Stored::Stored
     }
 
     /// Gives the item this cas id, or a new one.
@@ -118,7 +118,7 @@ impl<'a> KeySlot<'a> {
 
     /// Stores as [`super::Cache::store`] does; `cas` is the new item's id, or the next one.
     pub fn store(&mut self, mode: Mode, flags: u32, expiry: Seconds, value: &[u8], cas: Option<u64>) -> Stored {
-        self.store_prepared(mode, flags, expiry, value, PreparedItem::UNDER_LOCK, cas)
+        self.store_prepared(mode, flags, expiry, value, PreparedItem::FILL_UNDER_LOCK, cas)
     }
 
     /// The same with what [`super::Cache::prepare`] made of the same key, flags and value.
@@ -196,7 +196,7 @@ impl<'a> KeySlot<'a> {
         if size > self.item_size_max {
             return ArithmeticOutcome::TooLarge;
         }
-        match self.put_item(text, flags, expiry, PreparedItem::UNDER_LOCK, cas) {
+        match self.put_item(text, flags, expiry, PreparedItem::FILL_UNDER_LOCK, cas) {
             Stored::Stored => ArithmeticOutcome::Value(new),
             _ => {
                 self.count_no_memory(size);
@@ -222,7 +222,7 @@ impl<'a> KeySlot<'a> {
             return Stored::NotStored;
         }
         let parts = if mode == Mode::Append { [old, value] } else { [value, old] };
-        let ready = PreparedItem::of(slab::pack(self.key, parts, flags));
+        let ready = PreparedItem::filled(slab::pack(self.key, parts, flags));
         let outcome = self.put_item(b"", flags, expiry, ready, cas);
         if outcome == Stored::OutOfMemory {
             self.count_no_memory(size);

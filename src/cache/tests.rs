@@ -279,7 +279,7 @@ fn a_dump_sees_everything() {
 #[test]
 fn a_place_in_hand_is_one_step() {
     let cache = cache(8 << 20);
-    cache.with(b"k", 1, |slot| {
+    cache.with_key(b"k", 1, |slot| {
         assert!(slot.view().is_none());
         assert_eq!(slot.store(Mode::Add, 3, 0, b"v", Some(77)), Stored::Stored);
         slot.set_stale(true);
@@ -361,7 +361,7 @@ fn stored_already_expired_into_a_full_cache() {
     (0..2000).for_each(|n| set_fast(&cache, n, 1000));
     for n in 0..20_u32 {
         let key = format!("dead{n}");
-        cache.with(key.as_bytes(), 9, |slot| {
+        cache.with_key(key.as_bytes(), 9, |slot| {
             assert_eq!(slot.store(Mode::Set, 0, 5, &[b'x'; 1000], None), Stored::Stored);
         });
         cache.validate().unwrap();

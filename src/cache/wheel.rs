@@ -32,18 +32,18 @@ pub(super) struct Wheel {
     occupied: [u32; LEVELS],
     time: Seconds,
     /// No slot begins before this second.
-    quiet_until: Seconds,
+    next_slot_start: Seconds,
 }
 
 impl Wheel {
     pub(super) fn new() -> Wheel {
-        Wheel { heads: [[NIL; SLOTS]; LEVELS], occupied: [0; LEVELS], time: 0, quiet_until: Seconds::MAX }
+        Wheel { heads: [[NIL; SLOTS]; LEVELS], occupied: [0; LEVELS], time: 0, next_slot_start: Seconds::MAX }
     }
 
     /// Whether a step could do anything at `now`.
     #[inline]
     pub(super) fn is_due(&self, now: Seconds) -> bool {
-        self.quiet_until <= now
+        self.next_slot_start <= now
     }
 
     /// Puts an entry with an expiry in its slot; does nothing for one that never expires.
@@ -64,7 +64,7 @@ impl Wheel {
         }
         self.heads[level][slot] = index;
         self.occupied[level] |= 1 << slot;
-        self.quiet_until = self.quiet_until.min(start_of(when, level));
+        self.next_slot_start = self.next_slot_start.min(slot_start_of_time(when, level));
     }
 
     pub(super) fn unlink(&mut self, slab: &mut Slab, index: u32) {
@@ -127,13 +127,13 @@ impl Wheel {
             }
             // Slots lie at or after the wheel's own digit; nothing wraps, since a higher digit would differ.
             let slot = occupied.trailing_zeros() as usize;
-            let begin = begin_of(self.time, level, slot);
+            let begin = slot_start(self.time, level, slot);
             if begin <= now {
                 return Some((self.heads[level][slot], begin));
             }
             next_begin = next_begin.min(begin);
         }
-        self.quiet_until = next_begin;
+        self.next_slot_start = next_begin;
         None
     }
 }
@@ -144,12 +144,12 @@ fn digit(when: Seconds, level: usize) -> usize {
 }
 
 /// The first second of the slot `when` lies in.
-fn start_of(when: Seconds, level: usize) -> Seconds {
+fn slot_start_of_time(when: Seconds, level: usize) -> Seconds {
     (when >> (5 * level)) << (5 * level)
 }
 
 /// The first second of a slot, in the rotation `time` is in.
-fn begin_of(time: Seconds, level: usize, slot: usize) -> Seconds {
+fn slot_start(time: Seconds, level: usize, slot: usize) -> Seconds {
     let above = (u64::from(time) >> (5 * (level + 1))) << (5 * (level + 1));
     (above | ((slot as u64) << (5 * level))) as Seconds
 }

@@ -21,24 +21,24 @@ use crate::{process, unit};
 /// How many folders of a sink are named; a site with a folder for each app may have thousands.
 const FOLDERS_MAX: usize = 5;
 /// The folders that the shipped unit makes for the service at its start.
-const OF_SHIPPED_UNIT: [&str; 2] = ["/run/tokencached", "/var/lib/tokencached"];
+const SHIPPED_UNIT_FOLDERS: [&str; 2] = ["/run/tokencached", "/var/lib/tokencached"];
 
-/// Examines all of them.
+/// Examines all these folders and groups.
 pub fn examine(config: &Config, report: &mut CheckReport) {
-    state(config, report);
+    check_state_folder(config, report);
     for listener in config.listeners() {
         if let ListenAt::Unix { path, group, .. } = &listener.at {
-            socket(path, report);
+            check_socket_folder(path, report);
             if let Some(group) = group {
-                socket_group(path, group, report);
+                check_socket_group(path, group, report);
             }
         }
     }
-    sink_files(config, report);
+    check_sink_files(config, report);
 }
 
 /// Whether the state file can be written. Without it the server runs, and fetches every token again at each start.
-fn state(config: &Config, report: &mut CheckReport) {
+fn check_state_folder(config: &Config, report: &mut CheckReport) {
     let Some(path) = config.credentials.state_path.as_deref().filter(|_| !config.credentials.apps.is_empty()) else {
         return;
     };
@@ -46,7 +46,7 @@ fn state(config: &Config, report: &mut CheckReport) {
     let (shown, who) = (folder.display(), process_user());
     let unless = "otherwise tokens are kept in memory only, and fetched again at each start";
     let Err(errno) = may_write(folder) else {
-        return state_owner(path, report);
+        return check_state_owner(path, report);
     };
     let text = match errno {
         Errno::NOENT => {
@@ -78,7 +78,7 @@ fn state(config: &Config, report: &mut CheckReport) {
 }
 
 /// A state file that belongs to another user is not trusted, except by root.
-fn state_owner(path: &Path, report: &mut CheckReport) {
+fn check_state_owner(path: &Path, report: &mut CheckReport) {
     let Ok(found) = std::fs::symlink_metadata(path) else { return };
     if !geteuid().is_root() && found.uid() != geteuid().as_raw() {
         let (shown, who) = (path.display(), process_user());
@@ -91,7 +91,7 @@ fn state_owner(path: &Path, report: &mut CheckReport) {
 }
 
 /// Whether a socket's file can be made.
-fn socket(path: &Path, report: &mut CheckReport) {
+fn check_socket_folder(path: &Path, report: &mut CheckReport) {
     let folder = folder_of(path);
     let (shown, socket) = (folder.display(), path.display());
     let Err(errno) = may_write(folder) else { return };
@@ -112,7 +112,7 @@ fn socket(path: &Path, report: &mut CheckReport) {
 }
 
 /// Whether a socket can be given to that group: root may use any group, other users those they are in.
-fn socket_group(path: &Path, group: &str, report: &mut CheckReport) {
+fn check_socket_group(path: &Path, group: &str, report: &mut CheckReport) {
     let socket = path.display();
     match process::group_id(group) {
         Err(error) => report.warn(format!("the socket {socket}: {error}; the server does not start then")),
@@ -137,7 +137,7 @@ fn socket_group(path: &Path, group: &str, report: &mut CheckReport) {
 }
 
 /// What the shipped systemd unit needs to write the files of sinks, and whether this process may.
-fn sink_files(config: &Config, report: &mut CheckReport) {
+fn check_sink_files(config: &Config, report: &mut CheckReport) {
     for sink in config.sinks.iter().filter(|sink| matches!(sink.to, SinkTo::File(_))) {
         let folder = |entry: &SinkEntry| Path::new(&entry.name).parent().map(Path::to_owned);
         let folders: BTreeSet<PathBuf> = sink.entries.iter().filter_map(folder).collect();
@@ -166,8 +166,8 @@ fn sink_files(config: &Config, report: &mut CheckReport) {
 /// A note for a folder that systemd makes when the service starts, otherwise a warning.
 fn report_folder(folder: &Path, text: String, report: &mut CheckReport) {
     let by_systemd = ["STATE_DIRECTORY", "RUNTIME_DIRECTORY"].iter().any(|name| std::env::var_os(name).is_some());
-    let of_unit = OF_SHIPPED_UNIT.iter().any(|own| folder.starts_with(own));
-    match unit::made_by(folder).filter(|_| of_unit && !by_systemd) {
+    let is_unit_folder = SHIPPED_UNIT_FOLDERS.iter().any(|own| folder.starts_with(own));
+    match unit::made_by(folder).filter(|_| is_unit_folder && !by_systemd) {
         Some(line) => report.note(format!(
             "{} is made by the systemd unit when it starts ({line}); if tokencached is started otherwise: {text}",
             folder.display()

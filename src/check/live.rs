@@ -30,7 +30,7 @@ pub async fn check_live(config: &Config, report: &mut CheckReport) -> Result<(),
     check_apps(config, report).await?;
     for sink in &config.sinks {
         let outcome = match &sink.to {
-            // The folders of files have been examined.
+            // `folders` has examined the folders of files.
             SinkTo::File(_) => continue,
             // The loader has examined the command's file.
             SinkTo::Command(_) => CheckOutcome::NotAsked(
@@ -73,7 +73,7 @@ async fn check_apps(config: &Config, report: &mut CheckReport) -> Result<(), Str
     let mut outcomes = tasks.join_all().await;
     outcomes.sort_by_key(|(index, _)| *index);
     for ((_, outcome), app) in outcomes.into_iter().zip(&config.credentials.apps) {
-        report.record(Subject::App, app.shown(), outcome);
+        report.record(Subject::App, app.display_name(), outcome);
     }
     Ok(())
 }
@@ -105,7 +105,7 @@ async fn fetch_one(client: &Client, app: &App, upstream: &ClientOptions) -> Chec
         }
     };
     if app.platform.name == component::PLATFORM.name || app.component.is_some() {
-        // Each call of the open platform makes a new token, and may end the one in use.
+        // Each call of the open platform makes a new token and may end the one in use.
         return CheckOutcome::NotAsked("each call of the open platform would replace the token in use".to_owned());
     }
     // The first endpoint ends no token in use, whichever is configured.

@@ -93,7 +93,7 @@ impl CheckReport {
 
     /// Notes about several apps, each with the app's name; equal ones become one.
     pub fn note_of_apps(&mut self, notes: Vec<(String, String)>) {
-        self.notes.extend(fold(notes, false));
+        self.notes.extend(merge_equal(notes, false));
     }
 
     pub fn record(&mut self, subject: Subject, name: String, outcome: CheckOutcome) {
@@ -141,12 +141,12 @@ impl CheckReport {
             if detail == Detail::All || self.good.len() <= GOOD_SHOWN_MAX {
                 add("good", self.good.into_iter().map(|(name, text)| format!("{name}: {text}")).collect());
             }
-            add("not asked", fold(self.not_asked, detail == Detail::All));
+            add("not asked", merge_equal(self.not_asked, detail == Detail::All));
         }
-        let warnings = fold_places(self.warnings);
+        let warnings = merge_places(self.warnings);
         let warned = if warnings.is_empty() { "no warnings".to_owned() } else { count(warnings.len(), "warning") };
         add("warning", warnings);
-        add("bad", fold(self.bad, true));
+        add("bad", merge_equal(self.bad, true));
         lines.push(format!("{verdict}; {warned}"));
         for line in lines.iter().flat_map(|text| text.lines()) {
             writeln!(out, "{prefix}{line}")?;
@@ -161,7 +161,7 @@ pub fn count(number: usize, what: &str) -> String {
 }
 
 /// Texts that differ only in their app's name become one, with how many there are, and with the names below if wanted.
-fn fold(all: Vec<(String, String)>, with_names: bool) -> Vec<String> {
+fn merge_equal(all: Vec<(String, String)>, with_names: bool) -> Vec<String> {
     let mut at: HashMap<String, usize> = HashMap::new();
     let mut groups: Vec<(String, Vec<(String, String)>)> = Vec::new();
     for (name, text) in all {
@@ -221,7 +221,7 @@ fn without_rid(text: &str) -> String {
 }
 
 /// `FILE:LINE: text` of several lines with the same text becomes one with the other lines at its end.
-fn fold_places(warnings: Vec<String>) -> Vec<String> {
+fn merge_places(warnings: Vec<String>) -> Vec<String> {
     let mut folded: Vec<(String, Vec<String>)> = Vec::new();
     let mut at: HashMap<(String, String), usize> = HashMap::new();
     for warning in warnings {
@@ -318,13 +318,13 @@ mod tests {
     fn one_warning_of_many_lines_is_said_once() {
         let warnings = |count: usize| {
             let all = (1..=count).map(|line| format!("/etc/c.toml:{line}: the secret is here")).collect();
-            fold_places(all)
+            merge_places(all)
         };
         assert_eq!(warnings(1), ["/etc/c.toml:1: the secret is here"]);
         assert_eq!(warnings(3), ["/etc/c.toml:1: the secret is here\nthe same in lines 2, 3"]);
         let many = warnings(300);
         assert!(many.len() == 1 && many[0].ends_with("20, 21 and 279 more"), "{many:?}");
-        assert_eq!(fold_places(vec!["no: place".into(), "no: place".into()]).len(), 2);
+        assert_eq!(merge_places(vec!["no: place".into(), "no: place".into()]).len(), 2);
     }
 
     #[test]

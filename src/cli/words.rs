@@ -1,4 +1,4 @@
-//! The words of memcached's `-o` (memcached.c, `subopts_tokens`): which there are, and what becomes of each here.
+//! The words of memcached's `-o` (memcached.c, `subopts_tokens`): which there are, and what each does here.
 //!
 //! A word that asks for what this server cannot give, and whose lack would be noticed late, stops the start; one that only
 //! tunes machinery that does not exist here is taken and ignored.

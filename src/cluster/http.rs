@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::options::LeaderOptions;
 use super::{
-    ClusterEvent, ClusterStore, Moment, Op, OpOutcome, RefreshReason, StoreAnswer, StoreFuture, Unreachable,
+    ClusterEvent, ClusterStore, Op, OpOutcome, RefreshReason, StoreAnswer, StoreClockReading, StoreFuture, Unreachable,
     WatchedRecord,
 };
 use crate::clock::{self, BootMs, RepeatThrottle};
@@ -92,7 +92,7 @@ struct WatchState {
     events: mpsc::Sender<ClusterEvent>,
 }
 
-const LEADER_CUT_OFF: LeaderFault = LeaderFault::of(
+const LEADER_CUT_OFF: LeaderFault = LeaderFault::new(
     "has not heard from a node that renews for minutes",
     "see what that node follows, and whether the network lets it through",
 );
@@ -152,7 +152,8 @@ impl HttpStore {
                 continue;
             }
             // With a single URL the receiver logs the failure.
-            if self.urls.len() > 1 && throttle.say((at, fault.text.clone()), clock::boot_ms(), LOG_AGAIN_MS).is_some() {
+            if self.urls.len() > 1 && throttle.allow((at, fault.text.clone()), clock::boot_ms(), LOG_AGAIN_MS).is_some()
+            {
                 let (url, advice) = (self.urls.get(at), fault.advice);
                 tracing::warn!(url, advice, "the leader {}; trying the next of leader_urls", fault.text);
             }
@@ -177,7 +178,7 @@ impl HttpStore {
         let mut list_again = Instant::now();
         loop {
             let begun = Instant::now();
-            let (page, moment) = self.ask_page(url, None, after.as_deref()).await?;
+            let (page, clock_reading) = self.ask_page(url, None, after.as_deref()).await?;
             if page.from_start {
                 (is_listing, pages) = (true, 0);
                 list_again = Instant::now() + LIST_AGAIN.mul_f64(0.8 + fastrand::f64() * 0.4);
@@ -186,19 +187,19 @@ impl HttpStore {
             pages = if page.more { pages + 1 } else { 0 };
             if pages >= PAGES_MAX {
                 let advice = "see whether it is a tokencached";
-                return Err(LeaderFault::of("never ends telling what it has", advice).into());
+                return Err(LeaderFault::new("never ends telling what it has", advice).into());
             }
-            let updates = self.with_records(|records| records.take(&page, url, moment, is_listing, None));
+            let updates = self.with_records(|records| records.take(&page, url, clock_reading, is_listing, None));
             events.send_records(updates.unwrap_or_default()).await?;
             if !page.more {
                 if std::mem::take(&mut is_listing) {
-                    self.finish_listing(url, moment, std::mem::take(&mut is_first), events).await?;
+                    self.finish_listing(url, clock_reading, std::mem::take(&mut is_first), events).await?;
                 }
-                events.send_up_to_date(moment.sent_ms.saturating_sub(page.age_ms)).await?;
+                events.send_up_to_date(clock_reading.sent_ms.saturating_sub(page.age_ms)).await?;
                 if self.urls.len() > 1 && page.age_ms >= CUT_OFF_MS {
                     return Err(LEADER_CUT_OFF.into());
                 }
-                self.pace(begun.elapsed(), page.credentials.is_empty()).await;
+                self.pause_after(begun.elapsed(), page.credentials.is_empty()).await;
             }
             let list_now = !page.more && Instant::now() >= list_again;
             after = Some(page.cursor).filter(|_| !list_now);
@@ -209,7 +210,7 @@ impl HttpStore {
     async fn finish_listing(
         &self,
         url: &str,
-        moment: Moment,
+        clock_reading: StoreClockReading,
         is_first: bool,
         events: &mut EventSender,
     ) -> Result<(), FollowEnd> {
@@ -217,7 +218,7 @@ impl HttpStore {
             let missing: Vec<usize> = records.unlisted().collect();
             let one = missing.first().map(|index| records.watched(*index).clone());
             let updates: Vec<RecordUpdate> =
-                missing.into_iter().map(|index| records.last_known(index, moment)).collect();
+                missing.into_iter().map(|index| records.last_known(index, clock_reading)).collect();
             (updates, one)
         });
         let Some((updates, one)) = missing else { return Err(FollowEnd::ReceiverGone) };
@@ -241,7 +242,7 @@ impl HttpStore {
     }
 
     /// Waits, so that a leader which answers at once is not asked without a pause.
-    async fn pace(&self, took: Duration, is_unchanged: bool) {
+    async fn pause_after(&self, took: Duration, is_unchanged: bool) {
         if is_unchanged && took < self.wait / 2 {
             sleep(self.wait).await;
         } else if took < SPACING {
@@ -255,7 +256,7 @@ impl HttpStore {
         url: &str,
         app: Option<&str>,
         after: Option<&str>,
-    ) -> Result<(LeaderPage, Moment), LeaderFault> {
+    ) -> Result<(LeaderPage, StoreClockReading), LeaderFault> {
         let wait = if after.is_some() { self.wait } else { Duration::ZERO };
         let wait_s = wait.as_secs().to_string();
         let mut query = vec![("wait_s", wait_s.as_str())];
@@ -268,8 +269,8 @@ impl HttpStore {
         let page = LeaderPage::parse(&body, after)?;
         // The leader read its clock after it had held the question back.
         let sent_ms = sent_ms.saturating_add(page.waited_ms).min(received_ms);
-        let moment = Moment { store_ms: page.now_ms, sent_ms, received_ms };
-        Ok((page, moment))
+        let clock_reading = StoreClockReading { store_ms: page.now_ms, sent_ms, received_ms };
+        Ok((page, clock_reading))
     }
 
     /// Has a leader verify or renew a value, and sends the record as it is afterwards.
@@ -280,7 +281,7 @@ impl HttpStore {
         });
         let Some((watched, live)) = known.flatten() else { return Err(not_watching()) };
         let _permit = self.refreshes.acquire().await;
-        let call = LeaderCall::of(generation, why, live);
+        let call = LeaderCall::for_request(generation, why, live);
         let mut last = not_watching();
         // The current leader first, and another only if that one has not judged the request.
         let first = self.current.load(Relaxed);
@@ -310,10 +311,10 @@ impl HttpStore {
             Err(fault) if fault.refused.is_none() => return Err(fault),
             _ => {}
         }
-        let (page, moment) = self.ask_page(url, Some(&watched.app), None).await?;
+        let (page, clock_reading) = self.ask_page(url, Some(&watched.app), None).await?;
         let updates = self.with_watch_state(|state| {
             let reported = state.records.index(&watched.tag).filter(|_| matches!(call, LeaderCall::Refresh(_)));
-            (state.records.take(&page, url, moment, true, reported), EventSender::new(state.events.clone()))
+            (state.records.take(&page, url, clock_reading, true, reported), EventSender::new(state.events.clone()))
         });
         if let Some((updates, events)) = updates {
             // The error means that the node stops.
@@ -324,7 +325,7 @@ impl HttpStore {
 
     async fn post(&self, url: &str, watched: &WatchedRecord, what: &str, body: String) -> Result<(), LeaderFault> {
         let mut path =
-            url::Url::parse(url).map_err(|_| LeaderFault::of("is no address", "see leader_urls in [state]"))?;
+            url::Url::parse(url).map_err(|_| LeaderFault::new("is no address", "see leader_urls in [state]"))?;
         if let Ok(mut segments) = path.path_segments_mut() {
             segments.pop_if_empty().extend(["v1", "apps", &watched.app, "credentials", watched.kind, what]);
         }
@@ -364,7 +365,7 @@ enum LeaderCall {
 
 impl LeaderCall {
     /// `live` is the present value, with its generation. Without one, the request is about whatever the leader has.
-    fn of(generation: Option<u64>, why: RefreshReason, live: Option<(u64, Secret)>) -> LeaderCall {
+    fn for_request(generation: Option<u64>, why: RefreshReason, live: Option<(u64, Secret)>) -> LeaderCall {
         match live {
             // Another program's fetch may have ended the value or not: a probe tells.
             _ if matches!(why, RefreshReason::Probe | RefreshReason::ForeignWriter) => LeaderCall::Probe,
@@ -397,8 +398,8 @@ impl EventSender {
     }
 
     async fn send_records(&self, updates: Vec<RecordUpdate>) -> SendResult {
-        for (index, record, moment) in updates {
-            self.sender.send(ClusterEvent::RecordChanged { index, record, moment }).await?;
+        for (index, record, clock_reading) in updates {
+            self.sender.send(ClusterEvent::RecordChanged { index, record, clock_reading }).await?;
         }
         Ok(())
     }
@@ -426,8 +427,8 @@ impl ClusterStore for HttpStore {
                 return Err(Unreachable { text, advice: "nothing: that node renews", unknown: false });
             }
             let last = self.with_records(|records| records.last(records.index(tag)?)).flatten();
-            let (record, moment) = last.ok_or_else(not_watching)?;
-            Ok(StoreAnswer { outcome: OpOutcome::Done, record, moment })
+            let (record, clock_reading) = last.ok_or_else(not_watching)?;
+            Ok(StoreAnswer { outcome: OpOutcome::Done, record, clock_reading })
         })
     }
 

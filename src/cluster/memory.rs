@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::node_rules::Moment;
+use super::node_rules::StoreClockReading;
 use super::record::{Op, Record};
 use super::{ClusterEvent, ClusterStore, RefreshReason, StoreAnswer, StoreFuture, Unreachable, WatchedRecord};
 use crate::clock::Clock;
@@ -71,9 +71,13 @@ impl MemoryStore {
         let _ = self.events.send(event);
     }
 
-    fn moment(&self) -> Moment {
+    fn clock_reading(&self) -> StoreClockReading {
         let now = self.clock.now();
-        Moment { store_ms: u64::try_from(now.unix_ms).unwrap_or(0), sent_ms: now.boot_ms, received_ms: now.boot_ms }
+        StoreClockReading {
+            store_ms: u64::try_from(now.unix_ms).unwrap_or(0),
+            sent_ms: now.boot_ms,
+            received_ms: now.boot_ms,
+        }
     }
 
     fn check_up(&self) -> Result<(), Unreachable> {
@@ -89,17 +93,17 @@ impl MemoryStore {
 
     fn apply(&self, tag: &str, op: &Op) -> Result<StoreAnswer, Unreachable> {
         self.check_up()?;
-        let moment = self.moment();
+        let clock_reading = self.clock_reading();
         let mut records = self.records.lock();
         let mut record = records.get(tag).cloned().unwrap_or_default();
-        let outcome = record.apply(op, moment.store_ms);
+        let outcome = record.apply(op, clock_reading.store_ms);
         let before = records.insert(tag.to_owned(), record.clone());
         drop(records);
         let visible = |record: &Record| (record.unsettled, record.value.clone());
         if visible(&before.unwrap_or_default()) != visible(&record) {
             self.send(MemoryEvent::Changed(tag.to_owned()));
         }
-        Ok(StoreAnswer { outcome, record, moment })
+        Ok(StoreAnswer { outcome, record, clock_reading })
     }
 
     async fn send_record(&self, watched: &[WatchedRecord], index: usize, sender: &mpsc::Sender<ClusterEvent>) {
@@ -108,7 +112,7 @@ impl MemoryStore {
         }
         let record = self.record(&watched[index].tag);
         // The receiver is gone only when the node stops.
-        let _ = sender.send(ClusterEvent::RecordChanged { index, record, moment: self.moment() }).await;
+        let _ = sender.send(ClusterEvent::RecordChanged { index, record, clock_reading: self.clock_reading() }).await;
     }
 }
 
@@ -146,9 +150,9 @@ impl ClusterStore for MemoryStore {
         let mut changes = self.events.subscribe();
         Box::pin(async move {
             let find = |tag: &str| watched.iter().position(|known| *known.tag == *tag);
-            let mut all = true;
+            let mut must_read_all = true;
             loop {
-                if std::mem::take(&mut all) {
+                if std::mem::take(&mut must_read_all) {
                     for index in 0..watched.len() {
                         self.send_record(&watched, index, &sender).await;
                     }
@@ -171,7 +175,7 @@ impl ClusterStore for MemoryStore {
                             let _ = sender.try_send(ClusterEvent::RefreshRequested { index, generation, why, done });
                         }
                     }
-                    Err(broadcast::error::RecvError::Lagged(_)) => all = true,
+                    Err(broadcast::error::RecvError::Lagged(_)) => must_read_all = true,
                     Err(broadcast::error::RecvError::Closed) => return,
                 }
             }

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use node_rules::Moment;
+pub use node_rules::StoreClockReading;
 pub use options::{LeaderOptions, Options, StoreOptions, judge_node, node_of_host};
 pub use record::{CallEnd, NodeId, Op, OpOutcome, Record};
 
@@ -50,7 +50,7 @@ pub struct Unreachable {
     pub text: String,
     /// What to do about it.
     pub advice: &'static str,
-    /// The operation may have been done all the same.
+    /// The operation may have been done, although no answer came.
     pub unknown: bool,
 }
 
@@ -61,7 +61,7 @@ pub struct StoreAnswer {
     /// The record as it is afterwards.
     pub record: Record,
     /// When the store answered.
-    pub moment: Moment,
+    pub clock_reading: StoreClockReading,
 }
 
 /// Why a node that cannot call the platform asks another node to. Versions before this one know the words too.
@@ -93,16 +93,16 @@ pub struct WatchedRecord {
     pub renews: bool,
 }
 
-/// What a store tells a node that watches it.
+/// What a store sends to a node that watches it.
 #[derive(Debug)]
 pub enum ClusterEvent {
     /// A record, by its index among those watched. It has changed, or all records are read again.
-    RecordChanged { index: usize, record: Record, moment: Moment },
+    RecordChanged { index: usize, record: Record, clock_reading: StoreClockReading },
     /// Another node asks this one to verify or renew a value. `done` is sent when that is finished.
     RefreshRequested { index: usize, generation: Option<u64>, why: RefreshReason, done: oneshot::Sender<()> },
     /// Whether the store answers.
     Reachable(Result<(), Unreachable>),
-    /// The records told so far are complete as of that instant. Only a leader's store says so.
+    /// The records sent so far are complete as of that instant. Only a leader's store sends this.
     UpToDate { as_of_ms: BootMs },
 }
 

@@ -16,9 +16,9 @@ const LEASE_MS_MIN: u64 = 500;
 pub enum FetchEffect {
     /// Each call mints another token and ends the one before after an overlap. Only one node may call at a time, and none
     /// without the store.
-    Mints,
+    NewToken,
     /// All nodes get the same token. The lease only saves calls.
-    Repeats,
+    SameToken,
 }
 
 /// What a node does after [`super::Op::Take`].
@@ -27,7 +27,7 @@ pub enum NextStep {
     /// It has the lease and calls the platform. `has_unsettled`: it is not known whether an earlier call made a token.
     Call { has_unsettled: bool },
     /// The record has a later value, which it takes over.
-    Adopt,
+    TakeOver,
     /// Another node is renewing, or has just done so. It asks again after so long.
     Wait { ms: u64 },
 }
@@ -36,7 +36,7 @@ pub enum NextStep {
 pub fn after_take<V: Clone + PartialEq>(outcome: OpOutcome, record: &Record<V>) -> NextStep {
     match outcome {
         OpOutcome::Done => NextStep::Call { has_unsettled: record.unsettled.is_some() },
-        OpOutcome::NewerValue => NextStep::Adopt,
+        OpOutcome::NewerValue => NextStep::TakeOver,
         OpOutcome::LeaseHeld { left_ms } | OpOutcome::PutOff { left_ms } => NextStep::Wait { ms: left_ms },
         OpOutcome::Rejected => NextStep::Wait { ms: LEASE_MS_MIN },
     }
@@ -71,7 +71,7 @@ pub fn call_ms(left_ms: u64) -> u64 {
 
 /// How long nodes wait that did not make the last renewal, so that the node which did renews first: no election is
 /// needed. `random` is in 0..1.
-pub fn patience_ms(lead_ms: u64, random: f64) -> u64 {
+pub fn standby_wait_ms(lead_ms: u64, random: f64) -> u64 {
     let most = lead_ms / 10;
     most / 10 + (most as f64 * 0.9 * random) as u64
 }
@@ -83,7 +83,7 @@ pub fn spacing_ms(overlap_ms: u64) -> u64 {
 
 /// A reading of the store's clock, and between which two instants of this node's clock it was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub struct StoreClockReading {
     pub store_ms: StoreMs,
     /// When the question was sent and when the answer had come. The store's clock was read in between.
     pub sent_ms: BootMs,
@@ -93,7 +93,7 @@ pub struct Moment {
 /// Each clock counts whole milliseconds, and the two do not begin them at the same time.
 const PHASE_MS: u64 = 1;
 
-impl Moment {
+impl StoreClockReading {
     /// Converts an instant of the store's clock to ours; too early rather than too late.
     pub fn to_boot_ms(&self, store_ms: StoreMs) -> BootMs {
         let at_ms = match store_ms.checked_sub(self.store_ms) {
@@ -119,9 +119,9 @@ mod tests {
 
     #[test]
     fn an_instant_that_went_through_the_store_never_comes_back_later() {
-        let moment = Moment { store_ms: 1_000_000, sent_ms: 500, received_ms: 540 };
+        let clock_reading = StoreClockReading { store_ms: 1_000_000, sent_ms: 500, received_ms: 540 };
         for boot_ms in [0, 499, 500, 520, 540, 541, 9_000] {
-            let back = moment.to_boot_ms(moment.to_store_ms(boot_ms));
+            let back = clock_reading.to_boot_ms(clock_reading.to_store_ms(boot_ms));
             assert!(back <= boot_ms && boot_ms - back <= 40 + 2 * PHASE_MS, "{boot_ms} -> {back}");
         }
     }
@@ -135,13 +135,13 @@ mod tests {
             for (sent_us, read_us, received_us) in [(500, 500, 500), (5_900, 5_950, 6_050), (5_001, 7_420, 9_999)] {
                 let store_us = |boot_us: u64| boot_us + STORE_AHEAD_US + phase_us;
                 let (sent_ms, received_ms) = (sent_us / 1_000, received_us / 1_000);
-                let moment = Moment { store_ms: store_us(read_us) / 1_000, sent_ms, received_ms };
+                let clock_reading = StoreClockReading { store_ms: store_us(read_us) / 1_000, sent_ms, received_ms };
                 let error_ms = (received_us - sent_us).div_ceil(1_000) + 2;
                 for boot_us in instants_us.map(|us| us + read_us) {
                     let (here, there) = (boot_us / 1_000, store_us(boot_us) / 1_000);
-                    let to_here = moment.to_boot_ms(there);
+                    let to_here = clock_reading.to_boot_ms(there);
                     assert!(to_here <= here && here - to_here <= error_ms, "{phase_us}: {to_here} for {here}");
-                    let to_there = moment.to_store_ms(here);
+                    let to_there = clock_reading.to_store_ms(here);
                     assert!(to_there <= there && there - to_there <= error_ms, "{phase_us}: {to_there} for {there}");
                 }
             }

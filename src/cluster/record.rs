@@ -40,7 +40,7 @@ pub struct Record<V = Arc<str>> {
     pub generation: u64,
     pub value: Option<V>,
     /// When the platform last answered.
-    pub asked_ms: StoreMs,
+    pub answered_ms: StoreMs,
     /// The backoff after a failure: no call before this.
     pub not_before_ms: StoreMs,
     /// How many calls in a row, of all nodes, brought no value.
@@ -58,7 +58,7 @@ impl<V> Default for Record<V> {
             unsettled: None,
             generation: 0,
             value: None,
-            asked_ms: 0,
+            answered_ms: 0,
             not_before_ms: 0,
             failures: 0,
             calls: None,
@@ -266,7 +266,7 @@ impl<V: Clone + PartialEq> Record<V> {
             return 0;
         }
         let failed = Some(self.not_before_ms.saturating_sub(now_ms)).filter(|left| *left <= WAIT_MS_MAX);
-        let asked = Some(self.asked_ms.saturating_add(spacing_ms).saturating_sub(now_ms))
+        let asked = Some(self.answered_ms.saturating_add(spacing_ms).saturating_sub(now_ms))
             .filter(|left| *left <= spacing_ms && self.value.is_some());
         failed.max(asked).unwrap_or(0)
     }
@@ -304,7 +304,7 @@ impl<V: Clone + PartialEq> Record<V> {
             self.mark_unsettled(now_ms);
         }
         (self.generation, self.value) = (generation, Some(value.clone()));
-        (self.asked_ms, self.not_before_ms, self.failures) = (now_ms, 0, 0);
+        (self.answered_ms, self.not_before_ms, self.failures) = (now_ms, 0, 0);
         OpOutcome::Done
     }
 
@@ -332,7 +332,7 @@ impl<V: Clone + PartialEq> Record<V> {
             CallEnd::Unsent | CallEnd::Answered if !has_lease => {}
             CallEnd::Unsent | CallEnd::Answered => {
                 if ended == CallEnd::Answered {
-                    self.asked_ms = now_ms;
+                    self.answered_ms = now_ms;
                 }
                 if self.unsettled.is_some_and(|call| call.by == epoch && call.settled_by == epoch) {
                     self.unsettled = None;
@@ -379,7 +379,7 @@ impl<V> std::fmt::Debug for Record<V> {
             .field("unsettled", &self.unsettled)
             .field("generation", &self.generation)
             .field("has_value", &self.value.is_some())
-            .field("asked_ms", &self.asked_ms)
+            .field("answered_ms", &self.answered_ms)
             .field("not_before_ms", &self.not_before_ms)
             .field("failures", &self.failures)
             .finish_non_exhaustive()

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::node_rules::{self, Moment, NextStep};
+use super::node_rules::{self, NextStep, StoreClockReading};
 use super::record::{COUNT_MAX, CallEnd, NodeId, Op, OpOutcome, Record};
 use super::seal::{PublishedValue, Seal, UnsealError};
 use super::{ClusterStore, StoreAnswer, Unreachable};
@@ -47,16 +47,16 @@ impl SecretCheck {
         SecretCheck { seal: Seal::new(secret, SECRET_CHECK_TAG), checked_ms: AtomicU64::new(0) }
     }
 
-    /// Writes a sealed word to the store, or opens the one that is there. After the first success this node's secret counts
-    /// as right. The word is still read again from time to time, and replaced if somebody has overwritten it: nodes that
-    /// start later need it.
+    /// Writes a sealed word to the store, or unseals the one that is there. After the first success this node's secret
+    /// counts as right. The word is still read again from time to time, and replaced if somebody has overwritten it:
+    /// nodes that start later need it.
     async fn verify(&self, handle: &RecordHandle) -> Result<(), Unreachable> {
         let (now_ms, checked_ms) = (clock::boot_ms().max(1), self.checked_ms.load(Ordering::Acquire));
         if checked_ms > 0 && now_ms < checked_ms.saturating_add(CHECK_AGAIN_MS) {
             return Ok(());
         }
         let record = self.offer(handle, 1).await?;
-        let is_right = checked_ms > 0 || self.is_ours(&record) || self.opens_value_of(handle).await?;
+        let is_right = checked_ms > 0 || self.is_ours(&record) || self.can_unseal_value_of(handle).await?;
         if is_right && !self.is_ours(&record) {
             handle
                 .store
@@ -78,18 +78,18 @@ impl SecretCheck {
 
     async fn offer(&self, handle: &RecordHandle, generation: u64) -> Result<Record, Unreachable> {
         let word = PublishedValue { value: SECRET_CHECK_TAG.to_owned(), generation, ..PublishedValue::default() };
-        let Some(value) = self.seal.close(&word) else { return Err(no_random_numbers()) };
+        let Some(value) = self.seal.seal(&word) else { return Err(no_random_numbers()) };
         Ok(handle.store.ask(SECRET_CHECK_TAG, Op::Offer { generation, value }).await?.record)
     }
 
     fn is_ours(&self, record: &Record) -> bool {
-        record.value.as_ref().is_some_and(|sealed| self.seal.open(sealed).is_ok())
+        record.value.as_ref().is_some_and(|sealed| self.seal.unseal(sealed).is_ok())
     }
 
-    /// True if this node's secret opens the value that the others have published.
-    async fn opens_value_of(&self, handle: &RecordHandle) -> Result<bool, Unreachable> {
+    /// True if this node's secret unseals the value that the others have published.
+    async fn can_unseal_value_of(&self, handle: &RecordHandle) -> Result<bool, Unreachable> {
         let record = handle.ask(Op::Read).await?.record;
-        Ok(handle.open(&record).is_some_and(|opened| opened.is_ok()))
+        Ok(handle.unseal(&record).is_some_and(|unsealed| unsealed.is_ok()))
     }
 }
 
@@ -132,8 +132,8 @@ impl RecordHandle {
         let answer = self.ask(Op::Take { node: self.node, lease_ms, known_generation, spacing_ms }).await?;
         Ok(match node_rules::after_take(answer.outcome, &answer.record) {
             NextStep::Call { has_unsettled } => {
-                let StoreAnswer { record, moment, .. } = answer;
-                let sealed_generation = match self.open(&record) {
+                let StoreAnswer { record, clock_reading, .. } = answer;
+                let sealed_generation = match self.unseal(&record) {
                     Some(Ok(value)) => Some(value.generation),
                     Some(Err(_)) => None,
                     None => Some(0).filter(|none| *none == record.generation),
@@ -141,7 +141,7 @@ impl RecordHandle {
                 LeaseAnswer::Granted(Box::new(Lease {
                     handle: self.clone(),
                     record,
-                    moment,
+                    clock_reading,
                     lease_ms,
                     has_unsettled,
                     sealed_generation,
@@ -153,15 +153,15 @@ impl RecordHandle {
 
     /// Gives a value to a store that has lost it. Whether it was taken is seen by the record that the store sends next.
     pub async fn offer(&self, value: &PublishedValue) {
-        if let Some(sealed) = self.seal.close(value) {
+        if let Some(sealed) = self.seal.seal(value) {
             let _ = self.ask(Op::Offer { generation: value.generation, value: sealed }).await;
         }
     }
 
-    /// Reads the record and removes its value if that cannot be opened. Nodes that have a good value offer it then.
+    /// Reads the record and removes its value if that cannot be unsealed. Nodes that have a good value offer it then.
     pub async fn discard_forged(&self) -> Result<(), Unreachable> {
         let record = self.ask(Op::Read).await?.record;
-        if self.open(&record).is_some_and(|opened| opened.is_err()) {
+        if self.unseal(&record).is_some_and(|unsealed| unsealed.is_err()) {
             self.discard(record.generation, record.value).await?;
         }
         Ok(())
@@ -174,10 +174,10 @@ impl RecordHandle {
     }
 
     /// The value of a record, if there is one.
-    pub fn open(&self, record: &Record) -> Option<Result<PublishedValue, UnsealError>> {
-        let opened = self.seal.open(record.value.as_ref()?);
-        // An old value under a new generation opens too, but somebody has put it there.
-        Some(opened.and_then(|value| match value.generation {
+    pub fn unseal(&self, record: &Record) -> Option<Result<PublishedValue, UnsealError>> {
+        let unsealed = self.seal.unseal(record.value.as_ref()?);
+        // An old value under a new generation is unsealed too, but somebody has put it there.
+        Some(unsealed.and_then(|value| match value.generation {
             generation if generation == record.generation && generation <= COUNT_MAX => Ok(value),
             _ => Err(UnsealError::WrongGeneration),
         }))
@@ -189,7 +189,7 @@ pub struct Lease {
     handle: RecordHandle,
     /// The record as it was when the lease was granted.
     pub record: Record,
-    pub moment: Moment,
+    pub clock_reading: StoreClockReading,
     lease_ms: u64,
     /// It is not known whether an earlier call made a token.
     pub has_unsettled: bool,
@@ -202,9 +202,9 @@ impl Lease {
     pub async fn announce(&mut self) -> Result<Option<u64>, Unreachable> {
         let (node, epoch, need_ms) = (self.handle.node, self.record.epoch, node_rules::need_ms(self.lease_ms));
         let answer = self.handle.ask(Op::Announce { node, epoch, need_ms }).await?;
-        let left_ms = answer.record.lease_left_ms(answer.moment.store_ms);
+        let left_ms = answer.record.lease_left_ms(answer.clock_reading.store_ms);
         // The lease may have been running since the question was sent, not only since the answer came.
-        let round_trip_ms = answer.moment.received_ms.saturating_sub(answer.moment.sent_ms);
+        let round_trip_ms = answer.clock_reading.received_ms.saturating_sub(answer.clock_reading.sent_ms);
         let call_ms = node_rules::call_ms(left_ms).saturating_sub(round_trip_ms);
         Ok(Some(call_ms).filter(|call_ms| answer.outcome == OpOutcome::Done && *call_ms > 0))
     }
@@ -234,7 +234,7 @@ impl Lease {
         calls: Option<Arc<str>>,
     ) -> PublishOutcome {
         let (node, epoch, generation) = (self.handle.node, self.record.epoch, value.generation);
-        let Some(sealed) = self.handle.seal.close(value) else {
+        let Some(sealed) = self.handle.seal.seal(value) else {
             return PublishOutcome::Unpublished(generation, no_random_numbers());
         };
         let mut tries = 0;

@@ -82,28 +82,28 @@ impl Seal {
     }
 
     /// Encrypts a value; none if the machine gives no random numbers.
-    pub fn close(&self, value: &PublishedValue) -> Option<Arc<str>> {
-        self.close_as(&self.tag, Zeroizing::new(serde_json::to_vec(value).ok()?))
+    pub fn seal(&self, value: &PublishedValue) -> Option<Arc<str>> {
+        self.seal_as(&self.tag, Zeroizing::new(serde_json::to_vec(value).ok()?))
     }
 
     /// Decrypts a value.
-    pub fn open(&self, sealed: &str) -> Result<PublishedValue, UnsealError> {
-        let opened = self.open_as(&self.tag, sealed)?;
-        serde_json::from_slice(&opened).map_err(|_| UnsealError::UnknownForm)
+    pub fn unseal(&self, sealed: &str) -> Result<PublishedValue, UnsealError> {
+        let text = self.unseal_as(&self.tag, sealed)?;
+        serde_json::from_slice(&text).map_err(|_| UnsealError::UnknownForm)
     }
 
     /// Encrypts the calls that nodes count together; none if the machine gives no random numbers.
-    pub fn close_counts(&self, counts: &[u8]) -> Option<Arc<str>> {
-        self.close_as(&self.counts_tag, Zeroizing::new(counts.to_vec()))
+    pub fn seal_counts(&self, counts: &[u8]) -> Option<Arc<str>> {
+        self.seal_as(&self.counts_tag, Zeroizing::new(counts.to_vec()))
     }
 
-    /// Decrypts what [`Seal::close_counts`] has encrypted.
-    pub fn open_counts(&self, sealed: &str) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
-        self.open_as(&self.counts_tag, sealed)
+    /// Decrypts what [`Seal::seal_counts`] has encrypted.
+    pub fn unseal_counts(&self, sealed: &str) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
+        self.unseal_as(&self.counts_tag, sealed)
     }
 
-    /// `what` is authenticated with the text: it opens under the same `what` only.
-    fn close_as(&self, what: &str, mut text: Zeroizing<Vec<u8>>) -> Option<Arc<str>> {
+    /// `what` is authenticated with the text: it is unsealed under the same `what` only.
+    fn seal_as(&self, what: &str, mut text: Zeroizing<Vec<u8>>) -> Option<Arc<str>> {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).ok()?;
         let (nonce_used, aad) = (Nonce::assume_unique_for_key(nonce), Aad::from(what.as_bytes()));
@@ -112,7 +112,7 @@ impl Seal {
         Some(STANDARD.encode(&all).into())
     }
 
-    fn open_as(&self, what: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
+    fn unseal_as(&self, what: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
         if sealed.len() > SEALED_BYTES_MAX {
             return Err(UnsealError::UnknownForm);
         }
@@ -158,39 +158,39 @@ mod tests {
 
     #[test]
     fn what_was_sealed_opens_with_the_same_secret_alone() {
-        let sealed = seal("one secret, long enough", "t1").close(&value()).unwrap();
+        let sealed = seal("one secret, long enough", "t1").seal(&value()).unwrap();
         assert!(!sealed.contains("TOKEN"));
-        assert_ne!(sealed, seal("one secret, long enough", "t1").close(&value()).unwrap(), "the nonce is drawn anew");
-        assert!(seal("one secret, long enough\n", "t1").open(&sealed).is_ok_and(|opened| opened == value()));
-        assert_eq!(seal("another secret, as long", "t1").open(&sealed).err(), Some(UnsealError::BrokenSeal));
+        assert_ne!(sealed, seal("one secret, long enough", "t1").seal(&value()).unwrap(), "the nonce is drawn anew");
+        assert!(seal("one secret, long enough\n", "t1").unseal(&sealed).is_ok_and(|unsealed| unsealed == value()));
+        assert_eq!(seal("another secret, as long", "t1").unseal(&sealed).err(), Some(UnsealError::BrokenSeal));
     }
 
     #[test]
     fn a_value_moved_to_another_credentials_place_does_not_open() {
-        let sealed = seal("one secret, long enough", "t1").close(&value()).unwrap();
-        assert_eq!(seal("one secret, long enough", "t2").open(&sealed).err(), Some(UnsealError::BrokenSeal));
+        let sealed = seal("one secret, long enough", "t1").seal(&value()).unwrap();
+        assert_eq!(seal("one secret, long enough", "t2").unseal(&sealed).err(), Some(UnsealError::BrokenSeal));
     }
 
     #[test]
     fn what_nodes_count_opens_as_that_alone() {
         let seal = seal("one secret, long enough", "t1");
-        let (value, counts) = (seal.close(&value()).unwrap(), seal.close_counts(b"{}").unwrap());
-        assert_eq!(seal.open_counts(&counts).unwrap().as_slice(), b"{}");
-        assert_eq!(seal.open(&counts).err(), Some(UnsealError::BrokenSeal));
-        assert_eq!(seal.open_counts(&value).err(), Some(UnsealError::BrokenSeal));
+        let (value, counts) = (seal.seal(&value()).unwrap(), seal.seal_counts(b"{}").unwrap());
+        assert_eq!(seal.unseal_counts(&counts).unwrap().as_slice(), b"{}");
+        assert_eq!(seal.unseal(&counts).err(), Some(UnsealError::BrokenSeal));
+        assert_eq!(seal.unseal_counts(&value).err(), Some(UnsealError::BrokenSeal));
     }
 
     #[test]
     fn no_single_changed_character_goes_unnoticed() {
         let seal = seal("one secret, long enough", "t1");
-        let sealed = seal.close(&value()).unwrap();
+        let sealed = seal.seal(&value()).unwrap();
         for at in 0..sealed.len() {
             let mut bytes = sealed.as_bytes().to_vec();
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
-            assert!(seal.open(std::str::from_utf8(&bytes).unwrap()).is_err(), "at {at}");
+            assert!(seal.unseal(std::str::from_utf8(&bytes).unwrap()).is_err(), "at {at}");
         }
         for text in ["", "A", "AQ==", "token in the clear", &"A".repeat(70_000)] {
-            assert!(seal.open(text).is_err());
+            assert!(seal.unseal(text).is_err());
         }
     }
 }

@@ -1,17 +1,16 @@
-//! Aliases before it is known whose, or what the app's secret is (`{appid}`, `{secret}`) -> the keys themselves. Pure but for
-//! reading that secret.
+//! Aliases as templates (`{appid}`, `{secret}`) -> the keys of an app. Pure but for reading the app's secret.
 
 use std::collections::HashMap;
 
 use super::Alias;
-use crate::encoding::key_words::{fill, fit, known_words, spell, wants_secret};
+use crate::encoding::key_words::{check_key, fill, insert_secret, known_words, wants_secret};
 use crate::encoding::{ClientLibrary, View};
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::{CredentialName, Platform, component};
 use crate::preset::Preset;
 use crate::secret_source::SecretSource;
 
-/// An alias before the secret is known.
+/// An alias as a template: the app and its secret are not filled in yet.
 pub struct AliasTemplate<P> {
     pub key: String,
     pub of: CredentialName,
@@ -42,7 +41,7 @@ impl<P> AliasTemplate<P> {
     }
 }
 
-/// Whose aliases they are.
+/// The app that has the aliases.
 pub struct Owner<'a> {
     pub appid: &'a str,
     pub agent: Option<&'a str>,
@@ -52,7 +51,7 @@ pub struct Owner<'a> {
 }
 
 impl Owner<'_> {
-    /// An authorizer has none, so nobody looks under a key with one.
+    /// False for an authorizer: it has no secret, so no client reads a key with one.
     fn has_secret(&self) -> bool {
         self.platform.name != component::AUTHORIZERS.name
     }
@@ -76,7 +75,7 @@ impl<P> AliasTemplate<P> {
 /// What is wrong with an alias: the configuration's key it came from, and where that was given.
 pub type AliasFault<P> = (&'static str, InvalidValue, P);
 
-/// The keys themselves, with their places. What is written out wins over a preset.
+/// The keys themselves, with their places. An alias that is written out wins over one of a preset.
 pub fn expand<P>(templates: Vec<AliasTemplate<P>>, secret: &SecretSource) -> (Vec<Alias>, Vec<P>, Vec<AliasFault<P>>) {
     let absent = secret.is_absent();
     let secret = secret.read().ok();
@@ -84,12 +83,12 @@ pub fn expand<P>(templates: Vec<AliasTemplate<P>>, secret: &SecretSource) -> (Ve
     let (mut aliases, mut places, mut faults): (Vec<Alias>, Vec<P>, Vec<AliasFault<P>>) = Default::default();
     let mut presets: Vec<Option<&str>> = Vec::new();
     // Two presets have many keys in common; one fault will do.
-    let mut told: Vec<(Option<&str>, Option<&str>)> = Vec::new();
+    let mut reported: Vec<(Option<&str>, Option<&str>)> = Vec::new();
     for template in templates {
         let list = template.list();
         let AliasTemplate { key, of, view, preset, place, .. } = template;
         if absent && wants_secret(&key) {
-            // Under a preset's key nobody is answered, as without the preset.
+            // A key of a preset is left out without a fault: reads of it miss, as without the preset.
             if preset.is_none() {
                 let what = format!("{} wants the secret, and the app has none here", quoted(&key));
                 let remedy = "Remove the alias, or give the app its secret.";
@@ -97,8 +96,8 @@ pub fn expand<P>(templates: Vec<AliasTemplate<P>>, secret: &SecretSource) -> (Ve
             }
             continue;
         }
-        let (name, redacted_name) = spell(key, secret);
-        if let Err(fault) = fit(&name, &redacted_name) {
+        let (name, redacted_name) = insert_secret(key, secret);
+        if let Err(fault) = check_key(&name, &redacted_name) {
             faults.push((list, fault, place));
             continue;
         }
@@ -114,10 +113,10 @@ pub fn expand<P>(templates: Vec<AliasTemplate<P>>, secret: &SecretSource) -> (Ve
             Some((known, first)) => {
                 let pair = (first, preset);
                 if let Some(fault) = disagreement(known, first, &alias, preset)
-                    && (preset.is_none() || !told.contains(&pair))
+                    && (preset.is_none() || !reported.contains(&pair))
                 {
                     faults.push((list, fault, place));
-                    told.push(pair);
+                    reported.push(pair);
                 }
             }
         }
@@ -125,8 +124,8 @@ pub fn expand<P>(templates: Vec<AliasTemplate<P>>, secret: &SecretSource) -> (Ve
     (aliases, places, faults)
 }
 
-/// Of several apps with the same preset none has the keys that do not say whose they are: takes them out, and tells how many
-/// they are, and of the first its place and key.
+/// Some keys of a preset do not name the app. If several apps use the preset, none of them gets these keys: removes
+/// them. Returns how many keys were removed, and the place and key of the first.
 pub fn drop_guesses<'t, P: Clone + 't>(
     apps: impl Iterator<Item = &'t mut Vec<AliasTemplate<P>>>,
 ) -> Option<(usize, P, String)> {
@@ -164,7 +163,8 @@ pub fn preset_templates<'a, P: Clone>(
     })
 }
 
-/// What is wrong with a key that is there already. What is written out comes first, and wins over a preset.
+/// What is wrong with a second alias for the same key; none if there is no fault. One that is written out wins over a
+/// preset.
 fn disagreement(known: &Alias, first: Option<&str>, alias: &Alias, preset: Option<&str>) -> Option<InvalidValue> {
     let key = quoted(alias.redacted_name());
     match (first, preset) {

@@ -93,7 +93,7 @@ impl App {
     }
 
     /// For people: the id, and the name behind it if there is one.
-    pub fn shown(&self) -> String {
+    pub fn display_name(&self) -> String {
         match &self.name {
             Some(name) => format!("{} ({name})", self.id()),
             None => self.id(),

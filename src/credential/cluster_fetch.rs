@@ -17,7 +17,7 @@ use crate::clock::BootMs;
 use crate::cluster::node_rules::{FetchEffect, NextStep};
 use crate::cluster::record_handle::{Lease, LeaseAnswer, PublishOutcome, RecordHandle};
 use crate::cluster::seal::PublishedValue;
-use crate::cluster::{CallEnd, Moment, OpOutcome, Record, StoreAnswer, Unreachable};
+use crate::cluster::{CallEnd, OpOutcome, Record, StoreAnswer, StoreClockReading, Unreachable};
 use crate::platform::answer::LifetimeSource;
 use crate::platform::{Delivery, Failure, Token};
 use crate::platform::{Quota, Renewal};
@@ -25,7 +25,7 @@ use crate::platform::{Quota, Renewal};
 /// What a fetch needs to know in a cluster. It does not change while the fetch runs.
 pub struct ClusterFetchContext {
     pub handle: RecordHandle,
-    pub asking: FetchEffect,
+    pub fetch_effect: FetchEffect,
     /// The generation of the present value, 0 if that cannot be used any more. A later value is taken over.
     pub known_generation: u64,
     /// The generation of the present value.
@@ -53,10 +53,10 @@ impl ClusterFetchContext {
     async fn take(&self) -> Result<LeaseAnswer, Unreachable> {
         let taken = self.handle.take_lease(self.lease_ms, self.known_generation, self.spacing_ms).await?;
         match taken {
-            LeaseAnswer::Denied(StoreAnswer { outcome: OpOutcome::PutOff { left_ms }, record, moment }, _)
+            LeaseAnswer::Denied(StoreAnswer { outcome: OpOutcome::PutOff { left_ms }, record, clock_reading }, _)
                 if left_ms > UNSEALED_WAIT_MS_MAX
-                    && left_ms > self.put_off_ms(&record, moment)
-                    && self.fetched_long_ago(&record, moment) =>
+                    && left_ms > self.put_off_ms(&record, clock_reading)
+                    && self.fetched_long_ago(&record, clock_reading) =>
             {
                 self.handle.take_lease(self.lease_ms, self.known_generation, 0).await
             }
@@ -64,23 +64,24 @@ impl ClusterFetchContext {
         }
     }
 
-    fn counts(&self, record: &Record, moment: Moment) -> Option<SharedCounts> {
-        SharedCounts::from_text(record.calls.as_deref()?, &self.handle.seal, &self.quota, moment.store_ms).ok()
+    fn counts(&self, record: &Record, clock_reading: StoreClockReading) -> Option<SharedCounts> {
+        SharedCounts::from_text(record.calls.as_deref()?, &self.handle.seal, &self.quota, clock_reading.store_ms).ok()
     }
 
     /// How long no node has to call, by the sealed word of the node that called last.
-    fn put_off_ms(&self, record: &Record, moment: Moment) -> u64 {
-        self.counts(record, moment).map_or(0, |counts| counts.not_before_ms.saturating_sub(moment.store_ms))
+    fn put_off_ms(&self, record: &Record, clock_reading: StoreClockReading) -> u64 {
+        self.counts(record, clock_reading)
+            .map_or(0, |counts| counts.not_before_ms.saturating_sub(clock_reading.store_ms))
     }
 
-    fn fetched_long_ago(&self, record: &Record, moment: Moment) -> bool {
-        let Some(Ok(value)) = self.handle.open(record) else { return true };
-        moment.store_ms.saturating_sub(value.fetched_ms) >= self.spacing_ms
+    fn fetched_long_ago(&self, record: &Record, clock_reading: StoreClockReading) -> bool {
+        let Some(Ok(value)) = self.handle.unseal(record) else { return true };
+        clock_reading.store_ms.saturating_sub(value.fetched_ms) >= self.spacing_ms
     }
 
-    /// True if the record has a later value than ours that can be opened.
+    /// True if the record has a later value than ours that can be unsealed.
     fn has_later(&self, answer: &StoreAnswer) -> bool {
-        self.handle.open(&answer.record).is_some_and(|opened| opened.is_ok_and(|value| value.generation > self.held))
+        self.handle.unseal(&answer.record).is_some_and(|opened| opened.is_ok_and(|value| value.generation > self.held))
     }
 
     /// A fetched value for the record; the generation and the refresh token are not set yet. None if it is not text.
@@ -101,8 +102,8 @@ impl ClusterFetchContext {
         Some(PublishedValue {
             value: std::str::from_utf8(&token.value).ok()?.to_owned(),
             generation: 0,
-            expires_ms: lease.moment.to_store_ms(expires_ms),
-            fetched_ms: lease.moment.to_store_ms(fetched.received_ms),
+            expires_ms: lease.clock_reading.to_store_ms(expires_ms),
+            fetched_ms: lease.clock_reading.to_store_ms(fetched.received_ms),
             life_ms: fetched.life_ms,
             longest_ms: lifetime_ms.max(renewal_state.longest_ms / 2),
             learned_ms: renewal_state.learned_so_far_ms(),
@@ -116,7 +117,7 @@ impl ClusterFetchContext {
 
     /// Our counts for the other nodes, and how long they need not call.
     fn counted(&self, lease: &Lease, wait_ms: u64) -> Option<Arc<str>> {
-        SharedCounts::after_call(&self.usage, lease.moment.store_ms, wait_ms).to_text(&self.handle.seal)
+        SharedCounts::after_call(&self.usage, lease.clock_reading.store_ms, wait_ms).to_text(&self.handle.seal)
     }
 }
 
@@ -144,7 +145,7 @@ pub enum SharingResult {
 
 /// The lease of one fetch, and what the store knows of it.
 pub struct ClusterFetch {
-    sharing: Option<Box<ClusterFetchContext>>,
+    context: Option<Box<ClusterFetchContext>>,
     lease: Option<Box<Lease>>,
     charge: Option<super::quota_usage::ChargedCall>,
     /// Why there is no lease, in a cluster.
@@ -166,39 +167,42 @@ pub struct FetchedValue {
 impl ClusterFetch {
     /// Takes the lease. `alive` probes the present value; it is called where the decision depends on that.
     pub async fn take_lease(
-        sharing: Option<Box<ClusterFetchContext>>,
+        context: Option<Box<ClusterFetchContext>>,
         alive: impl AsyncFnOnce() -> bool,
     ) -> Result<ClusterFetch, CallPrevented> {
-        let alone = ClusterFetch { sharing: None, lease: None, charge: None, unreachable: None, ended: true };
-        let Some(sharing) = sharing else { return Ok(alone) };
-        let taken = sharing.take().await;
+        let alone = ClusterFetch { context: None, lease: None, charge: None, unreachable: None, ended: true };
+        let Some(context) = context else { return Ok(alone) };
+        let taken = context.take().await;
         let unreachable = match taken {
-            Ok(LeaseAnswer::Granted(lease)) => return ClusterFetch::with(sharing, lease).await,
+            Ok(LeaseAnswer::Granted(lease)) => return ClusterFetch::after_grant(context, lease).await,
             Ok(LeaseAnswer::Denied(answer, next)) => return Err(CallPrevented::LeaseDenied(answer, next)),
             Err(unreachable) => unreachable,
         };
-        match sharing.alone {
+        match context.alone {
             WithoutStore::Always => {}
             WithoutStore::IfAlive if alive().await => {}
             WithoutStore::IfAlive | WithoutStore::Never => return Err(CallPrevented::StoreUnreachable(unreachable)),
         }
-        Ok(ClusterFetch { sharing: Some(sharing), unreachable: Some(unreachable), ..alone })
+        Ok(ClusterFetch { context: Some(context), unreachable: Some(unreachable), ..alone })
     }
 
-    async fn with(mut sharing: Box<ClusterFetchContext>, lease: Box<Lease>) -> Result<ClusterFetch, CallPrevented> {
-        if let Some(counts) = sharing.counts(&lease.record, lease.moment) {
-            sharing.usage.merge(&counts.calls);
+    async fn after_grant(
+        mut context: Box<ClusterFetchContext>,
+        lease: Box<Lease>,
+    ) -> Result<ClusterFetch, CallPrevented> {
+        if let Some(counts) = context.counts(&lease.record, lease.clock_reading) {
+            context.usage.merge(&counts.calls);
         }
         let forged = lease.is_forged();
         let mut fetch =
-            ClusterFetch { sharing: Some(sharing), lease: Some(lease), charge: None, unreachable: None, ended: false };
+            ClusterFetch { context: Some(context), lease: Some(lease), charge: None, unreachable: None, ended: false };
         if forged {
             fetch.discard_forged().await?;
         }
         Ok(fetch)
     }
 
-    /// Removes a value that cannot be opened from the record, so that a new one can be published.
+    /// Removes a value that cannot be unsealed from the record, so that a new one can be published.
     async fn discard_forged(&mut self) -> Result<(), CallPrevented> {
         let Some(lease) = &self.lease else { return Ok(()) };
         let discarded = lease.discard().await;
@@ -206,7 +210,7 @@ impl ClusterFetch {
             Ok(answer) if answer.outcome == OpOutcome::Done => Ok(()),
             Ok(answer) => {
                 self.close_unsent().await;
-                Err(CallPrevented::LeaseDenied(answer, NextStep::Adopt))
+                Err(CallPrevented::LeaseDenied(answer, NextStep::TakeOver))
             }
             Err(unreachable) => {
                 self.close_unsent().await;
@@ -217,11 +221,11 @@ impl ClusterFetch {
 
     /// The last step before the call: counts it and announces it. Returns the longest time it may take.
     pub async fn announce(&mut self, now_unix_ms: i64) -> Result<Option<Duration>, CallPrevented> {
-        let Some(sharing) = self.sharing.as_mut() else { return Ok(None) };
-        if let Some(why) = sharing.charged_as {
+        let Some(context) = self.context.as_mut() else { return Ok(None) };
+        if let Some(why) = context.charged_as {
             // Clocks of nodes may differ; the store's clock is the same for all.
-            let unix_ms = self.lease.as_ref().and_then(|lease| i64::try_from(lease.moment.store_ms).ok());
-            match sharing.usage.try_charge(&sharing.quota, unix_ms.unwrap_or(now_unix_ms), why) {
+            let unix_ms = self.lease.as_ref().and_then(|lease| i64::try_from(lease.clock_reading.store_ms).ok());
+            match context.usage.try_charge(&context.quota, unix_ms.unwrap_or(now_unix_ms), why) {
                 Ok(charge) => self.charge = Some(charge),
                 Err(denied) => {
                     self.close_unsent().await;
@@ -230,7 +234,7 @@ impl ClusterFetch {
             }
         }
         let Some(lease) = self.lease.as_mut() else { return Ok(None) };
-        if sharing.asking == FetchEffect::Repeats {
+        if context.fetch_effect == FetchEffect::SameToken {
             return Ok(None);
         }
         match lease.announce().await {
@@ -248,8 +252,8 @@ impl ClusterFetch {
 
     /// Nothing was sent.
     pub async fn close_unsent(&mut self) {
-        if let Some((sharing, charge)) = self.sharing.as_mut().zip(self.charge.take()) {
-            sharing.usage.refund(charge);
+        if let Some((context, charge)) = self.context.as_mut().zip(self.charge.take()) {
+            context.usage.refund(charge);
         }
         self.close(CallEnd::Unsent, false, 0, 0).await;
     }
@@ -260,13 +264,13 @@ impl ClusterFetch {
             return self.close_unsent().await;
         }
         let Some(lease) = &self.lease else { return };
-        let asking = self.sharing.as_ref().map_or(FetchEffect::Repeats, |sharing| sharing.asking);
-        let lost = asking == FetchEffect::Mints && failure.delivery == Delivery::Ambiguous;
+        let fetch_effect = self.context.as_ref().map_or(FetchEffect::SameToken, |context| context.fetch_effect);
+        let lost = fetch_effect == FetchEffect::NewToken && failure.delivery == Delivery::Ambiguous;
         let ended = if lost { CallEnd::Lost } else { CallEnd::Answered };
-        let wait_ms = others_wait_ms(failure.class, asking, lease.failures(), live);
-        let wait_ms = match self.sharing.as_ref() {
+        let wait_ms = others_wait_ms(failure.class, fetch_effect, lease.failures(), live);
+        let wait_ms = match self.context.as_ref() {
             // A call that may have ended the value must be settled while the value lives.
-            Some(sharing) if lost => wait_ms.min(sharing.spacing_ms.max(1)),
+            Some(context) if lost => wait_ms.min(context.spacing_ms.max(1)),
             _ => wait_ms,
         };
         self.close(ended, true, wait_ms, 0).await;
@@ -281,33 +285,33 @@ impl ClusterFetch {
         refresh: Option<String>,
     ) -> SharingResult {
         let same = fetched.same;
-        let Some(sharing) = &self.sharing else { return SharingResult::NotShared };
-        let held = sharing.held;
+        let Some(context) = &self.context else { return SharingResult::NotShared };
+        let held = context.held;
         let Some(lease) = &self.lease else {
             return match self.unreachable.take() {
                 Some(unreachable) if !same => {
-                    SharingResult::Unpublished(generation::next(held, sharing.first), unreachable)
+                    SharingResult::Unpublished(generation::next(held, context.first), unreachable)
                 }
                 _ => SharingResult::Published(held),
             };
         };
         if same && renewal_state.renewal != Renewal::Poll && lease.record.generation == held {
-            let keep_ms = sharing.keep_ms;
+            let keep_ms = context.keep_ms;
             self.close(CallEnd::Answered, false, 0, keep_ms).await;
             return SharingResult::Published(held);
         }
-        let generation = if same { held } else { lease.next_generation(held, sharing.first) };
-        let Some(value) = sharing.record_value(lease, token, &fetched, renewal_state) else {
+        let generation = if same { held } else { lease.next_generation(held, context.first) };
+        let Some(value) = context.record_value(lease, token, &fetched, renewal_state) else {
             return SharingResult::NotShared;
         };
         let value = PublishedValue { generation, refresh, ..value };
-        let minted = sharing.asking == FetchEffect::Mints && !same;
-        let calls = sharing.counted(lease, 0);
+        let minted = context.fetch_effect == FetchEffect::NewToken && !same;
+        let calls = context.counted(lease, 0);
         self.ended = true;
         match lease.publish(&value, minted, 0, calls).await {
             PublishOutcome::Published(generation) => SharingResult::Published(generation),
             // If there is no other value to serve and no later one was published, ours is better than none.
-            PublishOutcome::Refused(answer) if !minted || (!sharing.live && !sharing.has_later(&answer)) => {
+            PublishOutcome::Refused(answer) if !minted || (!context.live && !context.has_later(&answer)) => {
                 SharingResult::Unpublished(
                     generation,
                     Unreachable {
@@ -327,15 +331,15 @@ impl ClusterFetch {
         if !self.ended {
             self.close_unsent().await;
         }
-        self.sharing.map(|sharing| sharing.usage)
+        self.context.map(|context| context.usage)
     }
 
     async fn close(&mut self, ended: CallEnd, failed: bool, wait_ms: u64, keep_ms: u64) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        if let (Some(lease), Some(sharing)) = (&self.lease, &self.sharing) {
-            lease.close(ended, failed, wait_ms, keep_ms, sharing.counted(lease, wait_ms)).await;
+        if let (Some(lease), Some(context)) = (&self.lease, &self.context) {
+            lease.close(ended, failed, wait_ms, keep_ms, context.counted(lease, wait_ms)).await;
         }
     }
 }

@@ -70,12 +70,12 @@ pub struct FetchTask {
     /// Where the site keeps a value that it has fetched itself. None once this server has fetched a value.
     pub adopts_from: Option<Arc<dyn TokenSource>>,
     /// The longest time for one call, besides its deadline.
-    pub patience: Duration,
+    pub time_limit: Duration,
     pub cancel: CancellationToken,
     /// For classic tokens: the note in the state file that a call is about to be sent.
     pub intent: Option<(StateWriter, u64)>,
     /// In a cluster: what the other nodes have to know.
-    pub sharing: Option<Box<ClusterFetchContext>>,
+    pub cluster_context: Option<Box<ClusterFetchContext>>,
 }
 
 /// What a fetch has done.
@@ -94,7 +94,7 @@ pub struct FetchReport {
     /// The calls of all nodes, in a cluster.
     pub usage: Option<QuotaUsage>,
     /// How the value was given to the other nodes.
-    pub shown: SharingResult,
+    pub shared: SharingResult,
     pub outcome: FetchOutcome,
 }
 
@@ -180,7 +180,7 @@ impl FetchTask {
             secret: None,
             refused_parent: None,
             usage: None,
-            shown: SharingResult::NotShared,
+            shared: SharingResult::NotShared,
             outcome: FetchOutcome::Cancelled,
         };
         let permit = tokio::select! {
@@ -201,9 +201,9 @@ impl FetchTask {
             }
             _ => {}
         }
-        let sharing = self.sharing.take();
+        let context = self.cluster_context.take();
         let mut cluster_fetch =
-            match ClusterFetch::take_lease(sharing, async || self.is_accepted(&mut report).await).await {
+            match ClusterFetch::take_lease(context, async || self.is_accepted(&mut report).await).await {
                 Ok(cluster_fetch) => cluster_fetch,
                 Err(held) => {
                     report.outcome = held.into();
@@ -267,14 +267,14 @@ impl FetchTask {
         let Ok((token, generation)) = self.parent_token(self.clock.boot_ms()) else {
             return FetchOutcome::NoParentToken;
         };
-        let ask = self.ask(secrets, &token);
+        let params = self.fetch_params(secrets, &token);
         let at_most = match cluster_fetch.announce(self.clock.unix_ms()).await {
             Ok(at_most) => at_most.unwrap_or(Duration::MAX),
             Err(held) => return held.into(),
         };
         let sent_ms = self.clock.boot_ms();
         report.calls += 1;
-        let token = match self.upstream.fetch(self.credential_type, ask, self.deadline().min(at_most)).await {
+        let token = match self.upstream.fetch(self.credential_type, params, self.deadline().min(at_most)).await {
             Ok(token) => token,
             Err(mut failure) => {
                 // The access token may be the cause: it is verified, and this call is made again.
@@ -296,7 +296,7 @@ impl FetchTask {
         let same = self.held.as_ref().is_some_and(|held| *held == token.value);
         let refresh = self.grant.as_ref().and_then(Grant::refresh_token);
         let life_ms = token.expires_in_s.saturating_mul(1000);
-        report.shown = cluster_fetch
+        report.shared = cluster_fetch
             .publish(&token, FetchedValue { same, sent_ms, received_ms, life_ms }, &self.renewal_state, refresh)
             .await;
         let doubted = self.purpose != FetchPurpose::Renew || self.renewal_state.is_withdrawn();
@@ -361,13 +361,13 @@ impl FetchTask {
             Token { value, expires_in_s: left_ms / 1000, lifetime_source: LifetimeSource::AsGiven, refresh: None };
         let life_ms = ADOPTED_TOLD_LIFE_MS.min(left_ms);
         let arrival = FetchedValue { same: false, sent_ms, received_ms, life_ms };
-        report.shown = cluster_fetch.publish(&token, arrival, &self.renewal_state, None).await;
+        report.shared = cluster_fetch.publish(&token, arrival, &self.renewal_state, None).await;
         let adopted = if is_end_known { Adopted::WithEnd } else { Adopted::WithoutEnd };
         report.adoption = Some(Adoption::Done { place: source.place(), adopted });
         Some(FetchOutcome::Answered { token, sent_ms, received_ms, probe: Some(probe) })
     }
 
-    fn ask<'a>(&'a self, secrets: &'a CallSecrets, parent_token: &'a str) -> FetchParams<'a> {
+    fn fetch_params<'a>(&'a self, secrets: &'a CallSecrets, parent_token: &'a str) -> FetchParams<'a> {
         FetchParams {
             base_url: &self.base_url,
             appid: &self.appid,
@@ -393,7 +393,7 @@ impl FetchTask {
 
     fn deadline(&self) -> Duration {
         let deadline_ms = self.renewal_state.call_deadline_ms(self.clock.boot_ms(), self.total_timeout_ms);
-        Duration::from_millis(deadline_ms).min(self.patience)
+        Duration::from_millis(deadline_ms).min(self.time_limit)
     }
 }
 

@@ -29,7 +29,7 @@ pub fn next(known: u64, first: u64) -> u64 {
 
 /// A generation from the state file. One that no server has used (a damaged or hand-made state) starts anew; otherwise
 /// every later one would be out of range too.
-pub fn kept(generation: u64, unix_ms: i64) -> u64 {
+pub fn restored(generation: u64, unix_ms: i64) -> u64 {
     if (1..GENERATION_END - 1).contains(&generation) { generation } else { first(unix_ms) }
 }
 
@@ -66,9 +66,9 @@ mod tests {
 
     #[test]
     fn a_kept_generation_out_of_range_begins_anew() {
-        assert_eq!(kept(7, NOW_MS), 7);
+        assert_eq!(restored(7, NOW_MS), 7);
         for wrong in [0, GENERATION_END - 1, GENERATION_END, 1 << 53, u64::MAX] {
-            assert_eq!(kept(wrong, NOW_MS), first(NOW_MS), "{wrong}");
+            assert_eq!(restored(wrong, NOW_MS), first(NOW_MS), "{wrong}");
         }
     }
 }

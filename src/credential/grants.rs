@@ -39,7 +39,7 @@ pub struct GrantName {
 
 /// One of them in the state file. No `Debug`: it holds the secret value.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptGrant {
+pub struct SavedGrant {
     #[serde(flatten)]
     pub name: GrantName,
     pub value: String,
@@ -82,19 +82,19 @@ struct GrantState {
 
 impl Grants {
     /// From what an earlier process has written and what is configured now.
-    pub fn new(kept: &[KeptGrant], wanted: impl IntoIterator<Item = GrantName>) -> Grants {
+    pub fn new(kept: &[SavedGrant], wanted: impl IntoIterator<Item = GrantName>) -> Grants {
         let held = kept.iter().map(|kept| {
-            let KeptGrant { name, value, configured, wanted_unix_ms } = kept.clone();
+            let SavedGrant { name, value, configured, wanted_unix_ms } = kept.clone();
             (name, GrantState { value: Some(value), configured, wanted_unix_ms, refused: Vec::new() })
         });
         Grants { inner: Mutex::new(GrantsInner { held: held.collect(), wanted: wanted.into_iter().collect() }) }
     }
 
     /// Takes over what another process has written meanwhile. Those used here were renewed here and are later.
-    pub fn take_over(&self, kept: &[KeptGrant]) {
+    pub fn take_over(&self, kept: &[SavedGrant]) {
         let mut inner = self.inner.lock();
         let GrantsInner { held, wanted } = &mut *inner;
-        for KeptGrant { name, value, configured, wanted_unix_ms } in kept {
+        for SavedGrant { name, value, configured, wanted_unix_ms } in kept {
             let ours = held.entry(name.clone()).or_default();
             if ours.value.is_none() || !wanted.contains(name) {
                 ours.value = Some(value.clone());
@@ -106,14 +106,14 @@ impl Grants {
 
     /// What is to be written: everything configured, and for a while the refresh tokens of what is not configured any
     /// more.
-    pub fn kept(&self, now_unix_ms: i64) -> Vec<KeptGrant> {
+    pub fn to_save(&self, now_unix_ms: i64) -> Vec<SavedGrant> {
         let inner = self.inner.lock();
         let all = inner.held.iter().filter_map(|(name, held)| {
             let now = if inner.wanted.contains(name) { now_unix_ms } else { i64::MIN };
             // A clock set back by years must not make it look old.
             let wanted_unix_ms = held.wanted_unix_ms.max(now);
             let (value, configured) = (held.value.clone()?, held.configured.clone());
-            Some(KeptGrant { name: name.clone(), value, configured, wanted_unix_ms })
+            Some(SavedGrant { name: name.clone(), value, configured, wanted_unix_ms })
         });
         let (mut wanted, mut others): (Vec<_>, Vec<_>) = all.partition(|kept| inner.wanted.contains(&kept.name));
         others.retain(|kept| {
@@ -126,7 +126,7 @@ impl Grants {
         wanted
     }
 
-    fn with<T>(&self, name: &GrantName, work: impl FnOnce(&mut GrantState) -> T) -> T {
+    fn with_state<T>(&self, name: &GrantName, work: impl FnOnce(&mut GrantState) -> T) -> T {
         work(self.inner.lock().held.entry(name.clone()).or_default())
     }
 }
@@ -176,9 +176,9 @@ impl GrantState {
     /// True if there is something to write.
     fn adopt(&mut self, token: &str) -> bool {
         self.refused.clear();
-        let news = self.value.as_deref() != Some(token);
+        let is_new = self.value.as_deref() != Some(token);
         self.value = Some(token.to_owned());
-        news
+        is_new
     }
 
     /// True if it is new. A ticket from a file is new only if the file has changed.
@@ -190,9 +190,9 @@ impl GrantState {
             }
             self.configured = seen;
         }
-        let news = self.value.as_deref() != Some(ticket.expose());
+        let is_new = self.value.as_deref() != Some(ticket.expose());
         self.value = Some(ticket.expose().to_owned());
-        news
+        is_new
     }
 }
 
@@ -229,7 +229,7 @@ impl Grant {
         match self.name.what {
             GrantType::VerifyTicket => {
                 let secret = read.map_err(|reason| Failure::unreadable_secret(appid, reason))?;
-                let ticket = self.grants.with(&self.name, |held| held.value.clone());
+                let ticket = self.grants.with_state(&self.name, |held| held.value.clone());
                 let ticket = Some(Secret::new(ticket.ok_or_else(|| Failure::no_ticket(appid))?));
                 Ok(CallSecrets { secret, ticket, configured: None })
             }
@@ -238,7 +238,7 @@ impl Grant {
                     Ok(secret) => (Some(secret), String::new()),
                     Err(reason) => (None, reason),
                 };
-                let secret = self.grants.with(&self.name, |held| held.pick(configured.as_ref()));
+                let secret = self.grants.with_state(&self.name, |held| held.pick(configured.as_ref()));
                 let secret = secret.ok_or_else(|| Failure::no_refresh_token(appid, reason))?;
                 Ok(CallSecrets { secret, ticket: None, configured })
             }
@@ -251,14 +251,14 @@ impl Grant {
         use crate::platform::Class;
         match (self.name.what, failure.errcode) {
             (GrantType::VerifyTicket, Some(61005 | 61006)) => {
-                let newer = self.grants.with(&self.name, |held| held.value.clone()).map(Secret::new);
+                let newer = self.grants.with_state(&self.name, |held| held.value.clone()).map(Secret::new);
                 if newer != secrets.ticket {
                     failure.class = Class::Retry;
                 }
             }
             (GrantType::RefreshToken, Some(61023)) => {
                 let configured = secrets.configured.as_ref();
-                if self.grants.with(&self.name, |held| held.record_refused(&secrets.secret, configured)) {
+                if self.grants.with_state(&self.name, |held| held.record_refused(&secrets.secret, configured)) {
                     let which = if configured == Some(&secrets.secret) { "configured" } else { "kept" };
                     let token = print(&secrets.secret);
                     warn!(appid = %failure.appid, token, "WeChat refuses the {which} refresh token; trying the other");
@@ -275,9 +275,9 @@ impl Grant {
         if self.name.what == GrantType::VerifyTicket {
             return;
         }
-        let changed = self
-            .grants
-            .with(&self.name, |held| held.record_accepted(&secrets.secret, secrets.configured.as_ref(), successor));
+        let changed = self.grants.with_state(&self.name, |held| {
+            held.record_accepted(&secrets.secret, secrets.configured.as_ref(), successor)
+        });
         let Some(state_writer) = self.state_writer.as_ref().filter(|_| changed) else { return };
         if !state_writer.wait_until_saved(state_writer.request_write_now(), DISK_WAIT).await {
             error!(
@@ -291,17 +291,19 @@ impl Grant {
 
     /// The refresh token that WeChat accepted last, for the other nodes; none for a component.
     pub fn refresh_token(&self) -> Option<String> {
-        (self.name.what == GrantType::RefreshToken).then(|| self.grants.with(&self.name, |held| held.value.clone()))?
+        (self.name.what == GrantType::RefreshToken)
+            .then(|| self.grants.with_state(&self.name, |held| held.value.clone()))?
     }
 
     /// The last verify ticket, for the other nodes; none for an authorizer.
     pub fn ticket(&self) -> Option<String> {
-        (self.name.what == GrantType::VerifyTicket).then(|| self.grants.with(&self.name, |held| held.value.clone()))?
+        (self.name.what == GrantType::VerifyTicket)
+            .then(|| self.grants.with_state(&self.name, |held| held.value.clone()))?
     }
 
     /// Takes over the refresh token of another node's renewal; it is used next.
     pub fn adopt_refresh_token(&self, token: &str) {
-        let changed = self.grants.with(&self.name, |held| held.adopt(token));
+        let changed = self.grants.with_state(&self.name, |held| held.adopt(token));
         if let Some(state_writer) = self.state_writer.as_ref().filter(|_| changed) {
             state_writer.request_write_now();
         }
@@ -315,21 +317,22 @@ impl Grant {
     /// True if the configured refresh token has changed since one was last taken in: the merchant has authorised again.
     /// For the one that was there at the start this is only known if it is known which was taken in.
     pub fn is_configured_anew(&self, configured: &Secret, at_start: bool) -> bool {
-        self.is_refresh_token() && self.grants.with(&self.name, |held| held.is_configured_anew(configured, at_start))
+        self.is_refresh_token()
+            && self.grants.with_state(&self.name, |held| held.is_configured_anew(configured, at_start))
     }
 
     /// True if it is a ticket that was not received yet.
     pub fn is_missing(&self) -> bool {
-        self.name.what == GrantType::VerifyTicket && self.grants.with(&self.name, |held| held.value.is_none())
+        self.name.what == GrantType::VerifyTicket && self.grants.with_state(&self.name, |held| held.value.is_none())
     }
 
     /// Takes a verify ticket. True if it is new.
     pub fn take_ticket(&self, ticket: &Secret, from_file: bool) -> bool {
-        let news = self.grants.with(&self.name, |held| held.take_ticket(ticket, from_file));
-        if let Some(state_writer) = self.state_writer.as_ref().filter(|_| news) {
+        let is_new = self.grants.with_state(&self.name, |held| held.take_ticket(ticket, from_file));
+        if let Some(state_writer) = self.state_writer.as_ref().filter(|_| is_new) {
             state_writer.request_write_now();
         }
-        news
+        is_new
     }
 }
 
@@ -441,8 +444,8 @@ mod tests {
         GrantName { what, component: "wxc".into(), authorizer: authorizer.into(), base: "b".into() }
     }
 
-    fn kept(name: GrantName, wanted_unix_ms: i64) -> KeptGrant {
-        KeptGrant { name, value: "V".into(), configured: None, wanted_unix_ms }
+    fn kept(name: GrantName, wanted_unix_ms: i64) -> SavedGrant {
+        SavedGrant { name, value: "V".into(), configured: None, wanted_unix_ms }
     }
 
     #[test]
@@ -456,10 +459,10 @@ mod tests {
             kept(name(GrantType::VerifyTicket, ""), now),
         ];
         let grants = Grants::new(&stored, [name(GrantType::RefreshToken, "wanted")]);
-        let left = grants.kept(now);
+        let left = grants.to_save(now);
         let names: Vec<_> = left.iter().map(|kept| (kept.name.authorizer.as_str(), kept.wanted_unix_ms)).collect();
         assert_eq!(names, [("wanted", now), ("lately", old + 1)]);
-        let set_back = grants.kept(now - 1000 * 86_400_000);
+        let set_back = grants.to_save(now - 1000 * 86_400_000);
         assert_eq!((set_back.len(), set_back[0].wanted_unix_ms), (3, old), "a clock set back loses none");
     }
 
@@ -467,7 +470,7 @@ mod tests {
     fn of_those_no_longer_configured_the_newest_are_kept() {
         let many: Vec<_> =
             (0..=UNWANTED_MAX as i64).map(|n| kept(name(GrantType::RefreshToken, &n.to_string()), n)).collect();
-        let left = Grants::new(&many, []).kept(0);
+        let left = Grants::new(&many, []).to_save(0);
         assert_eq!(left.len(), UNWANTED_MAX);
         assert!(left.iter().all(|kept| kept.name.authorizer != "0"));
     }

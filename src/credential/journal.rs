@@ -166,7 +166,7 @@ impl Journal {
     }
 
     /// The last few of one credential, oldest first.
-    pub fn of(&self, credential: CredentialId, now: Now) -> Vec<Arc<JournalEntry>> {
+    pub fn entries_of(&self, credential: CredentialId, now: Now) -> Vec<Arc<JournalEntry>> {
         let inner = self.0.lock();
         let latest = inner.latest.get(&credential).into_iter().flatten();
         latest.filter(|entry| is_recent(entry, now)).cloned().collect()
@@ -267,10 +267,10 @@ mod tests {
         }
         assert_eq!(journal.since(0, at(5_000), usize::MAX).len(), ENTRIES_MAX);
         assert_eq!(journal.since(0, at(5_000), 10).len(), 10);
-        assert_eq!(journal.of(0, at(5_000)).len(), ENTRIES_EACH);
-        assert_eq!(journal.of(7, at(5_000)).len(), 1, "others' renewals do not push it out");
+        assert_eq!(journal.entries_of(0, at(5_000)).len(), ENTRIES_EACH);
+        assert_eq!(journal.entries_of(7, at(5_000)).len(), 1, "others' renewals do not push it out");
         journal.record(7, at(5_001), Event::Recovered);
-        assert_eq!(journal.of(7, at(AGE_MS_MAX + 2)).len(), 1);
+        assert_eq!(journal.entries_of(7, at(AGE_MS_MAX + 2)).len(), 1);
         assert!(journal.since(0, at(AGE_MS_MAX + 5_002), usize::MAX).is_empty());
     }
 
@@ -282,7 +282,7 @@ mod tests {
             journal.record(0, at(ms), Event::Recovered);
         }
         journal.record(7, at(6_000), failed(Some(-1), ""));
-        assert_eq!(journal.of(7, at(6_000))[0].times, 2);
+        assert_eq!(journal.entries_of(7, at(6_000))[0].times, 2);
         let all = journal.since(0, at(6_000), usize::MAX);
         assert!(all.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));
     }

@@ -238,7 +238,7 @@ pub fn build_in_cluster(
     let mut slots: Vec<CredentialSlot> =
         credentials.map(|(plan, credential)| CredentialSlot::new(credential, plan)).collect();
     if let Some(joined) = &joined {
-        table.sharing.join(&joined.name, joined.shared.has_leases());
+        table.cluster.join(&joined.name, joined.shared.has_leases());
     }
     let (watch, tickets) = joined.map(|joined| joined.join(&mut slots, &names)).unwrap_or_default();
     let wanted: Vec<GrantName> = names.iter().flatten().cloned().collect();

@@ -223,7 +223,7 @@ impl Driver {
                 },
                 _ = tick.tick() => {
                     let now = (self.refresher.clock.boot_ms(), Instant::now());
-                    if jumped(clocks, now) {
+                    if clock_jumped(clocks, now) {
                         warn!("the machine was suspended or a clock jumped: all timers are set again");
                         self.reset_timers();
                     }
@@ -256,7 +256,7 @@ impl Driver {
         let spread_ms = tokens as u64 * SPREAD_MS;
         let mut urgent = 0;
         for id in 0..self.refresher.slots.len() {
-            let patience_ms = self.first_patience_ms(id);
+            let time_limit_ms = self.first_wait_ms(id);
             let slot = &mut self.refresher.slots[id];
             let mut at_ms = slot.renewal_state.first_try_ms(now_ms, fastrand::f64());
             if at_ms <= now_ms || slot.urgent.is_some() {
@@ -264,7 +264,7 @@ impl Driver {
                 at_ms =
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
-            self.set_renewal_timer(id, at_ms.max(now_ms + patience_ms));
+            self.set_renewal_timer(id, at_ms.max(now_ms + time_limit_ms));
             if self.refresher.slots[id].renewal_state.left_ms(now_ms) == 0 && self.lacks_parent_token(id) {
                 self.refresher.slots[id].set_waiting();
             }
@@ -330,10 +330,12 @@ impl Driver {
         let parent = self.refresher.slots[id].parent.map(|parent| self.refresher.slots[parent].credential.clone());
         let (now, total_timeout_ms) = (self.refresher.clock.now(), self.refresher.total_timeout_ms);
         let slot = &mut self.refresher.slots[id];
-        let sharing = if only_probes { None } else { slot.sharing(purpose, total_timeout_ms, now) };
+        let cluster_context =
+            if only_probes { None } else { slot.cluster_fetch_context(purpose, total_timeout_ms, now) };
         slot.fetching = true;
         let is_queued_probe = slot.probes.is_queued_probe && purpose == FetchPurpose::Probe;
-        let patience_ms = if is_queued_probe { slot.next_try_ms.saturating_sub(now.boot_ms) } else { total_timeout_ms };
+        let time_limit_ms =
+            if is_queued_probe { slot.next_try_ms.saturating_sub(now.boot_ms) } else { total_timeout_ms };
         slot.credential.update_status(|status| {
             status.checks +=
                 u64::from(matches!(purpose, FetchPurpose::Verify | FetchPurpose::Probe) && !is_queued_probe);
@@ -360,10 +362,10 @@ impl Driver {
                 .adopts_from
                 .clone()
                 .filter(|_| matches!(purpose, FetchPurpose::Renew | FetchPurpose::Replace)),
-            patience: Duration::from_millis(patience_ms),
+            time_limit: Duration::from_millis(time_limit_ms),
             cancel: self.cancel.clone(),
             intent,
-            sharing,
+            cluster_context,
         };
         let task = self.tasks.spawn(async move {
             #[cfg(test)]
@@ -425,7 +427,7 @@ impl Driver {
     }
 
     fn on_fetch_done(&mut self, id: CredentialId, report: FetchReport) {
-        let FetchReport { purpose, calls, probes, adoption, secret, refused_parent, usage, shown, outcome } = report;
+        let FetchReport { purpose, calls, probes, adoption, secret, refused_parent, usage, shared, outcome } = report;
         let adopted = self.record_adoption(id, adoption, &outcome);
         self.refresher.slots[id].credential.update_status(|status| status.calls += calls);
         self.end_queued_probe(id);
@@ -444,7 +446,7 @@ impl Driver {
         let progress = match outcome {
             FetchOutcome::Answered { token, sent_ms, received_ms, probe } => {
                 self.detect_foreign_fetch(id, purpose, &token);
-                match self.judge_fetched_value(id, shown, &token.value) {
+                match self.judge_fetched_value(id, shared, &token.value) {
                     FetchedValueUse::Serve(generation) => {
                         let received =
                             ReceivedToken { purpose, token, sent_ms, received_ms, probe, generation, adopted };
@@ -551,7 +553,7 @@ impl Driver {
         }
         if !same {
             self.record_event(id, Event::Renewed { generation, expires_in_s: token.expires_in_s, from: None });
-            self.record_sharing(id, unreachable.as_ref());
+            self.record_publication(id, unreachable.as_ref());
         }
         let slot = &mut self.refresher.slots[id];
         let published = slot.published(token.value, generation, expires_boot_ms);
@@ -720,7 +722,7 @@ fn delay(at_ms: BootMs, now_ms: BootMs) -> Duration {
 }
 
 /// True if the boot clock and tokio's clock differ: tokio's stops while the machine is suspended.
-fn jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
+fn clock_jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
     let boot = now.0.saturating_sub(before.0);
     let tokio = u64::try_from(now.1.duration_since(before.1).as_millis()).unwrap_or(u64::MAX);
     boot.abs_diff(tokio) > JUMP_MS

@@ -72,7 +72,7 @@ impl RestoreCounts {
 
 /// Logs it. `slots` are restored already.
 fn log_restored(slots: &[CredentialSlot], loaded: &LoadedState, path: Option<&Path>, now_ms: BootMs) {
-    let (configured, what) = (slots.len(), noun(slots));
+    let (configured, what) = (slots.len(), kept_values_noun(slots));
     let file = path.and_then(Path::file_name).map_or_else(|| "the state".into(), |name| name.to_string_lossy());
     let path = path.map(|path| tracing::field::display(path.display()));
     match loaded {
@@ -105,7 +105,7 @@ fn log_restored(slots: &[CredentialSlot], loaded: &LoadedState, path: Option<&Pa
     }
 }
 
-fn noun(slots: &[CredentialSlot]) -> &'static str {
+fn kept_values_noun(slots: &[CredentialSlot]) -> &'static str {
     if slots.iter().any(|slot| slot.configured_type.needs_token && slot.grant.is_none() && slot.parent.is_some()) {
         "tokens and tickets"
     } else {

@@ -180,7 +180,7 @@ impl RenewalState {
         }
         let now = answer.received_ms;
         if self.renewal == Renewal::Poll {
-            return now + self.poll_ms - part(self.poll_ms, 0.2 * random);
+            return now + self.poll_ms - fraction_of(self.poll_ms, 0.2 * random);
         }
         let due = self.due_ms(random);
         // Once asking has begun, the next call is one gap later; a new random time could be a moment later.
@@ -222,7 +222,7 @@ impl RenewalState {
                 (due, expires.saturating_sub(due))
             }
         };
-        due.max(now_ms) + node_rules::patience_ms(lead, random)
+        due.max(now_ms) + node_rules::standby_wait_ms(lead, random)
     }
 
     /// Takes over a later expiry from another node: for a polled type each answer prolongs the value.
@@ -242,15 +242,15 @@ impl RenewalState {
         let left = self.left_ms(now.boot_ms);
         let delay = match class {
             Class::Retry => self.backoff_ms(left, random),
-            Class::Wait(Wait::AtLeastMs(ms)) => ms + part(ms, 0.2 * random),
+            Class::Wait(Wait::AtLeastMs(ms)) => ms + fraction_of(ms, 0.2 * random),
             Class::Wait(Wait::Doubling { first_ms, most_ms }) => {
                 let ms = doubled_ms(first_ms, most_ms, u64::from(self.blocks));
                 self.blocks = self.blocks.saturating_add(1);
-                ms + part(ms, 0.2 * random)
+                ms + fraction_of(ms, 0.2 * random)
             }
             Class::Wait(Wait::NextDay) => {
-                let midnight = ms_to_next_day(now.unix_ms) + part(10 * MINUTE_MS, random);
-                midnight.min(60 * MINUTE_MS + part(12 * MINUTE_MS, random))
+                let midnight = ms_to_next_day(now.unix_ms) + fraction_of(10 * MINUTE_MS, random);
+                midnight.min(60 * MINUTE_MS + fraction_of(12 * MINUTE_MS, random))
             }
             Class::Operator(Pace::Soon) => self.paced_ms(MINUTE_MS, 5, left, random),
             Class::Operator(Pace::Slow) | Class::Internal => self.paced_ms(10 * MINUTE_MS, 3, left, random),
@@ -394,8 +394,8 @@ impl RenewalState {
     /// when WeChat has a new one.
     pub fn record_refused_again(&mut self, now_ms: BootMs, random: f64) -> BootMs {
         self.failures = self.failures.saturating_add(1);
-        let pace = self.check_spacing_ms() * u64::from(self.failures.clamp(1, 10));
-        let next_ms = now_ms + pace - part(pace, 0.2 * random);
+        let spacing_ms = self.check_spacing_ms() * u64::from(self.failures.clamp(1, 10));
+        let next_ms = now_ms + spacing_ms - fraction_of(spacing_ms, 0.2 * random);
         match self.withdrawn_ms {
             Some(end) if now_ms < end => next_ms.min(end),
             // The expiry is known to about a second, and a call takes time.
@@ -470,14 +470,14 @@ impl RenewalState {
         let lead = match self.renewal {
             Renewal::Window { window_ms } => {
                 let start = self.window_start_ms(window_ms);
-                start - part(start, 0.02 * random)
+                start - fraction_of(start, 0.02 * random)
             }
             Renewal::AtEnd | Renewal::Poll => 0,
             // A new value ends the one that other programs still have, so that is left its time.
             Renewal::Mint if self.adopted.is_some() => self.overlap_ms() - self.overlap_ms() / 30,
             Renewal::Mint => {
                 let lead = (self.life_ms / 3).max(CLASSIC_LEAD_MS).min(self.life_ms / 2);
-                lead + part(lead, 0.03 * random)
+                lead + fraction_of(lead, 0.03 * random)
             }
         };
         expires.saturating_sub(lead)
@@ -487,7 +487,7 @@ impl RenewalState {
     fn window_start_ms(&self, window_ms: u64) -> u64 {
         // 290 of 300 s.
         let start = window_ms - window_ms / 30;
-        let in_proportion = part(self.longest_ms, 0.96 * window_ms as f64 / WHOLE_LIFE_MS as f64);
+        let in_proportion = fraction_of(self.longest_ms, 0.96 * window_ms as f64 / WHOLE_LIFE_MS as f64);
         let latest = start.min(in_proportion);
         let earliest = start.min(self.longest_ms / 2).max(latest);
         self.learned_ms.unwrap_or(earliest).clamp(latest, earliest)
@@ -521,7 +521,7 @@ impl RenewalState {
         };
         // Without a value clients wait: the first few tries are within a second.
         let doublings = self.failures.saturating_sub(if left_ms == 0 { 3 } else { 1 }).min(16);
-        let delay = part((BACKOFF_BASE_MS << doublings).min(cap), random);
+        let delay = fraction_of((BACKOFF_BASE_MS << doublings).min(cap), random);
         // Not after the end of a live value.
         if left_ms > 0 { delay.min(left_ms / 2) } else { delay }
     }
@@ -529,8 +529,8 @@ impl RenewalState {
     /// `first`, twice `first`, … up to `most` times, a little less by jitter. While a value is live there is also a try
     /// at half the remaining time: so a repair in time is noticed in time, for a few calls.
     fn paced_ms(&self, first: u64, most: u32, left_ms: u64, random: f64) -> u64 {
-        let pace = first * u64::from(self.failures.clamp(1, most));
-        let delay = (pace - part(pace, 0.2 * random)).max(first);
+        let spacing_ms = first * u64::from(self.failures.clamp(1, most));
+        let delay = (spacing_ms - fraction_of(spacing_ms, 0.2 * random)).max(first);
         if left_ms > 0 { delay.min((left_ms / 2).max(30_000)) } else { delay }
     }
 }
@@ -546,7 +546,7 @@ fn doubled_ms(first_ms: u32, most_ms: u32, times: u64) -> u64 {
     (u64::from(first_ms) << times.min(16)).min(u64::from(most_ms))
 }
 
-fn part(ms: u64, fraction: f64) -> u64 {
+fn fraction_of(ms: u64, fraction: f64) -> u64 {
     (ms as f64 * fraction.clamp(0.0, 1.0)) as u64
 }
 

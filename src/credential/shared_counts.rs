@@ -53,7 +53,7 @@ impl SharedCounts {
     /// The text for a record.
     pub fn to_text(&self, seal: &Seal) -> Option<Arc<str>> {
         let mut text = serde_json::to_value(&self.calls).ok()?;
-        let sealed = seal.close_counts(&serde_json::to_vec(self).ok()?)?;
+        let sealed = seal.seal_counts(&serde_json::to_vec(self).ok()?)?;
         text.as_object_mut()?.insert("sealed".to_owned(), serde_json::Value::from(&*sealed));
         Some(text.to_string().into())
     }
@@ -67,7 +67,7 @@ impl SharedCounts {
     ) -> Result<SharedCounts, CountsRejected> {
         let outer: SealedCounts = serde_json::from_str(text).map_err(|_| CountsRejected::Broken)?;
         let sealed = outer.sealed.ok_or(CountsRejected::Unsealed)?;
-        let opened = seal.open_counts(&sealed).map_err(|_| CountsRejected::Broken)?;
+        let opened = seal.unseal_counts(&sealed).map_err(|_| CountsRejected::Broken)?;
         let counts: SharedCounts = serde_json::from_slice(&opened).map_err(|_| CountsRejected::Broken)?;
         let most = quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_mul(QUOTAS_MAX));
         let unix_ms = i64::try_from(store_ms).unwrap_or(i64::MAX);

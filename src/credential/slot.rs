@@ -23,7 +23,7 @@ use super::table::{
     Credential, CredentialId, CredentialState, LastError, Published, REPORTS_MAX, VerificationReason, log_credential,
 };
 use crate::clock::{BootMs, Now, RepeatThrottle, nonzero};
-use crate::cluster::Moment;
+use crate::cluster::StoreClockReading;
 use crate::cluster::record_handle::RecordHandle;
 use crate::https::NetworkFault;
 use crate::platform::{Class, Failure, LifetimeSource, Token};
@@ -170,7 +170,7 @@ pub(super) struct ClusterShare {
     /// How often in a row the lease was denied.
     pub(super) lease_denials: u32,
     /// The store's clock beside ours, as last seen.
-    pub(super) moment: Option<Moment>,
+    pub(super) clock_reading: Option<StoreClockReading>,
     pub(super) log: RepeatThrottle<&'static str>,
 }
 
@@ -209,7 +209,7 @@ impl ClusterShare {
             offering: None,
             replaced_during_fetch: false,
             lease_denials: 0,
-            moment: None,
+            clock_reading: None,
             log: RepeatThrottle::default(),
         }
     }
@@ -319,7 +319,7 @@ impl CredentialSlot {
         self.fetched = Some(Now { boot_ms: entry.fetched_boot_ms, unix_ms: entry.fetched_unix_ms });
         let expires_boot_ms = self.renewal_state.expires_ms.unwrap_or(now.boot_ms);
         let value = Bytes::copy_from_slice(entry.value.as_bytes());
-        let generation = generation::kept(entry.generation, now.unix_ms);
+        let generation = generation::restored(entry.generation, now.unix_ms);
         let life_ms = self.renewal_state.life_ms;
         self.credential.update_status(|status| {
             status.generation = generation;
@@ -528,7 +528,7 @@ impl CredentialSlot {
         // The rid differs each time. Without an errcode the text tells failures apart.
         let text = if failure.errcode.is_some() { String::new() } else { failure.message.clone() };
         let this = (failure.errcode, failure.class.name(), text);
-        let Some(unsaid) = self.log.say(this, now_ms, LOG_AGAIN_MS) else { return };
+        let Some(unsaid) = self.log.allow(this, now_ms, LOG_AGAIN_MS) else { return };
         let (of, suppressed) = (&self.credential, nonzero(unsaid));
         let next_try_s = nonzero(next_ms.saturating_sub(now_ms).div_ceil(1000));
         let (class, rid, errcode) = (failure.class.name(), failure.rid.as_deref(), failure.errcode);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::grants::KeptGrant;
+use super::grants::SavedGrant;
 use super::quota_usage::QuotaUsage;
 use super::schedule::Adopted;
 use crate::clock::{BootMs, Now};
@@ -71,7 +71,7 @@ pub struct Snapshot {
     pub usages: Vec<Arc<StoredUsage>>,
     /// Verify tickets and refresh tokens. Files of earlier versions have none.
     #[serde(default)]
-    pub grants: Vec<KeptGrant>,
+    pub grants: Vec<SavedGrant>,
 }
 
 /// Without the entries: they hold tokens.
@@ -139,11 +139,11 @@ pub struct StateEntry {
     #[serde(default)]
     pub reliable_lead_ms: Option<u64>,
     /// This node has fetched it. Files of earlier versions are from single nodes.
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     pub ours: bool,
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 
@@ -623,7 +623,7 @@ mod tests {
             authorizer: "wxa".into(),
             base: "b".into(),
         };
-        let kept = KeptGrant { name, value: "refreshtoken@@@R".into(), configured: None, wanted_unix_ms: 7 };
+        let kept = SavedGrant { name, value: "refreshtoken@@@R".into(), configured: None, wanted_unix_ms: 7 };
         let snapshot = Snapshot { grants: vec![kept.clone()], ..snapshot() };
         store.save(&snapshot).unwrap();
         let LoadedState::Found(found) = store.load() else { panic!() };

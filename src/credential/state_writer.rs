@@ -331,7 +331,7 @@ impl StateWriter {
         let usages = self.usages.lock().iter().filter(|kept| kept.calls != none).cloned().collect();
         let now = self.clock.now();
         let boot_id = self.boot_id.to_string();
-        let grants = self.grants.kept(now.unix_ms);
+        let grants = self.grants.to_save(now.unix_ms);
         Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, usages, grants }
     }
 }

@@ -241,7 +241,7 @@ pub struct Credential {
     /// The token it is fetched with, if it is.
     parent: OnceLock<Arc<Credential>>,
     /// Readers wait for the first value until the first fetch has ended.
-    shown: ValueCell<RenderedValue>,
+    value_cell: ValueCell<RenderedValue>,
     /// The different views of its keys.
     views: Box<[View]>,
     /// Refused writes of clients.
@@ -282,7 +282,7 @@ impl Credential {
 
     /// Whether the value was read since the last call. Clears the mark.
     pub fn take_read(&self) -> bool {
-        let shown = self.shown.shown();
+        let shown = self.value_cell.latest();
         let was_read = shown.as_ref().is_some_and(|shown| {
             shown.was_read.load(Ordering::Relaxed) && shown.was_read.swap(false, Ordering::Relaxed)
         });
@@ -296,7 +296,7 @@ impl Credential {
             appid: appid.to_owned(),
             app: OnceLock::new(),
             parent: OnceLock::new(),
-            shown: ValueCell::new(),
+            value_cell: ValueCell::new(),
             views,
             refused_writes: AtomicU64::new(0),
             refusal_log: LogThrottle::default(),
@@ -444,7 +444,7 @@ impl Credential {
     /// The value now. Takes no lock and allocates nothing.
     #[inline]
     pub fn read(&self, boot_ms: BootMs) -> Reading {
-        match self.shown.look(|shown| boot_ms < shown.expires_boot_ms) {
+        match self.value_cell.load(|shown| boot_ms < shown.expires_boot_ms) {
             CellReading::Live(guard) => Reading::Live(guard),
             CellReading::Coming => Reading::FirstFetch,
             CellReading::Absent => Reading::Absent,
@@ -453,7 +453,7 @@ impl Credential {
 
     /// The published value, expired or not. For the refresher and for statistics.
     pub fn published(&self) -> Option<Arc<Published>> {
-        self.shown.shown().as_ref().map(|shown| shown.published.clone())
+        self.value_cell.latest().as_ref().map(|shown| shown.published.clone())
     }
 
     fn render_views(&self, published: Published) -> RenderedValue {
@@ -469,18 +469,18 @@ impl Credential {
 
     /// Wakes when a value is published or the first fetch ends.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.shown.subscribe()
+        self.value_cell.subscribe()
     }
 
     /// The same for a reader that waits for the first fetch; wakes at once if `still_coming` says that it has ended.
     pub fn wait_while(&self, still_coming: impl FnOnce() -> bool) -> watch::Receiver<u64> {
-        self.shown.wait_while(still_coming)
+        self.value_cell.wait_while(still_coming)
     }
 
     /// For the refresher only: publishes a value.
     pub fn publish(&self, value: Published) {
         self.withdrawn.store(false, Ordering::Release);
-        self.shown.publish(self.render_views(value));
+        self.value_cell.publish(self.render_views(value));
         self.bump_value_version();
     }
 
@@ -488,7 +488,7 @@ impl Credential {
     /// first fetch, because the next value will come.
     pub fn publish_until_next(&self, value: Published) {
         self.withdrawn.store(false, Ordering::Release);
-        self.shown.publish_until_next(self.render_views(value));
+        self.value_cell.publish_until_next(self.render_views(value));
         self.bump_value_version();
     }
 
@@ -507,12 +507,12 @@ impl Credential {
     /// For the refresher only, at the start: keeps an expired value to recognise it later. Readers still wait for the
     /// first fetch.
     pub fn remember(&self, value: Published) {
-        self.shown.show(self.render_views(value));
+        self.value_cell.show(self.render_views(value));
     }
 
     /// For the refresher only: readers do not wait for the first fetch any more.
     pub fn end_wait(&self) {
-        self.shown.end_wait();
+        self.value_cell.end_wait();
     }
 }
 
@@ -674,7 +674,7 @@ pub struct Table {
     /// How long calls took.
     pub durations: Durations,
     /// The cluster, as this node sees it.
-    pub sharing: ClusterStatus,
+    pub cluster: ClusterStatus,
     ticks: watch::Sender<u64>,
     values: watch::Sender<u64>,
 }
@@ -762,7 +762,7 @@ impl Table {
             keeps_state: AtomicBool::new(false),
             journal: Journal::default(),
             durations: Durations::default(),
-            sharing: ClusterStatus::default(),
+            cluster: ClusterStatus::default(),
             ticks,
             values,
         };

@@ -36,7 +36,7 @@ impl WatchedFiles for TicketFile {
         TEXT_BYTES_MAX
     }
 
-    fn take(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
+    fn apply(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
         let bytes = contents.first().map(|content| content.as_slice()).unwrap_or_default();
         let text = std::str::from_utf8(bytes).map_err(|_| NotApplied::Bad("it is not text".to_owned()))?;
         self.table.hand_in_file(&self.component, text).map_err(|fault| match fault {

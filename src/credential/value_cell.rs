@@ -10,7 +10,7 @@ use crate::sync::{Arc, ArcSwapOption, AtomicBool, Guard, Ordering, watch};
 /// readers.
 #[repr(align(128))]
 pub(super) struct ValueCell<T> {
-    shown: ArcSwapOption<T>,
+    value: ArcSwapOption<T>,
     /// False while a reader may wait for the next value.
     wait_ended: AtomicBool,
     /// Changes after every change of the two; waiting readers listen to it.
@@ -28,32 +28,32 @@ pub(super) enum CellReading<T> {
 impl<T> ValueCell<T> {
     /// No value yet; the first one will come.
     pub fn new() -> ValueCell<T> {
-        ValueCell { shown: ArcSwapOption::empty(), wait_ended: AtomicBool::new(false), changes: watch::Sender::new(0) }
+        ValueCell { value: ArcSwapOption::empty(), wait_ended: AtomicBool::new(false), changes: watch::Sender::new(0) }
     }
 
     /// The value, if it `counts`. Takes no lock and allocates nothing.
     #[inline]
-    pub fn look(&self, counts: impl Fn(&T) -> bool) -> CellReading<T> {
-        let guard = self.shown.load();
+    pub fn load(&self, counts: impl Fn(&T) -> bool) -> CellReading<T> {
+        let guard = self.value.load();
         if guard.as_ref().is_some_and(|value| counts(value)) {
             return CellReading::Live(guard);
         }
-        self.plan_next_probe(counts)
+        self.load_after_wait(counts)
     }
 
     #[cold]
-    fn plan_next_probe(&self, counts: impl Fn(&T) -> bool) -> CellReading<T> {
+    fn load_after_wait(&self, counts: impl Fn(&T) -> bool) -> CellReading<T> {
         if !self.wait_ended.load(Ordering::Acquire) {
             return CellReading::Coming;
         }
-        // A value may have been published after the first look.
-        let guard = self.shown.load();
+        // A value may have been published after the first load.
+        let guard = self.value.load();
         if guard.as_ref().is_some_and(|value| counts(value)) { CellReading::Live(guard) } else { CellReading::Absent }
     }
 
     /// The value, whether or not it counts.
-    pub fn shown(&self) -> Guard<Option<Arc<T>>> {
-        self.shown.load()
+    pub fn latest(&self) -> Guard<Option<Arc<T>>> {
+        self.value.load()
     }
 
     /// Wakes at the next change; at once if `still_coming` says that there is nothing to wait for any more.
@@ -73,7 +73,7 @@ impl<T> ValueCell<T> {
 
     /// For the writer only: replaces the value and wakes nobody.
     pub fn show(&self, value: T) {
-        self.shown.store(Some(Arc::new(value)));
+        self.value.store(Some(Arc::new(value)));
     }
 
     /// For the writer only: replaces the value; readers that wait get it.

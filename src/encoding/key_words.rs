@@ -31,7 +31,7 @@ pub fn fill(key: &str, word: &str, value: &str) -> String {
 }
 
 /// The key itself, and what may be shown of it.
-pub fn spell(key: String, secret: &str) -> (String, String) {
+pub fn insert_secret(key: String, secret: &str) -> (String, String) {
     let beginning = secret.get(..SECRET_BEGINNING).unwrap_or(secret);
     let redacted_name = if secret.len() >= SECRET_BYTES_MIN { key.replace(secret, "{secret}") } else { key };
     let redacted_name = digested(&redacted_name, |inner| !inner.contains("{secret"));
@@ -154,7 +154,7 @@ pub fn known_words(key: &str, known: &[&str]) -> Result<(), InvalidValue> {
 }
 
 /// Whether memcached takes that key. `redacted_name` is what may be shown of it.
-pub fn fit(name: &str, redacted_name: &str) -> Result<(), InvalidValue> {
+pub fn check_key(name: &str, redacted_name: &str) -> Result<(), InvalidValue> {
     let remedy = "An alias is a memcached key: 1 to 250 bytes without blanks and control characters.";
     match name {
         "" => Err(InvalidValue::new("an alias is empty", remedy)),
@@ -165,12 +165,12 @@ pub fn fit(name: &str, redacted_name: &str) -> Result<(), InvalidValue> {
             format!("the alias {} has a blank or a control character", quoted(redacted_name)),
             remedy,
         )),
-        _ => fit_wildcard(name, redacted_name),
+        _ => check_wildcard(name, redacted_name),
     }
 }
 
 /// `{any}` once at most, and enough behind it to tell the key from ordinary ones.
-fn fit_wildcard(name: &str, redacted_name: &str) -> Result<(), InvalidValue> {
+fn check_wildcard(name: &str, redacted_name: &str) -> Result<(), InvalidValue> {
     let Some((_, end)) = name.split_once(ANY) else { return Ok(()) };
     if end.contains(ANY) {
         let what = format!("the alias {} has {ANY} twice", quoted(redacted_name));
@@ -195,26 +195,30 @@ mod tests {
     #[test]
     fn a_digest_is_that_of_php_and_its_secret_is_not_shown() {
         let key = fill(CREDENTIALS, "appid", "wx1");
-        let (name, redacted_name) = spell(key, SECRET);
+        let (name, redacted_name) = insert_secret(key, SECRET);
         // php -r 'echo md5(json_encode(["grant_type"=>"client_credential","appid"=>"wx1","secret"=>"0123..."]));'
         assert_eq!(name, "easywechat.65aa5b89efe1cdd0b4a95fd7d9e8d1f6");
         assert_eq!(
             redacted_name,
             r#"easywechat.{md5:{"grant_type":"client_credential","appid":"wx1","secret":"{secret}"}}"#
         );
-        assert_eq!(spell(redacted_name.clone(), SECRET), (name, redacted_name), "what is shown says the same again");
+        assert_eq!(
+            insert_secret(redacted_name.clone(), SECRET),
+            (name, redacted_name),
+            "what is shown says the same again"
+        );
     }
 
     #[test]
     fn values_within_json_are_escaped_as_php_does() {
-        let (name, _) = spell(fill(CREDENTIALS, "appid", "wx/\"é😀\u{7f}"), SECRET);
+        let (name, _) = insert_secret(fill(CREDENTIALS, "appid", "wx/\"é😀\u{7f}"), SECRET);
         assert_eq!(name, "easywechat.6938fa2872f8656c1961a915531e40b3");
     }
 
     #[test]
     fn a_digest_without_a_secret_is_shown_as_it_is() {
         let key = fill("yii.{md5:access_token_{appid}}.{appid}", "appid", "wx1");
-        let (name, redacted_name) = spell(key, SECRET);
+        let (name, redacted_name) = insert_secret(key, SECRET);
         assert_eq!(name, "yii.2ea0b3491928013ece48b360bc89f9b5.wx1");
         assert_eq!(redacted_name, name);
     }
@@ -222,7 +226,7 @@ mod tests {
     #[test]
     fn braces_that_are_no_words_stay() {
         for key in ["{md5:abc", "a{b c}d", "{}", "{\"a\":1}"] {
-            assert_eq!(spell(key.to_owned(), SECRET).0, key);
+            assert_eq!(insert_secret(key.to_owned(), SECRET).0, key);
         }
         assert!(known_words("{md5:abc", &["appid"]).is_err());
         assert!(known_words("{md5:{appid}}{}", &["appid"]).is_ok());
@@ -231,10 +235,10 @@ mod tests {
 
     #[test]
     fn a_wildcard_has_enough_behind_it() {
-        assert!(fit("a{any}:access_token", "").is_ok());
-        assert!(fit("{any}12345678", "").is_ok());
+        assert!(check_key("a{any}:access_token", "").is_ok());
+        assert!(check_key("{any}12345678", "").is_ok());
         for key in ["{any}1234567", "a{any}", "{any}:{any}access_token"] {
-            assert!(fit(key, key).is_err(), "{key}");
+            assert!(check_key(key, key).is_err(), "{key}");
         }
     }
 }

@@ -45,12 +45,12 @@ pub fn judge(path: &Path) -> Result<(), Untrusted> {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Untrusted::NotAFile { path });
         };
-        let real = folder.canonicalize().map_err(|error| unseen(folder, error))?;
+        let real = folder.canonicalize().map_err(|error| cannot_examine(folder, error))?;
         // Those as written: who writes in them can turn a link on the way.
         judge_folders(folder, own)?;
         judge_folders(&real, own)?;
         let file = real.join(name);
-        let found = file.symlink_metadata().map_err(|error| unseen(&file, error))?;
+        let found = file.symlink_metadata().map_err(|error| cannot_examine(&file, error))?;
         if !found.is_symlink() {
             return if found.is_file() {
                 judge_one(&file, &found, own)
@@ -58,12 +58,12 @@ pub fn judge(path: &Path) -> Result<(), Untrusted> {
                 Err(Untrusted::NotAFile { path: file })
             };
         }
-        path = real.join(file.read_link().map_err(|error| unseen(&file, error))?);
+        path = real.join(file.read_link().map_err(|error| cannot_examine(&file, error))?);
     }
     Err(Untrusted::NotAFile { path })
 }
 
-fn unseen(path: &Path, error: io::Error) -> Untrusted {
+fn cannot_examine(path: &Path, error: io::Error) -> Untrusted {
     Untrusted::Unseen { path: path.to_owned(), error }
 }
 
@@ -71,7 +71,7 @@ fn unseen(path: &Path, error: io::Error) -> Untrusted {
 /// may stand above; but others can put files into it.
 fn judge_folders(folder: &Path, own: u32) -> Result<(), Untrusted> {
     for (above, folder) in folder.ancestors().filter(|folder| !folder.as_os_str().is_empty()).enumerate() {
-        let found = folder.metadata().map_err(|error| unseen(folder, error))?;
+        let found = folder.metadata().map_err(|error| cannot_examine(folder, error))?;
         let is_sticky = above > 0 && found.mode() & STICKY != 0 && is_ours(&found, own);
         if !is_sticky {
             judge_one(folder, &found, own)?;

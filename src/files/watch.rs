@@ -69,7 +69,7 @@ pub trait WatchedFiles: Send {
     fn bytes_max(&self) -> usize;
 
     /// Takes contents that differ from those taken last, or those that are there at the start.
-    fn take(&mut self, contents: &[FileContent], at_start: bool) -> Result<(), NotApplied>;
+    fn apply(&mut self, contents: &[FileContent], at_start: bool) -> Result<(), NotApplied>;
 
     /// Whether nothing is to be said of a file that is not there.
     fn may_be_missing(&self) -> bool {
@@ -83,11 +83,11 @@ pub async fn watch_files(all: Vec<Box<dyn WatchedFiles>>, end: CancellationToken
     let files = all.into_iter().map(File::new).collect();
     let mut watch = FileWatcher { every, files, jobs: JoinSet::new(), running: HashMap::new() };
     while !watch.is_empty() {
-        watch.look_at_due();
+        watch.check_due_files();
         let wake = watch.next_wake();
         tokio::select! {
             () = end.cancelled() => return,
-            Some(done) = watch.jobs.join_next_with_id() => if let Err(error) = watch.take_back(done) {
+            Some(done) = watch.jobs.join_next_with_id() => if let Err(error) = watch.finish_check(done) {
                 error!(%error, "looking at a file panicked: this is a bug");
                 return;
             },
@@ -101,15 +101,15 @@ struct FileWatcher {
     /// Those that are not being looked at.
     files: Vec<File>,
     jobs: JoinSet<Vec<File>>,
-    running: HashMap<Id, RunningLook>,
+    running: HashMap<Id, RunningCheck>,
 }
 
 /// Files that are being looked at.
-struct RunningLook {
+struct RunningCheck {
     device: Option<u64>,
     since: Instant,
     names: Vec<String>,
-    said: bool,
+    warned: bool,
 }
 
 impl FileWatcher {
@@ -117,7 +117,7 @@ impl FileWatcher {
         self.files.is_empty() && self.running.is_empty()
     }
 
-    fn look_at_due(&mut self) {
+    fn check_due_files(&mut self) {
         let now = Instant::now();
         let busy = self.busy();
         let mut groups: HashMap<u64, Vec<File>> = HashMap::new();
@@ -126,29 +126,29 @@ impl FileWatcher {
                 _ if file.due > now => self.files.push(file),
                 Some(device) if busy.contains(&device) => self.files.push(file),
                 Some(device) => groups.entry(device).or_default().push(file),
-                None if self.unknown() < UNKNOWN_MAX => self.look_at(None, vec![file]),
+                None if self.unknown() < UNKNOWN_MAX => self.check_files(None, vec![file]),
                 None => self.files.push(file),
             }
         }
         for (device, group) in groups {
-            self.look_at(Some(device), group);
+            self.check_files(Some(device), group);
         }
     }
 
-    fn look_at(&mut self, device: Option<u64>, mut group: Vec<File>) {
-        let names = group.iter().map(File::shown).collect();
+    fn check_files(&mut self, device: Option<u64>, mut group: Vec<File>) {
+        let names = group.iter().map(File::description).collect();
         let task = self.jobs.spawn_blocking(move || {
             for file in &mut group {
-                file.look();
+                file.check();
             }
             group
         });
-        self.running.insert(task.id(), RunningLook { device, since: Instant::now(), names, said: false });
+        self.running.insert(task.id(), RunningCheck { device, since: Instant::now(), names, warned: false });
     }
 
-    fn take_back(&mut self, done: Result<(Id, Vec<File>), JoinError>) -> Result<(), JoinError> {
+    fn finish_check(&mut self, done: Result<(Id, Vec<File>), JoinError>) -> Result<(), JoinError> {
         let (id, group) = done?;
-        if let Some(running) = self.running.remove(&id).filter(|running| running.said) {
+        if let Some(running) = self.running.remove(&id).filter(|running| running.warned) {
             info!(files = running.names.join(", "), "the disk answers again");
         }
         let now = Instant::now();
@@ -173,14 +173,14 @@ impl FileWatcher {
         let (busy, full) = (self.busy(), self.unknown() >= UNKNOWN_MAX);
         let waits = |file: &&File| file.device.map_or(full, |device| busy.contains(&device));
         let due = self.files.iter().filter(|file| !waits(file)).map(|file| file.due);
-        let hung = self.running.values().filter(|running| !running.said).map(|running| running.since + WAIT_MAX);
+        let hung = self.running.values().filter(|running| !running.warned).map(|running| running.since + WAIT_MAX);
         due.chain(hung).min().unwrap_or_else(|| Instant::now() + self.every)
     }
 
     fn warn_of_hung_disks(&mut self) {
         let now = Instant::now();
-        for running in self.running.values_mut().filter(|running| !running.said && running.since + WAIT_MAX <= now) {
-            running.said = true;
+        for running in self.running.values_mut().filter(|running| !running.warned && running.since + WAIT_MAX <= now) {
+            running.warned = true;
             warn!(files = running.names.join(", "), "the files {DiskTimeout}; the last good content is kept");
         }
     }
@@ -214,26 +214,35 @@ struct File {
     stamps: Option<Vec<Stamp>>,
     /// Seen once; it counts if it is seen again.
     candidate: Option<FileState>,
-    judged: Option<FileState>,
-    taken: Option<ContentDigest>,
+    handled: Option<FileState>,
+    applied: Option<ContentDigest>,
     /// What was last said about it, to say it once.
-    said: Option<String>,
+    logged_fault: Option<String>,
 }
 
 impl File {
     fn new(watched: Box<dyn WatchedFiles>) -> File {
         let due = Instant::now();
-        File { watched, due, device: None, stamps: None, candidate: None, judged: None, taken: None, said: None }
+        File {
+            watched,
+            due,
+            device: None,
+            stamps: None,
+            candidate: None,
+            handled: None,
+            applied: None,
+            logged_fault: None,
+        }
     }
 
-    fn shown(&self) -> String {
+    fn description(&self) -> String {
         let paths: Vec<_> = self.watched.paths().iter().map(|path| path.display().to_string()).collect();
         format!("{} {}", self.watched.name(), paths.join(", "))
     }
 
     /// Blocks.
     #[expect(clippy::disallowed_methods, reason = "the times of files are those of the wall clock")]
-    fn look(&mut self) {
+    fn check(&mut self) {
         let paths = self.watched.paths();
         let Some(first) = paths.first() else { return };
         let now = SystemTime::now();
@@ -245,23 +254,23 @@ impl File {
         }
         let is_old = whole && stamps.iter().all(|stamp| stamp.is_old(now));
         let (found, contents) = read_all(&paths, self.watched.bytes_max());
-        if self.judged.as_ref() == Some(&found) {
+        if self.handled.as_ref() == Some(&found) {
             self.candidate = None;
-        } else if self.candidate.as_ref() == Some(&found) || (self.judged.is_none() && is_old) {
+        } else if self.candidate.as_ref() == Some(&found) || (self.handled.is_none() && is_old) {
             self.candidate = None;
-            self.judge(found, &contents);
+            self.handle_change(found, &contents);
         } else {
             self.candidate = Some(found);
         }
         self.stamps = Some(stamps).filter(|_| is_old && self.candidate.is_none());
     }
 
-    fn judge(&mut self, found: FileState, contents: &[FileContent]) {
+    fn handle_change(&mut self, found: FileState, contents: &[FileContent]) {
         let fault = match &found {
-            FileState::Holding(digest) if self.taken.as_ref() == Some(digest) => None,
-            FileState::Holding(digest) => match self.watched.take(contents, self.judged.is_none()) {
+            FileState::Holding(digest) if self.applied.as_ref() == Some(digest) => None,
+            FileState::Holding(digest) => match self.watched.apply(contents, self.handled.is_none()) {
                 Ok(()) => {
-                    self.taken = Some(*digest);
+                    self.applied = Some(*digest);
                     None
                 }
                 Err(NotApplied::Bad(reason)) => Some(format!("is not used: {reason}")),
@@ -270,11 +279,11 @@ impl File {
                     return;
                 }
             },
-            FileState::Missing if self.watched.may_be_missing() => return self.judged = Some(found),
+            FileState::Missing if self.watched.may_be_missing() => return self.handled = Some(found),
             FileState::Missing => Some("is missing".to_owned()),
             FileState::Unreadable(reason) => Some(reason.clone()),
         };
-        self.judged = Some(found);
+        self.handled = Some(found);
         match fault {
             Some(reason) => self.warn_once(reason),
             None => self.log_recovery(),
@@ -282,15 +291,15 @@ impl File {
     }
 
     fn warn_once(&mut self, reason: String) {
-        if self.said.as_ref() != Some(&reason) {
-            warn!("{} {reason}; the last good content is kept", self.shown());
-            self.said = Some(reason);
+        if self.logged_fault.as_ref() != Some(&reason) {
+            warn!("{} {reason}; the last good content is kept", self.description());
+            self.logged_fault = Some(reason);
         }
     }
 
     fn log_recovery(&mut self) {
-        if self.said.take().is_some() {
-            info!("{} can be used again", self.shown());
+        if self.logged_fault.take().is_some() {
+            info!("{} can be used again", self.description());
         }
     }
 }

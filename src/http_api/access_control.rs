@@ -131,7 +131,7 @@ impl Caller {
     pub fn require_visible(&self, app: &str) -> Result<(), Problem> {
         match self.by {
             Authentication::Anonymous => Err(Problem::no_key()),
-            _ if self.rights.sees(app) => Ok(()),
+            _ if self.rights.can_see(app) => Ok(()),
             _ => Err(Problem::not_found()),
         }
     }
@@ -198,8 +198,8 @@ impl AccessControl {
         let peer = self.peer(headers, addresses, via_proxy)?;
         self.check_host(head, addresses)?;
         check_origin(head)?;
-        let secure =
-            addresses.tls || (via_proxy && one(headers, "x-forwarded-proto").is_some_and(|proto| proto == "https"));
+        let secure = addresses.tls
+            || (via_proxy && single_header(headers, "x-forwarded-proto").is_some_and(|proto| proto == "https"));
         let has_api_header = headers.get(HEADER).is_some_and(|value| value == "1");
         let caller = Caller { secure, has_api_header, ..Caller::anonymous(peer) };
         if let Some(given) = headers.get(header::AUTHORIZATION) {
@@ -346,7 +346,7 @@ impl AccessControl {
 
     /// An error if the `Host` is no name of this server.
     fn check_host(&self, head: &Head, addresses: &ConnectionAddresses) -> Result<(), Problem> {
-        let host = match one(&head.headers, "host") {
+        let host = match single_header(&head.headers, "host") {
             Some(host) => host,
             None => head.uri.authority().map(|authority| authority.as_str()).ok_or_else(unknown_host_problem)?,
         };
@@ -449,13 +449,13 @@ fn check_origin(head: &Head) -> Result<(), Problem> {
         Err(Problem::new(StatusCode::FORBIDDEN, "foreign-origin", detail))
     };
     if let Some(origin) = head.headers.get(header::ORIGIN) {
-        let host = one(&head.headers, "host").unwrap_or_default();
+        let host = single_header(&head.headers, "host").unwrap_or_default();
         let own = |scheme: &str| origin.as_bytes().strip_prefix(scheme.as_bytes()) == Some(host.as_bytes());
         if host.is_empty() || !(own("http://") || own("https://")) {
             return foreign();
         }
     }
-    let word = |name| one(&head.headers, name).unwrap_or_default();
+    let word = |name| single_header(&head.headers, name).unwrap_or_default();
     let navigates = head.method == Method::GET && word("sec-fetch-mode") == "navigate";
     let data = ["/v1/", "/cgi-bin/", "/metrics"].iter().any(|prefix| head.uri.path().starts_with(prefix));
     match word("sec-fetch-site") {
@@ -465,7 +465,7 @@ fn check_origin(head: &Head) -> Result<(), Problem> {
 }
 
 /// A header's value, if the header is there exactly once.
-fn one<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+fn single_header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)

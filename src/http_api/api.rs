@@ -64,7 +64,7 @@ pub async fn get_apps(State(context): ContextExtractor, Extension(caller): Calle
     caller.require_any_right()?;
     let now = Now::read();
     events::flush_refused_writes(&context, now);
-    let seen = context.apps.iter().filter(|app| caller.rights.sees(&app.id));
+    let seen = context.apps.iter().filter(|app| caller.rights.can_see(&app.id));
     let seen: Vec<Value> = seen.map(|app| apps::app_json(app, &caller, now)).collect();
     Ok(Json(json!({ "now_ms": now.unix_ms, "apps": seen })))
 }
@@ -81,7 +81,7 @@ pub async fn get_app(
     events::flush_refused_writes(&context, now);
     let mut shown = apps::app_json(app, &caller, now);
     let table = context.table();
-    let entries = app.credentials.iter().flat_map(|credential| table.journal.of(credential.id, now));
+    let entries = app.credentials.iter().flat_map(|credential| table.journal.entries_of(credential.id, now));
     shown["journal"] = entries.map(|entry| apps::entry_json(&entry, &context)).collect();
     shown["now_ms"] = json!(now.unix_ms);
     Ok(Json(shown))
@@ -198,7 +198,7 @@ pub async fn get_credential(
     let asked = Instant::now();
     let until = asked + Duration::from_secs(wait_s);
     // Another node of a cluster may have given it out a moment ago.
-    let catch_up = if context.table().sharing.node().is_some() { CATCH_UP } else { Duration::ZERO };
+    let catch_up = if context.table().cluster.node().is_some() { CATCH_UP } else { Duration::ZERO };
     let lower_from = asked + catch_up.min(Duration::from_secs(wait_s));
     let mut changes = credential.subscribe();
     loop {

@@ -238,10 +238,10 @@ fn encode_platform_totals(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSam
     let by_word =
         |label: &'static str, words: &[&'static str], of: fn(&PlatformTotal) -> &BTreeMap<&'static str, u64>| {
             let mut values: Vec<(Labels<'static>, f64)> = Vec::new();
-            for (whose, total) in &totals {
+            for (group, total) in &totals {
                 for word in words {
                     let value = of(total).get(word).copied().unwrap_or(0);
-                    values.push(([labels(whose), vec![(label, *word)]].concat(), value as f64));
+                    values.push(([labels(group), vec![(label, *word)]].concat(), value as f64));
                 }
             }
             values.into_iter()
@@ -254,9 +254,9 @@ fn encode_platform_totals(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSam
         ("tokencached_credentials_failing", "Credentials whose last call failed, by the class of the failure.", GAUGE),
         classes,
     )?;
-    let live = totals.iter().map(|(whose, total)| (labels(whose), total.live as f64));
+    let live = totals.iter().map(|(group, total)| (labels(group), total.live as f64));
     each(out, ("tokencached_credentials_live", "Credentials with a live value.", GAUGE), live)?;
-    let left = totals.iter().filter_map(|(whose, total)| Some((labels(whose), total.seconds_left_min?)));
+    let left = totals.iter().filter_map(|(group, total)| Some((labels(group), total.seconds_left_min?)));
     let help = "Seconds until the first live value ends.";
     each(out, ("tokencached_credentials_seconds_left_min", help, GAUGE), left)?;
     let words = CredentialStatus::default().outcomes.each().map(|(name, _)| name);
@@ -264,7 +264,7 @@ fn encode_platform_totals(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSam
     each(out, ("tokencached_platform_fetches", "Fetches for all credentials, by outcome.", COUNTER), outcomes)?;
     for (at, (name, metric_type, help, _)) in COUNTERS.iter().enumerate() {
         let (name, help) = (format!("tokencached_platform_{name}"), format!("Of all credentials: {help}"));
-        let sums = totals.iter().filter_map(|(whose, total)| Some((labels(whose), *total.counters.get(at)?)));
+        let sums = totals.iter().filter_map(|(group, total)| Some((labels(group), *total.counters.get(at)?)));
         each(out, (&name, &help, *metric_type), sums)?;
     }
     Ok(())
@@ -409,7 +409,7 @@ mod tests {
             CredentialSample::of(&table.credentials()[0], Now { boot_ms: 1_000, unix_ms: 1_000 }).trouble()
         };
         assert_eq!((after(75), after(76)), (0, 1));
-        let rival = |credential: &Credential| {
+        let foreign = |credential: &Credential| {
             credential.foreign_writes.fetch_add(1, Relaxed);
             credential.record_refused_write(
                 &Journal::default(),
@@ -418,6 +418,6 @@ mod tests {
                 Now { boot_ms: 500, unix_ms: 500 },
             );
         };
-        assert_eq!(of(rival), 1);
+        assert_eq!(of(foreign), 1);
     }
 }

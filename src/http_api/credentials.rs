@@ -144,7 +144,7 @@ impl<'p> ChangePage<'p> {
         json!({
             "now_ms": now.unix_ms,
             "waited_ms": u64::try_from(waited_ms).unwrap_or(0),
-            "age_ms": context.table().sharing.behind_ms(now.boot_ms),
+            "age_ms": context.table().cluster.behind_ms(now.boot_ms),
             "run": format!("{:016x}", context.run),
             "from_start": from_start,
             "cursor": cursor.text(),

@@ -408,19 +408,19 @@ fn encode_state_file(out: &mut DescriptorEncoder<'_>, context: &ApiContext) -> E
 }
 
 fn encode_cluster(out: &mut DescriptorEncoder<'_>, context: &ApiContext, now: Now) -> EncodeResult {
-    let sharing = &context.table().sharing;
+    let cluster = &context.table().cluster;
     let help = "Whether this node shares its state with others.";
-    switch(out, "tokencached_cluster_enabled", help, sharing.node().is_some())?;
+    switch(out, "tokencached_cluster_enabled", help, cluster.node().is_some())?;
     let help = "Whether the cluster store or the leader can be reached.";
-    switch(out, "tokencached_cluster_up", help, sharing.is_up() == Some(true))?;
-    let age_ms = sharing.age_ms(now.boot_ms).unwrap_or(0);
+    switch(out, "tokencached_cluster_up", help, cluster.is_up() == Some(true))?;
+    let age_ms = cluster.age_ms(now.boot_ms).unwrap_or(0);
     let help =
         "Seconds since the cluster store or the leader last answered: so far may this node be behind the others.";
     gauge(out, "tokencached_cluster_age_seconds", help, age_ms as f64 / 1000.0)?;
     let help = "Values in the cluster store that no node can have written; they were ignored and replaced.";
-    counter(out, "tokencached_cluster_forged_values", help, sharing.forged.values.load(Relaxed) as f64)?;
+    counter(out, "tokencached_cluster_forged_values", help, cluster.forged.values.load(Relaxed) as f64)?;
     let help = "Counts of calls in the cluster store that no node can have written; they were ignored.";
-    counter(out, "tokencached_cluster_forged_counts", help, sharing.forged.counts.load(Relaxed) as f64)
+    counter(out, "tokencached_cluster_forged_counts", help, cluster.forged.counts.load(Relaxed) as f64)
 }
 
 fn encode_http(out: &mut DescriptorEncoder<'_>, context: &ApiContext) -> EncodeResult {

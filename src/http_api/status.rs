@@ -47,7 +47,7 @@ pub fn read_figures(context: &ApiContext) -> Figures {
 
 /// How often a sample for the charts is taken, seconds.
 pub const SAMPLE_EVERY_S: u64 = 2;
-/// Ten minutes of them.
+/// How many samples are kept: those of ten minutes.
 const SAMPLES_MAX: usize = 300;
 /// Counters that are charted by their rate of growth.
 const RATES: &[(&str, &str)] = &[
@@ -70,7 +70,7 @@ pub struct History {
     samples: VecDeque<Vec<f64>>,
 }
 
-fn of(figures: &Figures, name: &str) -> u64 {
+fn figure(figures: &Figures, name: &str) -> u64 {
     figures.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value)
 }
 
@@ -79,10 +79,10 @@ impl History {
     pub fn sample(&mut self, figures: Figures, interval_s: f64, now: Now) {
         if let Some(last) = &self.last {
             // `stats reset` sets counters to zero.
-            let rate = |name| of(&figures, name).saturating_sub(of(last, name)) as f64 / interval_s.max(0.001);
+            let rate = |name| figure(&figures, name).saturating_sub(figure(last, name)) as f64 / interval_s.max(0.001);
             let round = |rate: f64| (rate * 10.0).round() / 10.0;
             let rates = RATES.iter().map(|(_, name)| round(rate(name)));
-            let levels = LEVELS.iter().map(|(_, name)| of(&figures, name) as f64);
+            let levels = LEVELS.iter().map(|(_, name)| figure(&figures, name) as f64);
             self.samples.push_back(rates.chain(levels).collect());
             if self.samples.len() > SAMPLES_MAX {
                 self.samples.pop_front();
@@ -99,7 +99,7 @@ impl History {
     }
 
     /// All samples in columns, the newest last.
-    pub fn shown(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let mut columns = Map::new();
         for (at, (name, _)) in RATES.iter().chain(LEVELS).enumerate() {
             let column: Vec<f64> = self.samples.iter().filter_map(|sample| sample.get(at).copied()).collect();
@@ -130,7 +130,7 @@ pub fn status_json(context: &ApiContext, now: Now) -> Value {
         "cluster": cluster_json(context, now),
         "sinks": sinks_json(context),
         "figures": figures_json(read_figures(context)),
-        "history": context.feed.history.lock().shown(),
+        "history": context.feed.history.lock().to_json(),
     });
     with_old_fields(shown, &["shared_state"])
 }
@@ -144,17 +144,17 @@ pub fn figures_json(figures: impl IntoIterator<Item = Figure>) -> Value {
 /// This node, the other nodes of the cluster, and whether the cluster store or the leader can be reached; null without a
 /// cluster.
 pub fn cluster_json(context: &ApiContext, now: Now) -> Value {
-    let sharing = &context.table().sharing;
-    let Some(node) = sharing.node() else { return Value::Null };
-    let others = sharing.others().into_iter().map(|(name, at_ms)| json!({ "node": name, "last_fetch_at_ms": at_ms }));
+    let cluster = &context.table().cluster;
+    let Some(node) = cluster.node() else { return Value::Null };
+    let others = cluster.others().into_iter().map(|(name, at_ms)| json!({ "node": name, "last_fetch_at_ms": at_ms }));
     json!({
         "node": node,
-        "store": if sharing.has_store() { "redis" } else { "leader" },
-        "up": sharing.is_up().unwrap_or(false),
-        "age_ms": sharing.age_ms(now.boot_ms),
+        "store": if cluster.has_store() { "redis" } else { "leader" },
+        "up": cluster.is_up().unwrap_or(false),
+        "age_ms": cluster.age_ms(now.boot_ms),
         "others": others.collect::<Vec<_>>(),
-        "forged_values": sharing.forged.values.load(Relaxed),
-        "forged_counts": sharing.forged.counts.load(Relaxed),
+        "forged_values": cluster.forged.values.load(Relaxed),
+        "forged_counts": cluster.forged.counts.load(Relaxed),
     })
 }
 
@@ -176,7 +176,7 @@ fn sink_json(sink: &SinkStats) -> Value {
         "last_write": sink.last_write().map(last_write_json),
         "last_error": sink.last_error().map(|error| json!({
             "class": error.class,
-            "whose": error.whose,
+            "whose": error.responsible,
             "text": error.what,
             "advice": error.advice,
             "about": error.about,
@@ -230,6 +230,6 @@ mod tests {
         for _ in 0..1_000 {
             history.sample(vec![("cmd_get", 0)], 2.0, now(6_000));
         }
-        assert_eq!(history.shown()["samples"]["gets_per_s"].as_array().unwrap().len(), SAMPLES_MAX);
+        assert_eq!(history.to_json()["samples"]["gets_per_s"].as_array().unwrap().len(), SAMPLES_MAX);
     }
 }

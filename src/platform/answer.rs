@@ -30,7 +30,7 @@ pub struct Token {
 
 impl Token {
     /// The same token, if its type lives no longer than that: a wrong lifetime must not be believed for a month.
-    pub fn within(self, life_ms_max: u64) -> Token {
+    pub fn limit_lifetime(self, life_ms_max: u64) -> Token {
         if self.expires_in_s.saturating_mul(1000) <= life_ms_max {
             return self;
         }
@@ -433,7 +433,8 @@ mod tests {
     fn no_value_is_believed_to_live_longer_than_its_type_does() {
         let life_ms_max = crate::platform::mp::STABLE.life_ms_max;
         let lifetime_source = |seconds: u64| {
-            let token = read(&format!(r#"{{"access_token":"T","expires_in":{seconds}}}"#)).unwrap().within(life_ms_max);
+            let token =
+                read(&format!(r#"{{"access_token":"T","expires_in":{seconds}}}"#)).unwrap().limit_lifetime(life_ms_max);
             (token.expires_in_s, token.lifetime_source)
         };
         assert_eq!(

@@ -144,7 +144,7 @@ impl Client {
         let (attempt, answered) = self.call_a_host(&context, request, deadline).await;
         let result = answered.and_then(|(status, body)| {
             answer::read_token(credential_type, params.appid, &hidden, status, &body)
-                .map(|token| token.within(credential_type.life_ms_max))
+                .map(|token| token.limit_lifetime(credential_type.life_ms_max))
                 .map_err(|failure| attempt.record_refusal(hosts::with_host_name(failure, &attempt.pick.base_url)))
         });
         if result.is_ok() {

@@ -35,7 +35,7 @@ pub enum RedisFault {
 }
 
 impl RedisFault {
-    /// All of them.
+    /// All faults.
     pub const ALL: [RedisFault; 20] = [
         RedisFault::Unreachable,
         RedisFault::Timeout,

@@ -60,7 +60,7 @@ impl IntoResponse for ControlError {
 }
 
 async fn apps(State(shared): State<Arc<SandboxState>>) -> Response {
-    super::http::json(shared.with(|inner| inner.world.describe(Now::read())))
+    super::http::json(shared.with_locked(|inner| inner.world.describe(Now::read())))
 }
 
 async fn calls(State(shared): State<Arc<SandboxState>>, Query(params): ControlParams) -> Response {
@@ -72,12 +72,12 @@ async fn calls(State(shared): State<Arc<SandboxState>>, Query(params): ControlPa
 
 async fn judge(State(shared): State<Arc<SandboxState>>, Query(params): ControlParams) -> Response {
     let token = params.get("token").map_or("", String::as_str);
-    super::http::json(json!({ "verdict": shared.with(|inner| inner.world.judge(token, Now::read())) }))
+    super::http::json(json!({ "verdict": shared.with_locked(|inner| inner.world.judge(token, Now::read())) }))
 }
 
 async fn faults(State(shared): State<Arc<SandboxState>>, Query(params): ControlParams) -> Response {
     let appid = params.get("appid").map_or(ALL_APPS, String::as_str);
-    super::http::json(shared.with(|inner| inner.faults.of(appid).to_vec()))
+    super::http::json(shared.with_locked(|inner| inner.faults.faults_of(appid).to_vec()))
 }
 
 #[derive(Deserialize)]
@@ -93,10 +93,10 @@ struct SetFault {
 async fn set_fault(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
     let request: SetFault = parse(&body)?;
     let fault = parse_fault(request.fault)?;
-    if request.appid != ALL_APPS && !shared.with(|inner| inner.world.knows(&request.appid)) {
+    if request.appid != ALL_APPS && !shared.with_locked(|inner| inner.world.knows(&request.appid)) {
         return Err(ControlError::NoSuchApp);
     }
-    shared.with(|inner| match request.add {
+    shared.with_locked(|inner| match request.add {
         true => inner.faults.add(&request.appid, fault),
         false => inner.faults.set(&request.appid, fault),
     });
@@ -105,7 +105,7 @@ async fn set_fault(State(shared): State<Arc<SandboxState>>, body: Bytes) -> Cont
 
 async fn clear_fault(State(shared): State<Arc<SandboxState>>, Query(params): ControlParams) -> ControlResult {
     let appid = params.get("appid").map_or(ALL_APPS, String::as_str);
-    shared.with(|inner| inner.faults.clear(appid));
+    shared.with_locked(|inner| inner.faults.clear(appid));
     done(true)
 }
 
@@ -179,7 +179,7 @@ struct AppidBody {
 
 async fn push_verify_ticket(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
     let AppidBody { appid } = parse(&body)?;
-    let ticket = shared.with(|inner| inner.world.push_verify_ticket(&appid, Now::read()));
+    let ticket = shared.with_locked(|inner| inner.world.push_verify_ticket(&appid, Now::read()));
     Ok(super::http::json(json!({ "component_verify_ticket": ticket.ok_or(ControlError::NoSuchApp)? })))
 }
 
@@ -190,7 +190,7 @@ async fn expire_verify_tickets(State(shared): State<Arc<SandboxState>>, body: By
 
 async fn authorise(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
     let AppidBody { appid } = parse(&body)?;
-    let refresh_token = shared.with(|inner| inner.world.authorise(&appid));
+    let refresh_token = shared.with_locked(|inner| inner.world.authorise(&appid));
     Ok(super::http::json(json!({ "authorizer_refresh_token": refresh_token.ok_or(ControlError::NoSuchApp)? })))
 }
 
@@ -200,7 +200,7 @@ async fn withdraw(State(shared): State<Arc<SandboxState>>, body: Bytes) -> Contr
 }
 
 fn change_app(shared: &SandboxState, change: impl FnOnce(&mut World) -> bool) -> ControlResult {
-    done(shared.with(|inner| change(&mut inner.world)))
+    done(shared.with_locked(|inner| change(&mut inner.world)))
 }
 
 fn done(found: bool) -> ControlResult {

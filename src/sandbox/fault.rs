@@ -293,7 +293,7 @@ impl InjectedFaults {
         self.by_app.remove(appid);
     }
 
-    pub(super) fn of(&self, appid: &str) -> &[InjectedFault] {
+    pub(super) fn faults_of(&self, appid: &str) -> &[InjectedFault] {
         self.by_app.get(appid).map_or(&[], Vec::as_slice)
     }
 

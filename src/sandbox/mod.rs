@@ -101,17 +101,17 @@ impl Sandbox {
 
     /// Sets a fault for calls of the app, in place of those set before; [`ALL_APPS`] means every app.
     pub fn set_fault(&self, appid: &str, fault: InjectedFault) {
-        self.shared.with(|inner| inner.faults.set(appid, fault));
+        self.shared.with_locked(|inner| inner.faults.set(appid, fault));
     }
 
     /// Adds a fault after those already set; the first that covers a call is used.
     pub fn add_fault(&self, appid: &str, fault: InjectedFault) {
-        self.shared.with(|inner| inner.faults.add(appid, fault));
+        self.shared.with_locked(|inner| inner.faults.add(appid, fault));
     }
 
     /// Removes the app's faults.
     pub fn clear_fault(&self, appid: &str) {
-        self.shared.with(|inner| inner.faults.clear(appid));
+        self.shared.with_locked(|inner| inner.faults.clear(appid));
     }
 
     /// The calls so far. The empty appid has those that named no known app.
@@ -121,7 +121,7 @@ impl Sandbox {
 
     /// How a call with this token would be answered.
     pub fn judge(&self, token: &str) -> Verdict {
-        self.shared.with(|inner| inner.world.judge(token, Now::read()))
+        self.shared.with_locked(|inner| inner.world.judge(token, Now::read()))
     }
 
     /// Ends all tokens of the app early: none is accepted any more, and the next call makes a new one.
@@ -158,7 +158,7 @@ impl Sandbox {
     /// WeChat pushes another verify ticket to the component. Returns what its receiver would decrypt; empty if there is no
     /// such component.
     pub fn push_verify_ticket(&self, appid: &str) -> String {
-        self.shared.with(|inner| inner.world.push_verify_ticket(appid, Now::read())).unwrap_or_default()
+        self.shared.with_locked(|inner| inner.world.push_verify_ticket(appid, Now::read())).unwrap_or_default()
     }
 
     /// Lets every ticket pushed so far expire.
@@ -169,7 +169,7 @@ impl Sandbox {
     /// The account's administrator authorises its component again. Returns the new refresh token; empty if it has no
     /// component.
     pub fn authorise(&self, appid: &str) -> String {
-        self.shared.with(|inner| inner.world.authorise(appid)).unwrap_or_default()
+        self.shared.with_locked(|inner| inner.world.authorise(appid)).unwrap_or_default()
     }
 
     /// The account's administrator withdraws the authorisation: no refresh token is good any more.
@@ -179,11 +179,11 @@ impl Sandbox {
 
     /// The refresh token of an authorizer that is good now; empty if there is none.
     pub fn refresh_token(&self, appid: &str) -> String {
-        self.shared.with(|inner| inner.world.refresh_token_of(appid)).unwrap_or_default()
+        self.shared.with_locked(|inner| inner.world.refresh_token_of(appid)).unwrap_or_default()
     }
 
     fn change_app(&self, appid: &str, change: impl FnOnce(&mut World) -> bool) {
-        if !self.shared.with(|inner| change(&mut inner.world)) {
+        if !self.shared.with_locked(|inner| change(&mut inner.world)) {
             tracing::warn!(appid, "sandbox: no such app");
         }
     }

@@ -38,7 +38,7 @@ impl SandboxState {
     }
 
     /// Runs `work` under the lock.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut LockedState) -> T) -> T {
+    pub(super) fn with_locked<T>(&self, work: impl FnOnce(&mut LockedState) -> T) -> T {
         work(&mut self.inner.lock())
     }
 
@@ -76,17 +76,17 @@ impl SandboxState {
 
     /// Does what a call with a fault asks for; the call has been recorded.
     pub(super) fn execute(&self, ask: &ApiRequest, peer: SocketAddr) -> ApiAnswer {
-        self.with(|inner| inner.world.ask(ask, peer.ip(), Now::read()))
+        self.with_locked(|inner| inner.world.ask(ask, peer.ip(), Now::read()))
     }
 
     /// The answer that the call would have had, without any effect: its token was never issued.
     pub(super) fn answer_without_effect(&self, ask: &ApiRequest) -> ApiAnswer {
-        self.with(|inner| inner.world.answer_without_effect(ask))
+        self.with_locked(|inner| inner.world.answer_without_effect(ask))
     }
 
     /// A copy of one app's record.
     pub(super) fn calls(&self, appid: &str) -> AppCalls {
-        self.with(|inner| {
+        self.with_locked(|inner| {
             let calls = inner.calls.get(appid).cloned().unwrap_or_default();
             AppCalls { minted: inner.world.minted(appid), ..calls }
         })
@@ -94,7 +94,7 @@ impl SandboxState {
 
     /// Copies of all records, also of apps without calls.
     pub(super) fn all_calls(&self) -> BTreeMap<String, AppCalls> {
-        let known = self.with(|inner| {
+        let known = self.with_locked(|inner| {
             let called = inner.calls.keys().cloned();
             called.chain(inner.world.appids().map(str::to_owned)).collect::<Vec<_>>()
         });
@@ -111,7 +111,7 @@ pub(super) struct OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        self.shared.with(|inner| {
+        self.shared.with_locked(|inner| {
             if let Some(calls) = inner.calls.get_mut(&self.appid) {
                 calls.end();
             }

@@ -136,7 +136,7 @@ impl WatchedFiles for UsersFile {
         AUTH_FILE_BYTES_MAX
     }
 
-    fn take(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
+    fn apply(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
         let mut in_use = self.0.users_in_use.lock();
         let digest = Some(digest_of(contents));
         let (Some(text), false) = (contents.first(), *in_use == digest) else { return Ok(()) };

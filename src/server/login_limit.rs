@@ -101,13 +101,13 @@ impl LoginLimiter {
     /// The password was right.
     pub fn record_success(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) {
         let hash = self.hash(user, password);
-        self.with(from, now_ms, |address| address.right.add(hash));
+        self.with_address(from, now_ms, |address| address.right.add(hash));
     }
 
     /// The password was wrong. True if that was one too many new ones: from now on this address is slowed down.
     pub fn record_failure(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> bool {
         let hash = self.hash(user, password);
-        self.with(from, now_ms, |address| {
+        self.with_address(from, now_ms, |address| {
             if address.wrong.has(hash) {
                 return false;
             }
@@ -118,7 +118,7 @@ impl LoginLimiter {
         })
     }
 
-    fn with<R>(&self, from: Option<IpAddr>, now_ms: BootMs, change: impl FnOnce(&mut AddressState) -> R) -> R {
+    fn with_address<R>(&self, from: Option<IpAddr>, now_ms: BootMs, change: impl FnOnce(&mut AddressState) -> R) -> R {
         let mut addresses = self.addresses.lock();
         let key = from.map(address_group);
         if addresses.len() >= ADDRESSES_MAX && !addresses.contains_key(&key) {

@@ -135,7 +135,7 @@ impl Service {
         });
         let touched = managed.or_else(|| {
             let expiry = self.binary_expiry(exptime, now);
-            self.cache.with(key, self.seconds(now), |slot| {
+            self.cache.with_key(key, self.seconds(now), |slot| {
                 slot.touch(expiry).then(|| slot.view().map_or((0, 0), |item| (item.flags, item.cas)))
             })
         });
@@ -184,7 +184,7 @@ impl Service {
         let mode = if packet.cas != 0 && !extends { StoreMode::Cas(packet.cas) } else { asked };
         let expiry = self.binary_expiry(exptime, context.now);
         let ready = self.cache.prepare(mode, key, flags, value);
-        let (stored, cas) = self.cache.with(key, self.seconds(context.now), |slot| {
+        let (stored, cas) = self.cache.with_key(key, self.seconds(context.now), |slot| {
             let old = slot.view().map(|item| item.cas);
             if extends && packet.cas != 0 && old.is_some_and(|old| old != packet.cas) {
                 return (Stored::Exists, 0);
@@ -249,7 +249,7 @@ impl Service {
         let (hits, misses) =
             if increase { (&stats.incr_hits, &stats.incr_misses) } else { (&stats.decr_hits, &stats.decr_misses) };
         let create = create.map(|(initial, exptime)| (initial, self.binary_expiry(exptime, context.now)));
-        self.cache.with(key, self.seconds(context.now), |slot| {
+        self.cache.with_key(key, self.seconds(context.now), |slot| {
             let old = slot.view().map(|item| (item.value.is_empty(), item.cas));
             let value = match (old, create) {
                 (None, None) => {
@@ -293,18 +293,19 @@ impl Service {
         if let Some(report) = self.report_managed_value(key, (packet.cas != 0).then_some(packet.cas)) {
             return self.binary_report(packet, report, context);
         }
-        let deleted = self.cache.with(key, self.seconds(context.now), |slot| match slot.view().map(|item| item.cas) {
-            None => {
-                stats.delete_misses.add(1);
-                Err(ResponseStatus::NotFound)
-            }
-            Some(cas) if packet.cas != 0 && packet.cas != cas => Err(ResponseStatus::Exists),
-            Some(_) => {
-                slot.delete();
-                stats.delete_hits.add(1);
-                Ok(())
-            }
-        });
+        let deleted =
+            self.cache.with_key(key, self.seconds(context.now), |slot| match slot.view().map(|item| item.cas) {
+                None => {
+                    stats.delete_misses.add(1);
+                    Err(ResponseStatus::NotFound)
+                }
+                Some(cas) if packet.cas != 0 && packet.cas != cas => Err(ResponseStatus::Exists),
+                Some(_) => {
+                    slot.delete();
+                    stats.delete_hits.add(1);
+                    Ok(())
+                }
+            });
         match deleted {
             Ok(()) => answer_success(packet, context),
             Err(status) => binary::status(context.out, packet, status),

@@ -87,10 +87,10 @@ impl Service {
         self.reject_managed_write(key, value, context).then_some(self.refusal(mode, REFUSAL))
     }
 
-    /// How a store is refused, whatever the reason; `aloud` is for those who want the text.
-    pub(super) fn refusal(&self, mode: StoreMode, aloud: &'static str) -> &'static str {
+    /// The answer to a refused store, whatever the reason; `error_text` is sent with `refuse_with = "client_error"`.
+    pub(super) fn refusal(&self, mode: StoreMode, error_text: &'static str) -> &'static str {
         match (self.settings.refuse_with, mode) {
-            (RefuseWith::ClientError, _) => aloud,
+            (RefuseWith::ClientError, _) => error_text,
             (RefuseWith::NotStored, StoreMode::Cas(_)) => "EXISTS",
             (RefuseWith::NotStored, _) => "NOT_STORED",
         }
@@ -99,19 +99,19 @@ impl Service {
     /// Refuses (rejects) and counts a write if the key is managed; false if it is an ordinary key.
     pub(super) fn reject_managed_write(&self, key: &[u8], value: &[u8], context: &Context<'_>) -> bool {
         let Some(name) = self.table.name(key) else { return false };
-        let rival = name.holds_value() && is_foreign_value(&name.credential, value);
-        if rival {
+        let foreign = name.holds_value() && is_foreign_value(&name.credential, value);
+        if foreign {
             self.table.report_foreign_writer(&name.credential);
         }
-        self.record_refusal(&name.credential, name.redacted_name(key), rival, context);
+        self.record_refusal(&name.credential, name.redacted_name(key), foreign, context);
         true
     }
 
     /// `key` is as it may be shown.
-    fn record_refusal(&self, credential: &Credential, key: &[u8], rival: bool, context: &Context<'_>) {
+    fn record_refusal(&self, credential: &Credential, key: &[u8], foreign: bool, context: &Context<'_>) {
         let refused = credential.refused_writes.fetch_add(1, Relaxed) + 1;
         self.stats.refused_writes.fetch_add(1, Relaxed);
-        credential.record_refused_write(&self.table.journal, context.peer, rival, context.now);
+        credential.record_refused_write(&self.table.journal, context.peer, foreign, context.now);
         if credential.refusal_log.allow(context.now.boot_ms, REFUSAL_LOG_SPACING_MS) {
             log_credential!(
                 warn,
@@ -119,7 +119,7 @@ impl Service {
                 key = %key.escape_ascii(),
                 peer = %context.peer,
                 refused,
-                rival,
+                rival = foreign,
                 "refused a client's write to a managed key: that host still fetches tokens by itself; \
                  make it only read, or its fetches may kill this server's token"
             );
@@ -135,12 +135,14 @@ impl Service {
         context: &mut Context<'_>,
     ) -> Option<CommandOutcome> {
         // Without a cas id no other value can be meant.
-        let ReportOutcome::Verifying(check) = self.report_managed_value(key, None)? else {
+        let ReportOutcome::Verifying(verification) = self.report_managed_value(key, None)? else {
             return Some(CommandOutcome::Done);
         };
         context.stats.delete_hits.add(1);
-        Some(match check {
-            Some(check) if !noreply => CommandOutcome::ReplyAfterVerification(check, b"DELETED\r\n".to_vec()),
+        Some(match verification {
+            Some(verification) if !noreply => {
+                CommandOutcome::ReplyAfterVerification(verification, b"DELETED\r\n".to_vec())
+            }
             _ => {
                 response::reply(context.out, "DELETED", noreply);
                 CommandOutcome::Done
@@ -156,8 +158,8 @@ impl Service {
         if expected.is_some() && expected != current {
             return Some(ReportOutcome::Superseded);
         }
-        let check = if name.holds_value() { self.table.report_refused(&name.credential, current) } else { None };
-        Some(ReportOutcome::Verifying(check))
+        let verification = if name.holds_value() { self.table.report_refused(&name.credential, current) } else { None };
+        Some(ReportOutcome::Verifying(verification))
     }
 
     /// Answers a `mg` of a managed key, as [`Service::get_managed`] does a `get`. Whatever asks for a change, or
@@ -222,7 +224,7 @@ impl Service {
         key: &[u8],
         context: &mut Context<'_>,
     ) -> Option<CommandOutcome> {
-        let ReportOutcome::Verifying(check) = self.report_managed_value(key, meta.unsigned(b'C'))? else {
+        let ReportOutcome::Verifying(verification) = self.report_managed_value(key, meta.unsigned(b'C'))? else {
             context.stats.delete_misses.add(1);
             answer(context.out, b"EX", meta, key, None);
             return Some(CommandOutcome::Done);
@@ -231,13 +233,13 @@ impl Service {
         if meta.has(b'q') {
             return Some(CommandOutcome::Done);
         }
-        let Some(check) = check else {
+        let Some(verification) = verification else {
             answer(context.out, b"HD", meta, key, None);
             return Some(CommandOutcome::Done);
         };
         let mut reply = Vec::new();
         answer(&mut reply, b"HD", meta, key, None);
-        Some(CommandOutcome::ReplyAfterVerification(check, reply))
+        Some(CommandOutcome::ReplyAfterVerification(verification, reply))
     }
 }
 

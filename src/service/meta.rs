@@ -5,7 +5,7 @@
 
 use super::managed::ManagedRead;
 use super::{CommandOutcome, Context, NON_NUMERIC, Output, Service, discarded_store};
-use crate::cache::{ArithmeticOutcome, ItemView, KeySlot, Stored};
+use crate::cache::{ArithmeticOutcome, ItemView, LockedKey, Stored};
 use crate::protocol::base64::DECODED_BYTES_MAX;
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
 
@@ -24,7 +24,7 @@ pub(super) struct ItemInfo {
 }
 
 impl ItemInfo {
-    fn of(slot: &KeySlot<'_>, now: u32) -> Option<ItemInfo> {
+    fn of(slot: &LockedKey<'_>, now: u32) -> Option<ItemInfo> {
         slot.view().map(|item| ItemInfo::of_item(&item, now))
     }
 
@@ -34,7 +34,7 @@ impl ItemInfo {
             length: item.value.len(),
             flags: item.flags,
             cas: item.cas,
-            left: left(item.exptime, now),
+            left: seconds_left(item.exptime, now),
             idle: now.saturating_sub(item.last_access),
             fetched: item.fetched,
             encoded_key: item.encoded_key,
@@ -82,7 +82,7 @@ impl ItemInfo {
 }
 
 /// Seconds to an expiry. One in the past wraps around, as memcached's does: it is seen only by the command that set it.
-fn left(expiry: u32, now: u32) -> Option<u32> {
+fn seconds_left(expiry: u32, now: u32) -> Option<u32> {
     (expiry != 0).then(|| expiry.wrapping_sub(now))
 }
 
@@ -146,7 +146,7 @@ impl Service {
         let time = |flag| if is_plain { None } else { self.flag_expiry(meta, flag, context) };
         let (vivify, touch, recache) = (time(b'N'), time(b'T'), time(b'R'));
         let out = &mut *context.out;
-        self.cache.with(key, now, |slot| {
+        self.cache.with_key(key, now, |slot| {
             if is_plain && read_plainly(out, slot, meta, key, now) {
                 return true;
             }
@@ -224,7 +224,7 @@ impl Service {
         let expiry = self.flag_expiry(meta, b'T', context).unwrap_or(0);
         let expected = meta.unsigned(b'C').filter(|&cas| cas != 0);
         let ready = self.cache.prepare(mode, key, flags, value);
-        self.cache.with(key, self.seconds(context.now), |slot| {
+        self.cache.with_key(key, self.seconds(context.now), |slot| {
             let extends = matches!(mode, StoreMode::Append | StoreMode::Prepend);
             let old = slot.view().map(|item| (item.cas, item.exptime, item.token_sent));
             if extends && expected.zip(old).is_some_and(|(expected, (cas, ..))| expected != cas) {
@@ -263,7 +263,7 @@ impl Service {
         }
         let expiry = self.flag_expiry(meta, b'T', context);
         let stats = context.stats;
-        let code = self.cache.with(key, self.seconds(context.now), |slot| {
+        let code = self.cache.with_key(key, self.seconds(context.now), |slot| {
             let Some(cas) = slot.view().map(|item| item.cas) else {
                 stats.delete_misses.add(1);
                 return b"NF";
@@ -327,7 +327,7 @@ impl Service {
         let vivify = self.flag_expiry(meta, b'N', context);
         let touch = self.flag_expiry(meta, b'T', context);
         let out = &mut *context.out;
-        self.cache.with(key, now, |slot| {
+        self.cache.with_key(key, now, |slot| {
             let expected = meta.unsigned(b'C').filter(|&cas| cas != 0);
             let old = slot.view().map(|item| (item.value.is_empty(), item.cas));
             let (value, sum) = match old {
@@ -389,7 +389,7 @@ impl Service {
         }
         let now = self.seconds(context.now);
         let out = &mut *context.out;
-        let found = self.cache.with(text, now, |slot| {
+        let found = self.cache.with_key(text, now, |slot| {
             let facts = ItemInfo::of(slot, now)?;
             let (class, size) = slot.view().map(|item| (item.class, item.size_bytes))?;
             facts.debug(out, text, class, size);
@@ -420,7 +420,7 @@ struct FlagExpiries {
 /// Answers a plain `mg` of an item about whose recaching there is nothing to tell, at one look. False if there is no such
 /// item; then nothing was done.
 #[inline]
-fn read_plainly(out: &mut Output, slot: &mut KeySlot<'_>, meta: &Meta<'_>, key: &[u8], now: u32) -> bool {
+fn read_plainly(out: &mut Output, slot: &mut LockedKey<'_>, meta: &Meta<'_>, key: &[u8], now: u32) -> bool {
     let Some(item) = slot.view() else { return false };
     if item.stale || item.token_sent {
         return false;
@@ -449,7 +449,7 @@ fn show_get(
     meta: &Meta<'_>,
     key: &[u8],
     mut facts: ItemInfo,
-    slot: &mut KeySlot<'_>,
+    slot: &mut LockedKey<'_>,
     now: u32,
     times: &FlagExpiries,
 ) -> bool {
@@ -468,7 +468,7 @@ fn show_get(
         };
         if let Some(expiry) = set {
             slot.set_expiry(expiry);
-            facts.left = left(expiry, now);
+            facts.left = seconds_left(expiry, now);
         }
         facts.show(out, flag, word, key);
     }
@@ -477,7 +477,7 @@ fn show_get(
 
 /// Ends the line of a `mg` with memcached's marks about recaching: `Z`, another client was told before; `X`, it is stale;
 /// `W`, this client is to recache it, which only one is told.
-fn show_marks(out: &mut Vec<u8>, slot: &mut KeySlot<'_>, wanted: bool) {
+fn show_marks(out: &mut Vec<u8>, slot: &mut LockedKey<'_>, wanted: bool) {
     let (stale, sent) = slot.view().map_or((false, false), |item| (item.stale, item.token_sent));
     let won = (wanted || stale) && !sent;
     for (shown, word) in [(sent, b" Z"), (stale, b" X"), (won, b" W")] {
@@ -497,7 +497,7 @@ fn show_arithmetic(
     meta: &Meta<'_>,
     key: &[u8],
     value: u64,
-    slot: &mut KeySlot<'_>,
+    slot: &mut LockedKey<'_>,
     now: u32,
     times: [Option<u32>; 2],
 ) {
@@ -514,7 +514,7 @@ fn show_arithmetic(
         };
         if let Some(expiry) = set {
             slot.set_expiry(expiry);
-            facts.left = left(expiry, now);
+            facts.left = seconds_left(expiry, now);
         }
         if matches!(flag, b'c' | b't' | b'O' | b'k') {
             facts.show(out, flag, word, key);

@@ -44,7 +44,7 @@ pub struct Settings {
     pub refuse_with: RefuseWith,
     pub shutdown_command: bool,
     /// (name, value) pairs of `stats settings`, in order.
-    pub shown: Vec<(String, String)>,
+    pub shown_settings: Vec<(String, String)>,
     pub threads: usize,
     pub max_connections: usize,
     /// At the start.
@@ -59,7 +59,7 @@ impl Default for Settings {
         Settings {
             refuse_with: RefuseWith::NotStored,
             shutdown_command: false,
-            shown: Vec::new(),
+            shown_settings: Vec::new(),
             threads: 1,
             max_connections: 1024,
             verbosity: 0,

@@ -21,7 +21,7 @@ impl Service {
         context.keys_left = 0;
         let out = &mut *context.out;
         match argument {
-            b"" => self.general(context.now, context.rights, out),
+            b"" => self.general_statistics(context.now, context.rights, out),
             b"reset" => {
                 self.stats.reset();
                 self.cache.reset_stats();
@@ -55,7 +55,7 @@ impl Service {
         match argument {
             b"items" => self.cache.classes().iter().for_each(|(class, totals)| items(*class, totals, &mut out)),
             b"slabs" => self.slabs(&mut out),
-            _ => self.general(now, &Rights::ALL, &mut out),
+            _ => self.general_statistics(now, &Rights::ALL, &mut out),
         }
         let text = String::from_utf8_lossy(&out);
         let figures = text.lines().filter_map(|line| line.strip_prefix("STAT ")?.split_once(' '));
@@ -64,7 +64,7 @@ impl Service {
 
     /// As they are now: two of them can be changed by a command.
     fn shown_settings(&self, out: &mut Vec<u8>) {
-        for (name, value) in &self.settings.shown {
+        for (name, value) in &self.settings.shown_settings {
             match name.as_str() {
                 "maxbytes" => stat(out, name, self.cache.totals().budget_bytes),
                 "verbosity" => stat(out, name, self.verbosity.load(Relaxed)),
@@ -86,7 +86,7 @@ impl Service {
         }
     }
 
-    fn general(&self, now: Now, rights: &Rights, out: &mut Vec<u8>) {
+    fn general_statistics(&self, now: Now, rights: &Rights, out: &mut Vec<u8>) {
         let totals = self.cache.totals();
         self.process(now, out);
         self.connections(out);
@@ -116,11 +116,11 @@ impl Service {
         let memory = &self.stats.connection_memory;
         stat(out, "connection_memory_bytes", memory.bytes.load(Relaxed) + self.cache.detached().bytes());
         stat(out, "connection_memory_bytes_max", memory.bytes_max.load(Relaxed));
-        if let Some(node) = self.table.sharing.node() {
+        if let Some(node) = self.table.cluster.node() {
             stat(out, "shared_state_node", node);
-            stat(out, "shared_state_up", u8::from(self.table.sharing.is_up() == Some(true)));
-            let age_s = self.table.sharing.age_ms(now.boot_ms).map(|ms| ms / 1000);
-            let forged = &self.table.sharing.forged;
+            stat(out, "shared_state_up", u8::from(self.table.cluster.is_up() == Some(true)));
+            let age_s = self.table.cluster.age_ms(now.boot_ms).map(|ms| ms / 1000);
+            let forged = &self.table.cluster.forged;
             stat(out, "shared_state_forged_values", forged.values.load(Relaxed));
             stat(out, "shared_state_forged_counts", forged.counts.load(Relaxed));
             stat(out, "shared_state_age_s", age_s.map_or("never".to_owned(), |seconds| seconds.to_string()));
@@ -357,7 +357,7 @@ fn sink(number: usize, figures: &SinkStats, now: Now, rights: &Rights, out: &mut
     show("last_error", &error.as_ref().map_or("none", |error| error.class));
     if let Some(error) = error {
         show("last_error_text", &error.what);
-        show("last_error_whose", &error.whose);
+        show("last_error_whose", &error.responsible);
         show("last_error_s_ago", &seconds_ago(error.at_unix_ms));
         show("what_to_do", &error.advice);
     }

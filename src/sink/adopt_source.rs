@@ -87,7 +87,7 @@ impl TokenSource for SinkSources {
 
 #[cfg(test)]
 mod tests {
-    use super::super::backend::{Contents, Retraction, SinkFault, SinkFaultScope, Write};
+    use super::super::backend::{Contents, CredentialWrite, Retraction, SinkFault, SinkFaultScope};
     use super::*;
 
     /// What it answers.
@@ -104,7 +104,7 @@ mod tests {
             std::future::ready(Ok(())).boxed()
         }
 
-        fn write<'a>(&'a self, _: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>> {
+        fn write<'a>(&'a self, _: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>> {
             unreachable!("nothing is written")
         }
 

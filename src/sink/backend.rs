@@ -50,7 +50,7 @@ pub(super) trait SinkBackend: Send + Sync + 'static {
     }
 
     /// Writes all entries of one credential. Returns what was at each before, as far as that can be known.
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>>;
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>>;
 
     /// The content at each entry now; `None` from a backend that cannot read.
     fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>>;
@@ -80,7 +80,7 @@ pub(super) struct CurrentValue {
     /// When the value ends.
     pub end_ms: BootMs,
     /// Until when the value is reliable: this is written as its end.
-    pub told_end_ms: BootMs,
+    pub reliable_until_ms: BootMs,
     /// Times are written as if at least so many seconds were left.
     pub at_least_s: u32,
 }
@@ -94,7 +94,7 @@ impl CurrentValue {
     /// The times to write, with at least so many seconds left. For a value that has ended they lie in the past.
     pub fn times(&self, at_least_s: u32) -> Times {
         if self.end_ms > self.now.boot_ms {
-            return Times::new(self.now, self.told_end_ms, at_least_s.max(self.at_least_s));
+            return Times::new(self.now, self.reliable_until_ms, at_least_s.max(self.at_least_s));
         }
         let ago_ms = i64::try_from(self.now.boot_ms - self.end_ms).unwrap_or(i64::MAX);
         let end = Now { boot_ms: self.end_ms, unix_ms: self.now.unix_ms.saturating_sub(ago_ms) };
@@ -113,7 +113,7 @@ impl WritePermit {
 }
 
 /// One credential to be written.
-pub(super) struct Write {
+pub(super) struct CredentialWrite {
     /// If the backend has a limit.
     pub permit: Option<WritePermit>,
     pub entries: Arc<[SinkEntry]>,
@@ -168,7 +168,7 @@ impl SinkFault {
 
     /// Who can fix it, by its class: whoever runs the `configuration`, the `target`, the `network`, the `upstream` that gave
     /// the value, or this `server`.
-    pub fn whose(&self) -> &'static str {
+    pub fn responsible(&self) -> &'static str {
         match self.class {
             "cluster" | "database" | "file" | "files" | "folder" | "format" | "link" | "master" | "not_found"
             | "password" | "permission" | "protocol" | "readonly" | "syntax" | "table" | "tls" | "untrusted" => {

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tracing::info;
 
 use self::process::{Program, ProgramEnd, ProgramOutcome};
-use super::backend::{Contents, CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope, Write};
+use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope};
 use super::options::{SinkCommand, SinkEntry};
 use crate::clock::{LogThrottle, boot_ms};
 use crate::descriptors;
@@ -52,7 +52,7 @@ impl CommandBackend {
         }
     }
 
-    async fn run(&self, write: &Write, entry: &SinkEntry, content: &[u8]) -> Result<(), SinkFault> {
+    async fn run(&self, write: &CredentialWrite, entry: &SinkEntry, content: &[u8]) -> Result<(), SinkFault> {
         // Somebody else may have changed the program since the start.
         self.judge().await?;
         let program = Program {
@@ -92,7 +92,7 @@ impl SinkBackend for CommandBackend {
         Some(&process::PERMITS)
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>> {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>> {
         async {
             for (entry, content) in write.entries.iter().zip(&write.contents) {
                 self.run(write, entry, content).await?;

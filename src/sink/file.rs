@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::backend::{Contents, CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope, Write};
+use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope};
 use super::options::{SinkContent, SinkEntry, SinkFile};
 use super::template::{Escape, Piece, Template, TimeShown};
 use crate::credential::adopt::StoredBytes;
@@ -133,7 +133,7 @@ impl SinkBackend for FileBackend {
         }
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>> {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>> {
         async {
             let mut before = Vec::new();
             for (entry, content) in write.entries.iter().zip(&write.contents) {

@@ -19,7 +19,7 @@ pub fn preset_names() -> impl Iterator<Item = &'static str> {
     FILE_PRESETS.iter().map(|preset| preset.name)
 }
 
-/// All of them.
+/// All presets of files.
 pub const FILE_PRESETS: &[FilePreset] = &[
     // WeChat's own JS-SDK sample for PHP, as of 2015: access_token.php and jsapi_ticket.php, read from byte 15 on.
     FilePreset {

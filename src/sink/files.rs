@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use super::keys::{Scope, twice};
+use super::keys::{Scope, duplicate_key_fault};
 use super::options::{SinkContent, SinkEntry};
 use super::template::{Escape, Piece, Source, Template, TimeShown};
 use crate::credential::App;
@@ -69,7 +69,7 @@ pub fn entries(path: &str, content: &FileContent, scope: &Scope<'_>) -> (Vec<Sin
                         entries.push(entry);
                     }
                     Some(first) => {
-                        let fault = twice(first, &entry);
+                        let fault = duplicate_key_fault(first, &entry);
                         return (entries, Some(fault));
                     }
                 },

@@ -136,7 +136,7 @@ fn current(published: &Published, now: Now, at_least_s: u32) -> CurrentValue {
         value: published.value.clone(),
         now,
         end_ms: published.expires_boot_ms,
-        told_end_ms: published.reliable_until(now.boot_ms),
+        reliable_until_ms: published.reliable_until(now.boot_ms),
         at_least_s,
     }
 }

@@ -1,11 +1,11 @@
-//! Keys of a sink before it is known whose (`{type}:{id}`) -> the keys of each app. Pure but for reading an app's secret, which
+//! Keys of a sink as templates (`{type}:{id}`) -> the keys of each app. Pure but for reading an app's secret, which
 //! a key may hold; such a key is never shown.
 
 use std::collections::{HashMap, HashSet};
 
 use super::options::{SinkContent, SinkEntry};
 use crate::credential::App;
-use crate::encoding::key_words::{fill_type, has_type, spell};
+use crate::encoding::key_words::{fill_type, has_type, insert_secret};
 use crate::encoding::{Form, View};
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::CredentialName;
@@ -16,14 +16,14 @@ const KEY_BYTES_MAX: usize = 1024;
 /// Which apps and types a sink is about.
 pub struct Scope<'a> {
     pub apps: Vec<&'a App>,
-    /// Of these apps.
+    /// The ids of these apps.
     pub ids: HashSet<String>,
     /// None: all types.
     pub types: Option<Vec<CredentialName>>,
 }
 
 impl Scope<'_> {
-    /// What is kept of an app, and wanted here.
+    /// The app's credentials that this sink writes.
     pub fn kept(&self, app: &App) -> Vec<CredentialName> {
         let wanted = |of: &CredentialName| self.types.as_ref().is_none_or(|types| types.contains(of));
         app.credential_types().filter_map(CredentialName::of).filter(wanted).collect()
@@ -46,7 +46,7 @@ impl Scope<'_> {
     }
 }
 
-/// A key before it is known whose.
+/// A key as a template, before its app is known.
 pub struct KeyTemplate {
     pub key: String,
     /// For this app alone.
@@ -139,7 +139,7 @@ impl Keys {
                 Ok(())
             }
             Some(first) if template.of_preset.is_some() && first.app == key.app || same(first, &key) => Ok(()),
-            Some(first) => Err(twice(first, &key)),
+            Some(first) => Err(duplicate_key_fault(first, &key)),
         }
     }
 }
@@ -165,9 +165,9 @@ impl KeyTemplate {
         [false, true].into_iter().flat_map(of_platform).collect()
     }
 
-    /// Which of the app's credentials it is about; the app is one that it may be about.
+    /// The app's credentials that this key is for; the app is one that it may be about.
     fn types(&self, app: &App, kept: &[CredentialName]) -> Vec<CredentialName> {
-        // Nobody looks under an authorizer's secret: it has none.
+        // An authorizer has no secret, so no client reads a key with one.
         let fits = |preset: &OfPreset| {
             preset.agents == app.platform.has_agents
                 && (has_secret(app) || !self.key.contains("{secret"))
@@ -190,13 +190,13 @@ impl KeyTemplate {
             return Err(InvalidValue::new(what, "Write {id} in its place, or name the apps of this sink."));
         }
         if !has_secret(app) && self.key.contains("{secret") {
-            let whose = if app.component.is_some() { "authorizer" } else { "app" };
-            let what = format!("a key with a secret, and the {whose} {} has none", quoted(&app.id()));
+            let owner = if app.component.is_some() { "authorizer" } else { "app" };
+            let what = format!("a key with a secret, and the {owner} {} has none", quoted(&app.id()));
             return Err(InvalidValue::new(what, "Name the apps of this sink, or write {appid} in its place."));
         }
         let key = fill_type(&self.key, of.word()).replace("{id}", &app.id());
         let key = key.replace("{appid}", &app.appid).replace("{agent}", app.agent.as_deref().unwrap_or_default());
-        let (name, redacted_name) = spell(key, secret);
+        let (name, redacted_name) = insert_secret(key, secret);
         if name.is_empty() || name.len() > KEY_BYTES_MAX || name.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
             let what = format!(
                 "the key {} is empty, longer than {KEY_BYTES_MAX} bytes or has a control character",
@@ -231,7 +231,7 @@ fn same(first: &SinkEntry, second: &SinkEntry) -> bool {
     first == second || first.content.is_constant() && first.content == second.content
 }
 
-pub fn twice(first: &SinkEntry, second: &SinkEntry) -> InvalidValue {
+pub fn duplicate_key_fault(first: &SinkEntry, second: &SinkEntry) -> InvalidValue {
     let key = quoted(second.redacted_name());
     if first.app == second.app {
         return InvalidValue::new(

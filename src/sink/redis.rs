@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
-use super::backend::{self, Contents, Retraction, SinkBackend, SinkFaultScope, Write};
+use super::backend::{self, Contents, CredentialWrite, Retraction, SinkBackend, SinkFaultScope};
 use super::options::{SinkEntry, Ttl};
 use crate::credential::adopt::StoredBytes;
 use crate::redis_client::options::RedisOptions;
@@ -48,7 +48,7 @@ impl SinkBackend for RedisBackend {
         true
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, backend::SinkFault>> {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, backend::SinkFault>> {
         async {
             let keys = names(&write.entries);
             let ttl_ms = match self.ttl {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::backend::{Contents, Retraction, SinkBackend, SinkFault, SinkFaultScope, Write, WritePermit};
+use super::backend::{Contents, CredentialWrite, Retraction, SinkBackend, SinkFault, SinkFaultScope, WritePermit};
 use super::item::{FoundContent, SinkItem};
 use super::options::{Options, SinkEntry};
 use super::queue::{Task, WriteQueue};
@@ -323,7 +323,10 @@ impl SinkRunner {
         self.ends.insert((until_ms, index));
         let contents =
             item.entries.iter().map(|entry| self.backend.content(entry, &current)).collect::<Result<_, _>>()?;
-        Ok(Job { index, work: Work::Write(Write { permit, entries: item.entries.clone(), contents, current }) })
+        Ok(Job {
+            index,
+            work: Work::Write(CredentialWrite { permit, entries: item.entries.clone(), contents, current }),
+        })
     }
 
     /// Records the end of a job. An error means that the connection failed.
@@ -381,7 +384,7 @@ impl SinkRunner {
     fn record_outcome(&mut self, job: Job, outcome: JobOutcome) {
         let index = job.index;
         match (job.work, outcome) {
-            (Work::Write(Write { contents, current, .. }), JobOutcome::Written(before)) => {
+            (Work::Write(CredentialWrite { contents, current, .. }), JobOutcome::Written(before)) => {
                 let Some(item) = self.items.get_mut(index) else { return };
                 if let Some(entry) = item.entries.first() {
                     self.stats.record_write(sink_write(entry), contents.len() as u64);
@@ -447,7 +450,7 @@ impl SinkRunner {
         if found.iter().any(|found| matches!(found, FoundContent::ForeignToken | FoundContent::Other)) {
             let is_first = self.suspects.insert(index);
             // The write judges it again, and reports it.
-            if !is_first || self.table.sharing.node().is_none() {
+            if !is_first || self.table.cluster.node().is_none() {
                 self.queue.add_changed(index);
             }
         } else {
@@ -480,7 +483,7 @@ impl SinkRunner {
 
     /// True for a node of a cluster that does not reach its cluster store.
     fn is_cut_off(&self) -> bool {
-        self.table.sharing.node().is_some() && self.table.sharing.is_up() != Some(true)
+        self.table.cluster.node().is_some() && self.table.cluster.is_up() != Some(true)
     }
 
     /// When the next written value has to go, on the runtime's clock.
@@ -515,7 +518,7 @@ impl SinkRunner {
         let entry = index.and_then(|index| self.items.get(index)?.entries.first());
         self.stats.record_failure(SinkError {
             class: fault.class,
-            whose: fault.whose(),
+            responsible: fault.responsible(),
             what: fault.what.clone(),
             advice: fault.advice.clone(),
             about: entry.map(|entry| entry.managed_key()),
@@ -524,10 +527,18 @@ impl SinkRunner {
         if fault.scope == SinkFaultScope::Descriptors {
             self.backoff = self.backoff.min(BACKOFF_WITHOUT_DESCRIPTOR / 2);
         }
-        let Some(unsaid) = self.throttle.say(fault.class, boot_ms(), LOG_AGAIN_MS) else { return };
-        let (class, whose, advice) = (fault.class, fault.whose(), &*fault.advice);
+        let Some(unsaid) = self.throttle.allow(fault.class, boot_ms(), LOG_AGAIN_MS) else { return };
+        let (class, responsible, advice) = (fault.class, fault.responsible(), &*fault.advice);
         let about = entry.map(|entry| entry.managed_key());
-        warn!(sink = %self.options, about, class, whose, suppressed = nonzero(unsaid), advice, "writing to the sink failed: {fault}");
+        warn!(
+            sink = %self.options,
+            about,
+            class,
+            whose = responsible,
+            suppressed = nonzero(unsaid),
+            advice,
+            "writing to the sink failed: {fault}"
+        );
     }
 }
 
@@ -538,7 +549,7 @@ struct Job {
 }
 
 enum Work {
-    Write(Write),
+    Write(CredentialWrite),
     Retract(Retraction),
     Check(Arc<[SinkEntry]>),
     Nothing,

@@ -12,7 +12,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 
 use self::database::{Database, Query, RowChange, SqlValue};
 use self::fault::SqlFault;
-use super::backend::{Contents, CurrentValue, Retraction, SinkBackend, SinkFault, Write};
+use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkBackend, SinkFault};
 use super::options::{SinkEntry, SqlPlan, SqlSink};
 use super::sql_statement::{SqlParameter, SqlStatement};
 use crate::credential::adopt::StoredBytes;
@@ -95,7 +95,7 @@ impl SinkBackend for SqlBackend {
         async { Ok(self.database.open().await?) }.boxed()
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>> {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>> {
         async move {
             let mut before = Vec::with_capacity(write.entries.len());
             for (entry, value) in write.entries.iter().zip(&write.contents) {

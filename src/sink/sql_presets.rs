@@ -66,7 +66,7 @@ macro_rules! wx_token {
     };
 }
 
-/// All of them.
+/// All presets of statements.
 pub const SQL_PRESETS: &[SqlPreset] = &[
     SqlPreset {
         name: "wx_token",

@@ -100,10 +100,11 @@ impl SqlStatement {
 
     /// Reads the placeholder that the rest begins with; how long it is.
     fn placeholder(&mut self, rest: &str, dialect: SqlDialect) -> Result<usize, InvalidValue> {
-        let end = rest.find('}').ok_or_else(|| InvalidValue::new("the statement has a { without a }", known()))?;
+        let end =
+            rest.find('}').ok_or_else(|| InvalidValue::new("the statement has a { without a }", known_words_text()))?;
         let word = rest.get(1..end).unwrap_or_default();
         let parameter = parameter(word).ok_or_else(|| {
-            InvalidValue::new(format!("the statement has an unknown placeholder {}", quoted(word)), known())
+            InvalidValue::new(format!("the statement has an unknown placeholder {}", quoted(word)), known_words_text())
         })?;
         self.parameters.push(parameter);
         match dialect {
@@ -182,13 +183,13 @@ fn no_placeholder_in(text: &str) -> Result<(), InvalidValue> {
     Ok(())
 }
 
-fn known() -> String {
+fn known_words_text() -> String {
     format!("Write one of {WORDS}.")
 }
 
 /// The database's own way of writing a parameter.
 fn own_parameter(form: &str) -> InvalidValue {
-    InvalidValue::new(format!("the statement has a parameter of the form {form}"), known())
+    InvalidValue::new(format!("the statement has a parameter of the form {form}"), known_words_text())
 }
 
 /// Refuses what would not do what it seems to do.

@@ -42,7 +42,7 @@ pub struct SinkError {
     /// One word.
     pub class: &'static str,
     /// Whose fault it is: `configuration`, `target`, `network`, `upstream` or `server`.
-    pub whose: &'static str,
+    pub responsible: &'static str,
     /// What is wrong.
     pub what: Cow<'static, str>,
     /// What to do about it.
@@ -112,7 +112,7 @@ mod tests {
 
     fn error(class: &'static str) -> SinkError {
         let (what, advice) = ("it refused".into(), "see its log".into());
-        SinkError { class, whose: "target", what, advice, about: None, at_unix_ms: 1 }
+        SinkError { class, responsible: "target", what, advice, about: None, at_unix_ms: 1 }
     }
 
     #[test]

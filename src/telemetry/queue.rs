@@ -45,15 +45,15 @@ struct QueueState {
 enum NextLine {
     Write(Box<[u8]>),
     /// So many lines are missing at this place.
-    SayDropped(u64),
+    ReportDropped(u64),
 }
 
 impl LogQueue {
-    /// Starts the thread that writes to `out`. `tell_dropped` gives the line that says how many are missing.
+    /// Starts the thread that writes to `out`. `format_dropped` gives the line that says how many are missing.
     pub fn start<W>(
         out: W,
         dropped: Arc<AtomicU64>,
-        tell_dropped: impl Fn(u64) -> Vec<u8> + Send + 'static,
+        format_dropped: impl Fn(u64) -> Vec<u8> + Send + 'static,
     ) -> io::Result<Arc<LogQueue>>
     where
         W: Write + AsFd + Send + 'static,
@@ -62,7 +62,7 @@ impl LogQueue {
             Arc::new(LogQueue { state: Mutex::default(), filled: Condvar::new(), emptied: Condvar::new(), dropped });
         let writer = queue.clone();
         // Never joined: it may be waiting for a reader that will not come.
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(out, tell_dropped))?;
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run(out, format_dropped))?;
         Ok(queue)
     }
 
@@ -94,30 +94,29 @@ impl LogQueue {
         true
     }
 
-    fn run(&self, mut out: impl Write + AsFd, tell_dropped: impl Fn(u64) -> Vec<u8>) {
+    fn run(&self, mut out: impl Write + AsFd, format_dropped: impl Fn(u64) -> Vec<u8>) {
         let mut out_works = true;
-        let mut is_torn = false;
+        let mut has_half_line = false;
         loop {
             let next = self.next(out_works);
             let text = match &next {
                 NextLine::Write(line) => Cow::Borrowed(&**line),
-                NextLine::SayDropped(lines) => Cow::Owned(tell_dropped(*lines)),
+                NextLine::ReportDropped(lines) => Cow::Owned(format_dropped(*lines)),
             };
             // Half a line may stand there from the last attempt.
-            let text = if is_torn { Cow::Owned([b"\n", &*text].concat()) } else { text };
+            let text = if has_half_line { Cow::Owned([b"\n", &*text].concat()) } else { text };
             match write_line(&mut out, &text) {
-                Ok(()) => (out_works, is_torn) = (true, false),
+                Ok(()) => (out_works, has_half_line) = (true, false),
                 Err(written_bytes) => {
                     out_works = false;
-                    is_torn |= written_bytes > 0;
-                    self.take_back(&next);
+                    has_half_line |= written_bytes > 0;
+                    self.record_failed_write(&next);
                 }
             }
         }
     }
 
-    /// Waits for something to do. After a write that failed nothing is said about lines that are missing: it would fail,
-    /// too.
+    /// Waits for the next line to write. After a failed write, missing lines are not reported: that would fail too.
     fn next(&self, out_works: bool) -> NextLine {
         let mut state = self.state.lock();
         loop {
@@ -129,7 +128,7 @@ impl LogQueue {
             state.is_full = false;
             if state.unreported > 0 && out_works {
                 state.is_writing = true;
-                return NextLine::SayDropped(std::mem::take(&mut state.unreported));
+                return NextLine::ReportDropped(std::mem::take(&mut state.unreported));
             }
             state.is_writing = false;
             self.emptied.notify_all();
@@ -137,20 +136,20 @@ impl LogQueue {
         }
     }
 
-    /// It could not be written.
-    fn take_back(&self, next: &NextLine) {
+    /// Counts a line that could not be written.
+    fn record_failed_write(&self, next: &NextLine) {
         let mut state = self.state.lock();
         match next {
             NextLine::Write(_) => {
                 state.unreported += 1;
                 self.dropped.fetch_add(1, Relaxed);
             }
-            NextLine::SayDropped(lines) => state.unreported += lines,
+            NextLine::ReportDropped(lines) => state.unreported += lines,
         }
     }
 }
 
-/// Writes it whole; on an error, says how much of it stands there.
+/// Writes the whole line. The error says how many bytes were written before it.
 fn write_line(out: &mut (impl Write + AsFd), line: &[u8]) -> Result<(), usize> {
     let mut written_bytes = 0;
     while written_bytes < line.len() {
@@ -178,14 +177,14 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    fn tell_dropped(lines: u64) -> Vec<u8> {
+    fn format_dropped(lines: u64) -> Vec<u8> {
         format!("{lines} dropped\n").into_bytes()
     }
 
     fn start(out: impl Into<OwnedFd>) -> (Arc<LogQueue>, Arc<AtomicU64>) {
         let dropped = Arc::new(AtomicU64::new(0));
         let out = std::fs::File::from(out.into());
-        (LogQueue::start(out, dropped.clone(), tell_dropped).unwrap(), dropped)
+        (LogQueue::start(out, dropped.clone(), format_dropped).unwrap(), dropped)
     }
 
     /// A queue whose reader reads nothing yet, full.

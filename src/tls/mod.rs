@@ -188,7 +188,7 @@ impl WatchedFiles for WatchedTlsFiles {
         files::PEM_BYTES_MAX
     }
 
-    fn take(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
+    fn apply(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
         let mut in_use = self.tls.in_use.lock();
         let digest = digest_of(contents);
         if *in_use == digest {

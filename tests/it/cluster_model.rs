@@ -213,7 +213,7 @@ fn forged() -> impl Strategy<Value = Record<u8>> {
     let value = prop::option::of(select(vec![HELD.1, 7, 255]));
     let lease = (count(), prop_oneof![Just(0), 1_u64..4, Just(u64::MAX)], ms());
     (lease, open, (count(), value), [ms(), ms()], count()).prop_map(
-        |(lease, open, held, [asked_ms, not_before_ms], failures)| {
+        |(lease, open, held, [answered_ms, not_before_ms], failures)| {
             let ((epoch, holder, until_ms), (generation, value)) = (lease, held);
             Record {
                 epoch,
@@ -222,7 +222,7 @@ fn forged() -> impl Strategy<Value = Record<u8>> {
                 unsettled: open,
                 generation,
                 value,
-                asked_ms,
+                answered_ms,
                 not_before_ms,
                 failures,
                 calls: None,

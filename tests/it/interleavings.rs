@@ -47,7 +47,7 @@ enum Seen {
 }
 
 fn look(watched: &ValueCell<Value>) -> Seen {
-    match watched.look(|value| value.live) {
+    match watched.load(|value| value.live) {
         CellReading::Live(guard) => Seen::Live(guard.as_ref().unwrap().generation),
         CellReading::Coming => Seen::Coming,
         CellReading::Absent => Seen::Absent,

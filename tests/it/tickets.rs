@@ -314,7 +314,7 @@ mod family {
     }
 
     fn events(node: &Node, credential: &Credential) -> Vec<Event> {
-        node.table.journal.of(credential.id, Now::read()).iter().map(|entry| entry.event.clone()).collect()
+        node.table.journal.entries_of(credential.id, Now::read()).iter().map(|entry| entry.event.clone()).collect()
     }
 
     async fn ask(node: &Node, credential: &Credential) {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use tokencached::cluster::node_rules::{self, FetchEffect, Moment, NextStep};
+use tokencached::cluster::node_rules::{self, FetchEffect, NextStep, StoreClockReading};
 use tokencached::cluster::record::{CallEnd, Op, OpOutcome};
 use tokencached::credential::schedule::cluster::{WithoutStore, others_wait_ms, retry_denied_ms};
 use tokencached::credential::schedule::{BACKOFF_FLOOR_MS, RenewalAnswer};
@@ -21,14 +21,14 @@ impl Sim {
     }
 
     pub(super) fn start(&mut self, node: usize, scheduled: bool) {
-        let (now_ms, asking) = (self.now_ms(), self.asking());
+        let (now_ms, fetch_effect) = (self.now_ms(), self.fetch_effect());
         let slot = &mut self.nodes[node];
         slot.flights += 1;
         slot.adopted = false;
         let renewal_state = &slot.renewal_state;
         let flight = Flight {
             step: Step::Taking,
-            alone: renewal_state.without_store(asking, slot.ours, now_ms),
+            alone: renewal_state.without_store(fetch_effect, slot.ours, now_ms),
             lease_ms: renewal_state.lease_ms(TOTAL_TIMEOUT_MS, now_ms),
             spacing_ms: renewal_state.others_spacing_ms(scheduled, now_ms),
             keep_ms: renewal_state.keep_ms(now_ms),
@@ -85,14 +85,15 @@ impl Sim {
         if self.nodes[node].cut {
             return self.unheard(node);
         }
-        let moment = Moment { store_ms: said.store_ms, sent_ms: said.sent_ms, received_ms: self.now_ms() };
+        let clock_reading =
+            StoreClockReading { store_ms: said.store_ms, sent_ms: said.sent_ms, received_ms: self.now_ms() };
         let Some(flight) = self.nodes[node].flight.as_mut() else { return };
         match flight.step {
             Step::Taking => match node_rules::after_take(said.outcome, &said.record) {
                 NextStep::Call { .. } => {
-                    flight.lease = Some((said.record.clone(), moment));
+                    flight.lease = Some((said.record.clone(), clock_reading));
                     let (epoch, need_ms) = (said.record.epoch, node_rules::need_ms(flight.lease_ms));
-                    if self.asking() == FetchEffect::Repeats {
+                    if self.fetch_effect() == FetchEffect::SameToken {
                         return self.call(node, u64::MAX);
                     }
                     self.step(node, Step::Announcing);
@@ -102,7 +103,8 @@ impl Sim {
             },
             Step::Announcing => {
                 let left_ms = said.record.lease_left_ms(said.store_ms);
-                let call_ms = node_rules::call_ms(left_ms).saturating_sub(moment.received_ms - moment.sent_ms);
+                let call_ms =
+                    node_rules::call_ms(left_ms).saturating_sub(clock_reading.received_ms - clock_reading.sent_ms);
                 if said.outcome == OpOutcome::Done && call_ms > 0 {
                     return self.call(node, call_ms);
                 }
@@ -129,11 +131,11 @@ impl Sim {
                 slot.told += 1;
                 now_ms + retry_denied_ms(ms, slot.told - 1, live, random)
             }
-            NextStep::Adopt if slot.useless > known => now_ms + BACKOFF_FLOOR_MS,
-            NextStep::Adopt | NextStep::Call { .. } if due_ms == before => {
+            NextStep::TakeOver if slot.useless > known => now_ms + BACKOFF_FLOOR_MS,
+            NextStep::TakeOver | NextStep::Call { .. } if due_ms == before => {
                 now_ms + slot.renewal_state.check_spacing_ms()
             }
-            NextStep::Adopt | NextStep::Call { .. } => return,
+            NextStep::TakeOver | NextStep::Call { .. } => return,
         };
         if due_ms == before || at_ms < due_ms {
             self.arm(node, at_ms);
@@ -200,17 +202,17 @@ impl Sim {
     }
 
     pub(super) fn call_lost(&mut self, node: usize) {
-        let (now, random, asking) = (self.now(), self.rng.f64(), self.asking());
+        let (now, random, fetch_effect) = (self.now(), self.rng.f64(), self.fetch_effect());
         let Some(flight) = self.nodes[node].flight.as_ref().filter(|flight| flight.step == Step::Calling) else {
             return;
         };
         let sent = if self.wechat { Delivery::Ambiguous } else { Delivery::Answered };
         let (sent_ms, lease) = (flight.sent_ms, flight.lease.clone());
-        let lost = sent == Delivery::Ambiguous && asking == FetchEffect::Mints;
+        let lost = sent == Delivery::Ambiguous && fetch_effect == FetchEffect::NewToken;
         let ended = if lost { CallEnd::Lost } else { CallEnd::Answered };
         if let Some((record, _)) = lease {
             let live = self.nodes[node].renewal_state.left_ms(sent_ms) > 0;
-            let wait_ms = others_wait_ms(Class::Retry, asking, record.failures, live);
+            let wait_ms = others_wait_ms(Class::Retry, fetch_effect, record.failures, live);
             let wait_ms = if lost { wait_ms.min(flight.spacing_ms.max(1)) } else { wait_ms };
             let (id, epoch) = (node as u64 + 1, record.epoch);
             self.ask(node, Op::Close { node: id, epoch, ended, failed: true, wait_ms, keep_ms: 0, calls: None });
@@ -230,7 +232,7 @@ impl Sim {
         flight.step = Step::Telling;
         let mut came =
             Came { token, expires_in_s, same, received_ms, generation: held + u64::from(!same), published: same };
-        let Some((record, moment)) = flight.lease.clone() else {
+        let Some((record, clock_reading)) = flight.lease.clone() else {
             flight.came = Some(came);
             return self.land(node);
         };
@@ -249,15 +251,15 @@ impl Sim {
             _ => sent_ms + life_ms,
         };
         let longest_ms = life_ms.max(slot.renewal_state.longest_ms / 2);
-        let sealed = self.seal(node, token, came.generation, moment.to_store_ms(expires_ms));
+        let sealed = self.seal(node, token, came.generation, clock_reading.to_store_ms(expires_ms));
         let value = Sealed { life_ms, longest_ms, ..sealed };
-        let (generation, minted) = (came.generation, self.asking() == FetchEffect::Mints && !same);
+        let (generation, minted) = (came.generation, self.fetch_effect() == FetchEffect::NewToken && !same);
         self.ask(node, Op::Publish { node: id, epoch, generation, value, calls: None, minted, keep_ms: 0 });
     }
 
     /// The store knows of the call's end.
     pub(super) fn landed(&mut self, node: usize, said: &Said) {
-        let minted = self.asking() == FetchEffect::Mints;
+        let minted = self.fetch_effect() == FetchEffect::NewToken;
         let flight = self.nodes[node].flight.as_ref();
         let (sent_ms, same) =
             flight.map_or((0, true), |flight| (flight.sent_ms, flight.came.is_none_or(|came| came.same)));

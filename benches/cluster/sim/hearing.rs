@@ -1,6 +1,6 @@
 //! What a node does with the records that the store sends.
 
-use tokencached::cluster::node_rules::{FetchEffect, Moment};
+use tokencached::cluster::node_rules::{FetchEffect, StoreClockReading};
 use tokencached::cluster::record::Op;
 use tokencached::credential::schedule::cluster::{RecordComparison, RecordMeaning};
 use tokencached::platform::mp;
@@ -15,7 +15,8 @@ impl Sim {
     }
 
     pub(super) fn seen(&mut self, node: usize, said: &Said) {
-        let moment = Moment { store_ms: said.store_ms, sent_ms: said.sent_ms, received_ms: self.now_ms() };
+        let clock_reading =
+            StoreClockReading { store_ms: said.store_ms, sent_ms: said.sent_ms, received_ms: self.now_ms() };
         let now_ms = self.now_ms();
         let slot = &mut self.nodes[node];
         let live = slot.renewal_state.left_ms(now_ms) > 0;
@@ -26,20 +27,20 @@ impl Sim {
                 None if live => self.offer(node),
                 None => {}
                 Some(value) if slot.flight.is_some() && value.node == node as u64 + 1 => slot.sealed = None,
-                Some(value) => self.compare(node, value, moment),
+                Some(value) => self.compare(node, value, clock_reading),
             }
         } else if record.generation < slot.generation && live {
             self.offer(node);
         } else if record.generation == slot.generation && !live {
             slot.useless = record.generation;
         }
-        self.note_open(node, record, moment);
+        self.note_open(node, record, clock_reading);
     }
 
-    pub(super) fn compare(&mut self, node: usize, value: Sealed, moment: Moment) {
+    pub(super) fn compare(&mut self, node: usize, value: Sealed, clock_reading: StoreClockReading) {
         let now_ms = self.now_ms();
         let slot = &mut self.nodes[node];
-        let theirs_ms = moment.to_boot_ms(value.expires_ms);
+        let theirs_ms = clock_reading.to_boot_ms(value.expires_ms);
         let same = slot.token != 0 && slot.token == value.token;
         let (held, theirs, older) = (slot.generation, value.generation, false);
         match slot
@@ -66,12 +67,12 @@ impl Sim {
                 }
             }
             RecordMeaning::Conflict => {
-                if self.asking() == FetchEffect::Mints {
+                if self.fetch_effect() == FetchEffect::NewToken {
                     self.ask(node, Op::Doubt { generation: value.generation });
                 }
                 self.adopt(node, value, theirs_ms);
             }
-            RecordMeaning::Adopt => self.adopt(node, value, theirs_ms),
+            RecordMeaning::TakeOver => self.adopt(node, value, theirs_ms),
         }
     }
 
@@ -103,7 +104,7 @@ impl Sim {
         (slot.token, slot.generation) = (token, generation);
     }
 
-    pub(super) fn note_open(&mut self, node: usize, record: &Rec, moment: Moment) {
+    pub(super) fn note_open(&mut self, node: usize, record: &Rec, clock_reading: StoreClockReading) {
         let now_ms = self.now_ms();
         let random = self.rng.f64();
         let slot = &mut self.nodes[node];
@@ -112,9 +113,9 @@ impl Sim {
         else {
             return;
         };
-        let left_ms = record.lease_left_ms(moment.store_ms);
+        let left_ms = record.lease_left_ms(clock_reading.store_ms);
         if left_ms == 0 && slot.renewal_state.left_ms(now_ms) > 0 {
-            slot.renewal_state.record_lost_call(moment.to_boot_ms(open.at_ms));
+            slot.renewal_state.record_lost_call(clock_reading.to_boot_ms(open.at_ms));
         }
         let at_ms = now_ms + slot.renewal_state.settle_ms(left_ms, random);
         if at_ms < slot.due_ms {

@@ -13,7 +13,7 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 
 use tokencached::clock::Now;
-use tokencached::cluster::node_rules::{FetchEffect, Moment};
+use tokencached::cluster::node_rules::{FetchEffect, StoreClockReading};
 use tokencached::cluster::record::{Op, OpOutcome, Record};
 use tokencached::credential::schedule::RenewalState;
 use tokencached::credential::schedule::cluster::WithoutStore;
@@ -127,7 +127,7 @@ struct Flight {
     spacing_ms: u64,
     keep_ms: u64,
     /// The record as it was granted, and when.
-    lease: Option<(Rec, Moment)>,
+    lease: Option<(Rec, StoreClockReading)>,
     sent_ms: u64,
     /// What came, until the store knows.
     came: Option<Came>,
@@ -423,8 +423,8 @@ impl Sim {
                 || self.world.judge(&self.tokens[token as usize], now) == sandbox::Verdict::Accepted)
     }
 
-    fn asking(&self) -> FetchEffect {
-        if self.setup.credential_type == &mp::CLASSIC { FetchEffect::Mints } else { FetchEffect::Repeats }
+    fn fetch_effect(&self) -> FetchEffect {
+        if self.setup.credential_type == &mp::CLASSIC { FetchEffect::NewToken } else { FetchEffect::SameToken }
     }
 
     fn step(&mut self, node: usize, step: Step) {

@@ -38,26 +38,26 @@ pub struct LeaderFault {
 }
 
 impl LeaderFault {
-    pub const fn of(text: &'static str, advice: &'static str) -> LeaderFault {
+    pub const fn new(text: &'static str, advice: &'static str) -> LeaderFault {
         LeaderFault { text: std::borrow::Cow::Borrowed(text), advice, refused: None, is_own_fault: false }
     }
 }
 
-const RUNS: &str = "see whether that node runs and the network lets this one through";
+const UNREACHABLE_ADVICE: &str = "see whether that node runs and the network lets this one through";
 const NO_DESCRIPTOR: LeaderFault = LeaderFault {
     text: std::borrow::Cow::Borrowed("cannot be asked: this process has no file descriptor left"),
     advice: descriptors::REMEDY,
     refused: None,
     is_own_fault: true,
 };
-const SLOW: LeaderFault = LeaderFault::of("did not answer in time", RUNS);
-const LARGE: LeaderFault = LeaderFault::of("answers with more than any tokencached says", "check the address");
+const TOO_SLOW: LeaderFault = LeaderFault::new("did not answer in time", UNREACHABLE_ADVICE);
+const TOO_LARGE: LeaderFault = LeaderFault::new("answers with more than any tokencached says", "check the address");
 
 /// The client.
 pub struct LeaderClient {
     http: reqwest::Client,
     key: Option<SecretSource>,
-    patience: Duration,
+    answer_timeout: Duration,
 }
 
 impl LeaderClient {
@@ -70,13 +70,13 @@ impl LeaderClient {
         options: &LeaderOptions,
         names: Arc<impl Resolve + 'static>,
     ) -> Result<LeaderClient, LeaderConfigError> {
-        let patience = Duration::from_millis(options.timeout_ms);
+        let answer_timeout = Duration::from_millis(options.timeout_ms);
         let tls =
             tls(Trust::OnlyOr(options.ca_file.as_deref())).map_err(|fault| LeaderConfigError::of(fault, options))?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("tokencached/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(patience)
+            .connect_timeout(answer_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
@@ -87,7 +87,7 @@ impl LeaderClient {
             .dns_resolver(names)
             .build()
             .map_err(|error| LeaderConfigError::of(TlsFault::Tls(chain(error)), options))?;
-        Ok(LeaderClient { http, key: options.key.clone(), patience })
+        Ok(LeaderClient { http, key: options.key.clone(), answer_timeout })
     }
 
     /// Sends a `GET`. The leader may hold its answer back for so long.
@@ -106,18 +106,19 @@ impl LeaderClient {
             request = request.header(AUTHORIZATION, bearer(source).await?);
         }
         // Twice, because connecting has the same deadline of its own.
-        let sending = timeout(held_back + 2 * self.patience, request.send());
-        let mut response = sending.await.map_err(|_| SLOW)?.map_err(fault_of)?;
+        let sending = timeout(held_back + 2 * self.answer_timeout, request.send());
+        let mut response = sending.await.map_err(|_| TOO_SLOW)?.map_err(request_fault)?;
         let status = response.status();
-        let most = if status == StatusCode::OK { BODY_BYTES_MAX } else { PROBLEM_BYTES_MAX };
+        let size_max = if status == StatusCode::OK { BODY_BYTES_MAX } else { PROBLEM_BYTES_MAX };
         let end = Instant::now() + BODY_MAX;
         let mut body = Vec::new();
         loop {
-            let soon = (Instant::now() + self.patience).min(end);
-            let chunk = timeout_at(soon, response.chunk()).await.map_err(|_| SLOW)?.map_err(fault_of)?;
+            let chunk_deadline = (Instant::now() + self.answer_timeout).min(end);
+            let chunk =
+                timeout_at(chunk_deadline, response.chunk()).await.map_err(|_| TOO_SLOW)?.map_err(request_fault)?;
             let Some(chunk) = chunk else { break };
-            if body.len() + chunk.len() > most {
-                return Err(LARGE);
+            if body.len() + chunk.len() > size_max {
+                return Err(TOO_LARGE);
             }
             body.extend_from_slice(&chunk);
         }
@@ -128,7 +129,7 @@ impl LeaderClient {
 /// The header with the key. A key in a file is read each time, so that it can be replaced.
 async fn bearer(source: &SecretSource) -> Result<HeaderValue, LeaderFault> {
     const ADVICE: &str = "see leader_key and its variants in [state]";
-    let unusable = |what: String| LeaderFault { text: what.into(), ..LeaderFault::of("", ADVICE) };
+    let unusable = |what: String| LeaderFault { text: what.into(), ..LeaderFault::new("", ADVICE) };
     let key = source.read_in_background().await.map_err(|fault| match fault {
         SecretFault::NoDescriptor => NO_DESCRIPTOR,
         fault => unusable(format!("cannot be asked: the key for it {fault}")),
@@ -140,24 +141,27 @@ async fn bearer(source: &SecretSource) -> Result<HeaderValue, LeaderFault> {
     Ok(header)
 }
 
-fn fault_of(error: reqwest::Error) -> LeaderFault {
+fn request_fault(error: reqwest::Error) -> LeaderFault {
     if is_out_of_descriptors(&error) {
         return NO_DESCRIPTOR;
     }
     if error.is_timeout() {
-        return SLOW;
+        return TOO_SLOW;
     }
     if is_tls_error(&error) {
         let advice = "name the authority of its certificate in leader_ca_file, and the host as its certificate does";
-        return LeaderFault { text: format!("is not trusted: {}", chain(error)).into(), ..LeaderFault::of("", advice) };
+        return LeaderFault {
+            text: format!("is not trusted: {}", chain(error)).into(),
+            ..LeaderFault::new("", advice)
+        };
     }
     if error.is_connect() {
         return LeaderFault {
             text: format!("cannot be reached: {}", chain(error)).into(),
-            ..LeaderFault::of("", RUNS)
+            ..LeaderFault::new("", UNREACHABLE_ADVICE)
         };
     }
-    LeaderFault { text: format!("broke off: {}", chain(error)).into(), ..LeaderFault::of("", RUNS) }
+    LeaderFault { text: format!("broke off: {}", chain(error)).into(), ..LeaderFault::new("", UNREACHABLE_ADVICE) }
 }
 
 /// What a refusal means for the operator of both nodes.
@@ -198,10 +202,14 @@ fn refusal(status: StatusCode, body: &[u8], keyed: bool) -> LeaderFault {
         (503 | 504, _) => ("is too busy", "wait, or look at that node"),
         _ => {
             let text = format!("answers with HTTP status {}", status.as_u16());
-            return LeaderFault { text: text.into(), refused: Some(status), ..LeaderFault::of("", RUNS) };
+            return LeaderFault {
+                text: text.into(),
+                refused: Some(status),
+                ..LeaderFault::new("", UNREACHABLE_ADVICE)
+            };
         }
     };
-    LeaderFault { refused: Some(status), ..LeaderFault::of(text, advice) }
+    LeaderFault { refused: Some(status), ..LeaderFault::new(text, advice) }
 }
 
 #[cfg(test)]

@@ -17,18 +17,18 @@ use std::sync::Arc;
 use super::page::{LeaderEntry, LeaderPage};
 use crate::clock::BootMs;
 use crate::cluster::seal::{PublishedValue, Seal};
-use crate::cluster::{Moment, Record, WatchedRecord};
+use crate::cluster::{Record, StoreClockReading, WatchedRecord};
 use crate::secret::Secret;
 
 /// Ends of the same value that differ by less count as equal: each answer takes a different time.
 const SAME_END_MS: u64 = 1_000;
 /// A process that has not answered for so long is gone.
-const GONE_MS: u64 = 120_000;
+const PROCESS_GONE_MS: u64 = 120_000;
 /// How many processes are told apart.
 const PROCESSES_MAX: usize = 8;
 
 /// A record for the watcher: its index, the record, and the clock reading that its times refer to.
-pub type RecordUpdate = (usize, Record, Moment);
+pub type RecordUpdate = (usize, Record, StoreClockReading);
 
 /// The records of all watched credentials.
 pub struct LeaderRecords {
@@ -39,13 +39,13 @@ pub struct LeaderRecords {
     processes: Processes,
 }
 
-/// One of them.
+/// The record of one watched credential.
 struct FollowedRecord {
     seal: Seal,
     held: Option<FollowedValue>,
     /// The record that was sent last, and its clock reading.
     record: Record,
-    moment: Option<Moment>,
+    clock_reading: Option<StoreClockReading>,
     /// It was in the present listing.
     is_listed: bool,
 }
@@ -74,7 +74,7 @@ struct Listing {
 struct Answer<'a> {
     page: &'a LeaderPage,
     leader_url: &'a str,
-    moment: Moment,
+    clock_reading: StoreClockReading,
     processes: &'a Processes,
     /// It was asked for after a report of our value: so it counts.
     is_after_report: bool,
@@ -115,7 +115,7 @@ impl Processes {
     fn are_both_alive(&self, ours: &str, other: &str, now_ms: BootMs) -> bool {
         let find = |run: &str| self.all.iter().find(|process| process.run == run);
         let Some((ours, other)) = find(ours).zip(find(other)) else { return false };
-        ours.last > other.first && now_ms.saturating_sub(ours.last_ms) < GONE_MS
+        ours.last > other.first && now_ms.saturating_sub(ours.last_ms) < PROCESS_GONE_MS
     }
 }
 
@@ -129,7 +129,7 @@ impl LeaderRecords {
             seal: Seal::new(secret, &one.tag),
             held: None,
             record: Record::default(),
-            moment: None,
+            clock_reading: None,
             is_listed: false,
         };
         LeaderRecords {
@@ -151,9 +151,9 @@ impl LeaderRecords {
     }
 
     /// The record that was sent last.
-    pub fn last(&self, index: usize) -> Option<(Record, Moment)> {
+    pub fn last(&self, index: usize) -> Option<(Record, StoreClockReading)> {
         let last = &self.records[index];
-        last.moment.map(|moment| (last.record.clone(), moment))
+        last.clock_reading.map(|clock_reading| (last.record.clone(), clock_reading))
     }
 
     /// The present value and its generation, while it lives.
@@ -178,11 +178,11 @@ impl LeaderRecords {
         &mut self,
         page: &LeaderPage,
         leader_url: &str,
-        moment: Moment,
+        clock_reading: StoreClockReading,
         with_unchanged: bool,
         reported: Option<usize>,
     ) -> Vec<RecordUpdate> {
-        self.processes.record_answer(&page.run, moment.received_ms);
+        self.processes.record_answer(&page.run, clock_reading.received_ms);
         let mut updates = Vec::with_capacity(page.credentials.len());
         for entry in &page.credentials {
             let index = self.by_name.get(&entry.app).and_then(|kinds| kinds.get(entry.kind.as_str()));
@@ -190,18 +190,19 @@ impl LeaderRecords {
             let (processes, is_after_report) = (&self.processes, reported == Some(index));
             let record = &mut self.records[index];
             record.is_listed = true;
-            let has_changed = record.take(entry, &Answer { page, leader_url, moment, processes, is_after_report });
+            let has_changed =
+                record.take(entry, &Answer { page, leader_url, clock_reading, processes, is_after_report });
             if has_changed || with_unchanged {
-                updates.push((index, record.record.clone(), record.moment_or(moment)));
+                updates.push((index, record.record.clone(), record.clock_reading_or(clock_reading)));
             }
         }
         updates
     }
 
     /// A record that the leader does not list, as it is known here, so that nobody waits for it.
-    pub fn last_known(&mut self, index: usize, moment: Moment) -> RecordUpdate {
+    pub fn last_known(&mut self, index: usize, clock_reading: StoreClockReading) -> RecordUpdate {
         let record = &mut self.records[index];
-        (index, record.record.clone(), record.moment_or(moment))
+        (index, record.record.clone(), record.clock_reading_or(clock_reading))
     }
 }
 
@@ -216,8 +217,8 @@ impl Answer<'_> {
         Listing {
             run: self.page.run.clone(),
             listed_ms: self.page.now_ms,
-            received_ms: self.moment.received_ms,
-            as_of_ms: self.moment.sent_ms.saturating_sub(self.page.age_ms),
+            received_ms: self.clock_reading.received_ms,
+            as_of_ms: self.clock_reading.sent_ms.saturating_sub(self.page.age_ms),
         }
     }
 
@@ -225,13 +226,13 @@ impl Answer<'_> {
     /// one had come, it was made later, whatever it says. Of two that were under way at once the process's clock decides.
     fn is_earlier(&self, held: &FollowedValue) -> bool {
         held.listing.run == self.page.run
-            && self.moment.sent_ms < held.listing.received_ms
+            && self.clock_reading.sent_ms < held.listing.received_ms
             && self.page.now_ms < held.listing.listed_ms
     }
 
     /// True if a value with that end replaces `held`.
     fn replaces(&self, held: &FollowedValue, end_ms: BootMs) -> bool {
-        let now_ms = self.moment.received_ms;
+        let now_ms = self.clock_reading.received_ms;
         if self.is_earlier(held) {
             return false;
         }
@@ -246,19 +247,19 @@ impl Answer<'_> {
 
 impl FollowedRecord {
     /// The clock reading that the record's times refer to. A record without a value takes any.
-    fn moment_or(&mut self, moment: Moment) -> Moment {
-        *self.moment.get_or_insert(moment)
+    fn clock_reading_or(&mut self, clock_reading: StoreClockReading) -> StoreClockReading {
+        *self.clock_reading.get_or_insert(clock_reading)
     }
 
     /// True if the record has changed.
     fn take(&mut self, entry: &LeaderEntry, answer: &Answer<'_>) -> bool {
         let Some(token) = entry.live() else { return entry.withdrawn && self.withdraw(entry, answer) };
-        let moment = answer.moment;
-        let expires_ms = moment.store_ms.saturating_add(entry.expires_in_ms);
-        let end_ms = moment.to_boot_ms(expires_ms);
+        let clock_reading = answer.clock_reading;
+        let expires_ms = clock_reading.store_ms.saturating_add(entry.expires_in_ms);
+        let end_ms = clock_reading.to_boot_ms(expires_ms);
         let mut generation = entry.generation;
         if let Some(held) = &mut self.held {
-            let same = held.value.value == token && held.is_live(moment.received_ms);
+            let same = held.value.value == token && held.is_live(clock_reading.received_ms);
             if !answer.replaces(held, end_ms) {
                 return false;
             }
@@ -281,7 +282,7 @@ impl FollowedRecord {
             generation,
             expires_ms,
             // The leader's clock may have been set since.
-            fetched_ms: fetched_ms.unwrap_or(0).min(moment.store_ms),
+            fetched_ms: fetched_ms.unwrap_or(0).min(clock_reading.store_ms),
             life_ms,
             longest_ms: life_ms,
             learned_ms: None,
@@ -291,15 +292,15 @@ impl FollowedRecord {
             by: answer.leader_url.to_owned(),
             node: 0,
         };
-        self.hold(
+        self.set_value(
             FollowedValue { value, end_ms, leader_generation: entry.generation, listing: answer.listing() },
-            moment,
+            clock_reading,
         )
     }
 
     /// The platform refuses the leader's value. Ours is withdrawn if it is the same one.
     fn withdraw(&mut self, entry: &LeaderEntry, answer: &Answer<'_>) -> bool {
-        let (Some(held), Some(moment)) = (&self.held, self.moment) else { return false };
+        let (Some(held), Some(clock_reading)) = (&self.held, self.clock_reading) else { return false };
         let same = held.listing.run == answer.page.run && held.leader_generation == entry.generation;
         if !same || held.value.withdrawn || answer.is_earlier(held) {
             return false;
@@ -310,19 +311,19 @@ impl FollowedRecord {
             listing,
             ..held
         });
-        withdrawn.is_some_and(|held| self.hold(held, moment))
+        withdrawn.is_some_and(|held| self.set_value(held, clock_reading))
     }
 
-    fn hold(&mut self, held: FollowedValue, moment: Moment) -> bool {
+    fn set_value(&mut self, held: FollowedValue, clock_reading: StoreClockReading) -> bool {
         // Without random numbers nothing can be sealed, and nothing is sent.
-        let Some(sealed) = self.seal.close(&held.value) else { return false };
+        let Some(sealed) = self.seal.seal(&held.value) else { return false };
         self.record = Record {
             generation: held.value.generation,
             value: Some(sealed),
-            asked_ms: held.value.fetched_ms,
+            answered_ms: held.value.fetched_ms,
             ..Record::default()
         };
-        (self.held, self.moment) = (Some(held), Some(moment));
+        (self.held, self.clock_reading) = (Some(held), Some(clock_reading));
         true
     }
 }
@@ -331,7 +332,8 @@ impl FollowedRecord {
 mod tests {
     use super::*;
 
-    const MOMENT: Moment = Moment { store_ms: 1_000_000, sent_ms: 5_000, received_ms: 5_010 };
+    const CLOCK_READING: StoreClockReading =
+        StoreClockReading { store_ms: 1_000_000, sent_ms: 5_000, received_ms: 5_010 };
 
     struct Fixture {
         records: LeaderRecords,
@@ -382,7 +384,7 @@ mod tests {
         }
 
         /// What is sent, if anything: generation, token, whether it is withdrawn.
-        fn hear(
+        fn receive(
             &mut self,
             run: &str,
             generation: u64,
@@ -390,16 +392,16 @@ mod tests {
             left_s: u64,
         ) -> Option<(u64, String, bool)> {
             let later_ms = self.at_s * 1000;
-            let moment = Moment {
-                store_ms: MOMENT.store_ms + later_ms - self.made_s * 1000,
-                sent_ms: MOMENT.sent_ms + later_ms - self.early_s * 1000,
-                received_ms: MOMENT.received_ms + later_ms,
+            let clock_reading = StoreClockReading {
+                store_ms: CLOCK_READING.store_ms + later_ms - self.made_s * 1000,
+                sent_ms: CLOCK_READING.sent_ms + later_ms - self.early_s * 1000,
+                received_ms: CLOCK_READING.received_ms + later_ms,
             };
-            let page = self.page(run, generation, token, left_s, moment.store_ms);
+            let page = self.page(run, generation, token, left_s, clock_reading.store_ms);
             let reported = self.reported.then_some(0);
             self.at_s += 1;
-            let (_, record, _) = self.records.take(&page, "other", moment, false, reported).pop()?;
-            let value = self.seal.open(&record.value?).unwrap();
+            let (_, record, _) = self.records.take(&page, "other", clock_reading, false, reported).pop()?;
+            let value = self.seal.unseal(&record.value?).unwrap();
             assert_eq!(record.generation, value.generation);
             Some((value.generation, value.value, value.withdrawn))
         }
@@ -417,110 +419,110 @@ mod tests {
     fn a_leader_that_lied_once_is_believed_again_at_its_next_answer() {
         for run in ["a", "after a restart"] {
             let mut follower = Fixture::new();
-            assert_eq!(follower.hear("a", 1 << 49, Some("LIE"), 31 * 86_400), sent(1 << 49, "LIE"));
-            assert_eq!(follower.hear(run, 7, Some("T"), 60), sent(7, "T"), "lower, and ends earlier");
-            assert!(follower.end_ms() < MOMENT.received_ms + 70_000);
+            assert_eq!(follower.receive("a", 1 << 49, Some("LIE"), 31 * 86_400), sent(1 << 49, "LIE"));
+            assert_eq!(follower.receive(run, 7, Some("T"), 60), sent(7, "T"), "lower, and ends earlier");
+            assert!(follower.end_ms() < CLOCK_READING.received_ms + 70_000);
         }
     }
 
     #[test]
     fn a_wrong_end_or_generation_of_the_right_value_is_mended_too() {
         let mut follower = Fixture::new();
-        follower.hear("a", 900, Some("T"), 31 * 86_400);
-        assert_eq!(follower.hear("a", 900, Some("T"), 60), sent(900, "T"));
-        assert!(follower.end_ms() < MOMENT.received_ms + 70_000);
-        assert_eq!(follower.hear("a", 7, Some("T"), 59), sent(7, "T"));
-        assert_eq!(follower.hear("a", 7, Some("T"), 58), None, "nothing has changed");
-        assert_eq!(follower.hear("a", 7, Some("T"), 600), sent(7, "T"), "a polled value lives on");
+        follower.receive("a", 900, Some("T"), 31 * 86_400);
+        assert_eq!(follower.receive("a", 900, Some("T"), 60), sent(900, "T"));
+        assert!(follower.end_ms() < CLOCK_READING.received_ms + 70_000);
+        assert_eq!(follower.receive("a", 7, Some("T"), 59), sent(7, "T"));
+        assert_eq!(follower.receive("a", 7, Some("T"), 58), None, "nothing has changed");
+        assert_eq!(follower.receive("a", 7, Some("T"), 600), sent(7, "T"), "a polled value lives on");
     }
 
     #[test]
     fn a_leader_whose_state_was_restored_is_followed() {
         let mut follower = Fixture::new();
-        follower.hear("a", 40, Some("T40"), 7_200);
-        assert_eq!(follower.hear("b", 39, Some("T39"), 5_000), sent(39, "T39"));
-        assert_eq!(follower.hear("b", 40, Some("U40"), 7_200), sent(40, "U40"), "another value of the same number");
+        follower.receive("a", 40, Some("T40"), 7_200);
+        assert_eq!(follower.receive("b", 39, Some("T39"), 5_000), sent(39, "T39"));
+        assert_eq!(follower.receive("b", 40, Some("U40"), 7_200), sent(40, "U40"), "another value of the same number");
     }
 
     #[test]
     fn an_answer_that_was_overtaken_is_not_told() {
         let mut follower = Fixture::new();
-        follower.hear("a", 7, Some("T7"), 100);
-        assert_eq!(follower.hear("a", 8, Some("T8"), 7_200), sent(8, "T8"));
+        follower.receive("a", 7, Some("T7"), 100);
+        assert_eq!(follower.receive("a", 8, Some("T8"), 7_200), sent(8, "T8"));
         // Asked before the last answer came, and made before that.
         (follower.early_s, follower.made_s) = (5, 4);
-        assert_eq!(follower.hear("a", 7, Some("T7"), 100), None);
-        assert_eq!(follower.hear("a", 8, None, 0), None, "nor is a withdrawal that is over");
+        assert_eq!(follower.receive("a", 7, Some("T7"), 100), None);
+        assert_eq!(follower.receive("a", 8, None, 0), None, "nor is a withdrawal that is over");
         (follower.early_s, follower.made_s) = (5, 0);
-        assert_eq!(follower.hear("a", 9, Some("T9"), 7_200), sent(9, "T9"), "asked before, and made after it");
+        assert_eq!(follower.receive("a", 9, Some("T9"), 7_200), sent(9, "T9"), "asked before, and made after it");
         // A clock that was set back does not make a later answer an earlier one.
         (follower.early_s, follower.made_s) = (0, 900);
-        assert_eq!(follower.hear("a", 10, Some("T10"), 7_200), sent(10, "T10"));
+        assert_eq!(follower.receive("a", 10, Some("T10"), 7_200), sent(10, "T10"));
     }
 
     #[test]
     fn two_processes_behind_one_address_send_nobody_to_and_fro() {
         let mut follower = Fixture::new();
-        follower.hear("a", 7, Some("T7"), 100);
-        assert_eq!(follower.hear("b", 7, Some("T7"), 100), None);
-        assert_eq!(follower.hear("a", 8, Some("T8"), 7_200), sent(8, "T8"));
+        follower.receive("a", 7, Some("T7"), 100);
+        assert_eq!(follower.receive("b", 7, Some("T7"), 100), None);
+        assert_eq!(follower.receive("a", 8, Some("T8"), 7_200), sent(8, "T8"));
         for _ in 0..5 {
-            assert_eq!(follower.hear("b", 7, Some("T7"), 90), None, "one that lags behind");
-            assert_eq!(follower.hear("a", 8, Some("T8"), 7_202 - follower.at_s), None);
+            assert_eq!(follower.receive("b", 7, Some("T7"), 90), None, "one that lags behind");
+            assert_eq!(follower.receive("a", 8, Some("T8"), 7_202 - follower.at_s), None);
         }
-        assert_eq!(follower.hear("b", 9, Some("T9"), 7_300), sent(9, "T9"), "whoever has the later one is heard");
-        assert_eq!(follower.hear("a", 1, Some("T1"), 500), None);
-        follower.at_s += GONE_MS / 1000;
-        assert_eq!(follower.hear("a", 1, Some("T1"), 500), sent(1, "T1"), "the other one has gone");
+        assert_eq!(follower.receive("b", 9, Some("T9"), 7_300), sent(9, "T9"), "whoever has the later one is heard");
+        assert_eq!(follower.receive("a", 1, Some("T1"), 500), None);
+        follower.at_s += PROCESS_GONE_MS / 1000;
+        assert_eq!(follower.receive("a", 1, Some("T1"), 500), sent(1, "T1"), "the other one has gone");
     }
 
     #[test]
     fn processes_that_count_for_themselves_keep_the_number_of_a_value_still() {
         let mut follower = Fixture::new();
-        follower.hear("a", 900, Some("T"), 5_000);
+        follower.receive("a", 900, Some("T"), 5_000);
         for left_s in [5_000, 4_998] {
-            assert_eq!(follower.hear("b", 5, Some("T"), left_s), None);
-            assert_eq!(follower.hear("a", 900, Some("T"), left_s - 1), None);
+            assert_eq!(follower.receive("b", 5, Some("T"), left_s), None);
+            assert_eq!(follower.receive("a", 900, Some("T"), left_s - 1), None);
         }
-        assert_eq!(follower.hear("b", 6, Some("U"), 7_200), sent(6, "U"));
-        assert_eq!(follower.hear("a", 901, Some("U"), 7_199), None);
-        assert_eq!(follower.hear("b", 6, Some("U"), 7_198), None);
+        assert_eq!(follower.receive("b", 6, Some("U"), 7_200), sent(6, "U"));
+        assert_eq!(follower.receive("a", 901, Some("U"), 7_199), None);
+        assert_eq!(follower.receive("b", 6, Some("U"), 7_198), None);
     }
 
     #[test]
     fn one_that_is_cut_off_replaces_nothing_that_was_heard_since() {
         let mut follower = Fixture::new();
         follower.at_s = 1_000;
-        follower.hear("a", 8, Some("T8"), 600);
+        follower.receive("a", 8, Some("T8"), 600);
         follower.age_s = 900;
-        assert_eq!(follower.hear("b", 7, Some("T7"), 500), None);
-        assert_eq!(follower.hear("b", 9, Some("T9"), 900), sent(9, "T9"), "it has renewed by itself");
-        assert_eq!(follower.hear("b", 7, Some("T7"), 500), sent(7, "T7"), "its own word it takes back at once");
+        assert_eq!(follower.receive("b", 7, Some("T7"), 500), None);
+        assert_eq!(follower.receive("b", 9, Some("T9"), 900), sent(9, "T9"), "it has renewed by itself");
+        assert_eq!(follower.receive("b", 7, Some("T7"), 500), sent(7, "T7"), "its own word it takes back at once");
         follower.age_s = 0;
-        assert_eq!(follower.hear("c", 6, Some("T6"), 400), sent(6, "T6"));
+        assert_eq!(follower.receive("c", 6, Some("T6"), 400), sent(6, "T6"));
     }
 
     #[test]
     fn what_is_there_after_a_report_counts_whoever_else_is_there() {
         let mut follower = Fixture::new();
-        follower.hear("a", 8, Some("T8"), 7_200);
-        follower.hear("b", 7, Some("T7"), 100);
-        follower.hear("a", 8, Some("T8"), 7_200);
-        assert_eq!(follower.hear("b", 7, Some("T7"), 100), None);
+        follower.receive("a", 8, Some("T8"), 7_200);
+        follower.receive("b", 7, Some("T7"), 100);
+        follower.receive("a", 8, Some("T8"), 7_200);
+        assert_eq!(follower.receive("b", 7, Some("T7"), 100), None);
         follower.reported = true;
-        assert_eq!(follower.hear("b", 7, Some("T7"), 100), sent(7, "T7"));
+        assert_eq!(follower.receive("b", 7, Some("T7"), 100), sent(7, "T7"));
     }
 
     #[test]
     fn a_value_without_a_life_is_no_news_unless_it_was_withdrawn() {
         let mut follower = Fixture::new();
-        assert_eq!(follower.hear("a", 0, None, 0), None);
-        follower.hear("a", 3, Some("T"), 5_000);
-        assert_eq!(follower.hear("a", 2, None, 0), None, "another one was");
-        assert_eq!(follower.hear("b", 3, None, 0), None, "another node's count");
-        assert_eq!(follower.hear("a", 3, None, 0), Some((3, "T".into(), true)));
-        assert_eq!(follower.hear("a", 3, None, 0), None);
-        assert_eq!(follower.hear("a", 3, Some("T"), 4_000), sent(3, "T"), "it was a false alarm");
+        assert_eq!(follower.receive("a", 0, None, 0), None);
+        follower.receive("a", 3, Some("T"), 5_000);
+        assert_eq!(follower.receive("a", 2, None, 0), None, "another one was");
+        assert_eq!(follower.receive("b", 3, None, 0), None, "another node's count");
+        assert_eq!(follower.receive("a", 3, None, 0), Some((3, "T".into(), true)));
+        assert_eq!(follower.receive("a", 3, None, 0), None);
+        assert_eq!(follower.receive("a", 3, Some("T"), 4_000), sent(3, "T"), "it was a false alarm");
     }
 
     #[test]
@@ -528,14 +530,14 @@ mod tests {
         let mut follower = Fixture::new();
         let live = |follower: &Fixture, now_ms| follower.records.live(0, now_ms).map(|(generation, _)| generation);
         assert_eq!(live(&follower, 0), None);
-        follower.hear("a", 3, Some("T"), 5);
+        follower.receive("a", 3, Some("T"), 5);
         assert_eq!(
             (live(&follower, 9_998), live(&follower, 9_999)),
             (Some(3), None),
             "from when the question was sent"
         );
-        assert_eq!(follower.records.last(0).unwrap().1, MOMENT);
-        follower.hear("a", 3, None, 0);
+        assert_eq!(follower.records.last(0).unwrap().1, CLOCK_READING);
+        follower.receive("a", 3, None, 0);
         assert_eq!(live(&follower, 0), None);
     }
 

@@ -58,7 +58,7 @@ pub struct LeaderEntry {
 }
 
 /// Quotes nothing of the answer.
-const MALFORMED: LeaderFault = LeaderFault::of(
+const MALFORMED: LeaderFault = LeaderFault::new(
     "answers with something that no tokencached says",
     "check that the address is that of a tokencached's HTTP API",
 );
@@ -67,12 +67,12 @@ impl LeaderPage {
     /// Parses a page. `after` is the cursor of the question.
     pub fn parse(body: &[u8], after: Option<&str>) -> Result<LeaderPage, LeaderFault> {
         let page: LeaderPage = serde_json::from_slice(body).map_err(|_| MALFORMED)?;
-        let word =
+        let is_word =
             |text: &str| (1..=WORD_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
         // Otherwise the same would be asked for again and again.
         let makes_progress = !page.more || (!page.credentials.is_empty() && after != Some(page.cursor.as_str()));
-        let is_valid = word(&page.cursor)
-            && word(&page.run)
+        let is_valid = is_word(&page.cursor)
+            && is_word(&page.run)
             && makes_progress
             && (after.is_some() || page.from_start)
             && page.now_ms <= NUMBER_MAX
@@ -93,10 +93,10 @@ impl LeaderPage {
 
 impl LeaderEntry {
     fn is_valid(&self) -> bool {
-        let plain = |token: &String| {
+        let is_plain = |token: &String| {
             (1..=TOKEN_BYTES_MAX).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
         };
-        let live = self.token.as_ref().is_none_or(|token| plain(token) && self.generation > 0);
+        let live = self.token.as_ref().is_none_or(|token| is_plain(token) && self.generation > 0);
         live && self.generation < GENERATION_END
             && self.expires_in_ms <= LEFT_MS_MAX
             && self.reliable_lead_ms.is_none_or(|lead_ms| lead_ms <= LEFT_MS_MAX)

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::script::StoredRecord;
-use crate::cluster::{Moment, Record};
+use crate::cluster::{Record, StoreClockReading};
 
 /// The most records that wait to be sent. Further ones are read again when there is room.
 const READY_MAX: usize = 512;
@@ -14,36 +14,36 @@ const READY_MAX: usize = 512;
 /// The queue. Records go by their index among those watched.
 pub(super) struct ChangeQueue {
     /// For each record, the number of the last change that was sent or waits to be.
-    seqs: Vec<u64>,
-    /// They wait to be sent.
-    ready: VecDeque<(usize, Record, Moment)>,
-    /// They have to be read again.
+    last_seqs: Vec<u64>,
+    /// The records that wait to be sent.
+    ready: VecDeque<(usize, Record, StoreClockReading)>,
+    /// The records that have to be read again.
     dirty: BTreeSet<usize>,
     /// This record and all after it have not been read yet.
-    next: usize,
-    /// Identifies the sequence of changes that is followed, and the last change known of it.
-    born: Option<String>,
+    first_unread: usize,
+    /// Identifies the sequence of changes that is followed (the Redis calls it `born`), and its last known change.
+    sequence_id: Option<String>,
     last: u64,
 }
 
 impl ChangeQueue {
     pub fn new(records: usize) -> ChangeQueue {
         ChangeQueue {
-            seqs: vec![0; records],
+            last_seqs: vec![0; records],
             ready: VecDeque::new(),
             dirty: BTreeSet::new(),
-            next: 0,
-            born: None,
+            first_unread: 0,
+            sequence_id: None,
             last: 0,
         }
     }
 
     /// All records have to be read again.
     pub fn read_all(&mut self) {
-        self.seqs.fill(0);
+        self.last_seqs.fill(0);
         self.ready.clear();
         self.dirty.clear();
-        self.next = 0;
+        self.first_unread = 0;
     }
 
     /// The number of the last known change.
@@ -52,12 +52,12 @@ impl ChangeQueue {
     }
 
     /// Follows the sequence up to that change. False if it is another sequence than before: then all has to be read.
-    pub fn follow(&mut self, born: Option<String>, last: u64) -> bool {
+    pub fn follow(&mut self, sequence_id: Option<String>, last: u64) -> bool {
         // A sequence that did not exist at the last poll has all changes since.
-        let same = (self.born.is_none() || self.born == born) && last >= self.last;
-        (self.born, self.last) = (born, last);
+        let same = (self.sequence_id.is_none() || self.sequence_id == sequence_id) && last >= self.last;
+        (self.sequence_id, self.last) = (sequence_id, last);
         // A higher number than the last change's is forged. It must not make later changes seem older.
-        for (index, known) in self.seqs.iter_mut().enumerate().filter(|(_, known)| **known > last) {
+        for (index, known) in self.last_seqs.iter_mut().enumerate().filter(|(_, known)| **known > last) {
             *known = 0;
             self.dirty.insert(index);
         }
@@ -66,34 +66,40 @@ impl ChangeQueue {
 
     /// Notes the last change of a record.
     pub fn note_change(&mut self, index: usize, seq: u64) {
-        if index < self.next && self.seqs.get(index).is_some_and(|known| seq > *known) {
+        if index < self.first_unread && self.last_seqs.get(index).is_some_and(|known| seq > *known) {
             self.dirty.insert(index);
         }
     }
 
     /// Has a record read again, because a message about it was not credible.
     pub fn read_again(&mut self, index: usize) {
-        if index < self.next && index < self.seqs.len() {
+        if index < self.first_unread && index < self.last_seqs.len() {
             self.dirty.insert(index);
         }
     }
 
     /// Adds a record that came in a message. False if it belongs to another sequence.
-    pub fn push(&mut self, index: usize, born: &str, stored: StoredRecord, moment: Moment) -> bool {
-        if self.born.as_deref().is_some_and(|known| known != born) {
+    pub fn push(
+        &mut self,
+        index: usize,
+        sequence_id: &str,
+        stored: StoredRecord,
+        clock_reading: StoreClockReading,
+    ) -> bool {
+        if self.sequence_id.as_deref().is_some_and(|known| known != sequence_id) {
             return false;
         }
-        self.born.get_or_insert_with(|| born.to_owned());
-        let Some(known) = self.seqs.get_mut(index) else { return true };
+        self.sequence_id.get_or_insert_with(|| sequence_id.to_owned());
+        let Some(known) = self.last_seqs.get_mut(index) else { return true };
         // A record that is still to be read will not be older than this one.
-        if index >= self.next || stored.seq <= *known {
+        if index >= self.first_unread || stored.seq <= *known {
             return true;
         }
         if self.ready.len() >= READY_MAX || self.dirty.contains(&index) {
             self.dirty.insert(index);
         } else {
             *known = stored.seq;
-            self.ready.push_back((index, stored.record, moment));
+            self.ready.push_back((index, stored.record, clock_reading));
         }
         true
     }
@@ -109,22 +115,22 @@ impl ChangeQueue {
         {
             batch.push(index);
         }
-        let end = self.seqs.len().min(self.next + most - batch.len());
-        batch.extend(self.next..end);
-        self.next = end;
+        let end = self.last_seqs.len().min(self.first_unread + most - batch.len());
+        batch.extend(self.first_unread..end);
+        self.first_unread = end;
         batch
     }
 
     /// Adds a record of the batch.
-    pub fn read(&mut self, index: usize, stored: StoredRecord, moment: Moment) {
-        if let Some(known) = self.seqs.get_mut(index) {
+    pub fn read(&mut self, index: usize, stored: StoredRecord, clock_reading: StoreClockReading) {
+        if let Some(known) = self.last_seqs.get_mut(index) {
             *known = stored.seq;
-            self.ready.push_back((index, stored.record, moment));
+            self.ready.push_back((index, stored.record, clock_reading));
         }
     }
 
     /// The next record to send.
-    pub fn pop(&mut self) -> Option<(usize, Record, Moment)> {
+    pub fn pop(&mut self) -> Option<(usize, Record, StoreClockReading)> {
         self.ready.pop_front()
     }
 
@@ -140,7 +146,7 @@ impl ChangeQueue {
 
     /// True if nothing is left to read or to send.
     pub fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.dirty.is_empty() && self.next == self.seqs.len()
+        self.ready.is_empty() && self.dirty.is_empty() && self.first_unread == self.last_seqs.len()
     }
 }
 
@@ -148,7 +154,7 @@ impl ChangeQueue {
 mod tests {
     use super::*;
 
-    const MOMENT: Moment = Moment { store_ms: 1, sent_ms: 1, received_ms: 1 };
+    const CLOCK_READING: StoreClockReading = StoreClockReading { store_ms: 1, sent_ms: 1, received_ms: 1 };
 
     fn stored(seq: u64) -> StoredRecord {
         StoredRecord { record: Record { generation: seq, ..Record::default() }, seq, bad: None }
@@ -157,7 +163,7 @@ mod tests {
     /// Reads a batch as Redis would give it.
     fn read(change_queue: &mut ChangeQueue, now: &[u64]) -> Vec<(usize, u64)> {
         for index in change_queue.batch(2) {
-            change_queue.read(index, stored(now[index]), MOMENT);
+            change_queue.read(index, stored(now[index]), CLOCK_READING);
         }
         std::iter::from_fn(|| change_queue.pop()).map(|(index, record, _)| (index, record.generation)).collect()
     }
@@ -166,17 +172,17 @@ mod tests {
     fn all_are_read_once_and_then_what_changes() {
         let mut change_queue = ChangeQueue::new(3);
         assert!(change_queue.follow(Some("a".into()), 7));
-        assert!(change_queue.push(2, "a", stored(8), MOMENT), "one that is still to be read needs no more");
+        assert!(change_queue.push(2, "a", stored(8), CLOCK_READING), "one that is still to be read needs no more");
         assert_eq!(read(&mut change_queue, &[0, 7, 8]), [(0, 0), (1, 7)]);
         assert_eq!(read(&mut change_queue, &[0, 7, 8]), [(2, 8)]);
         assert!(change_queue.is_empty());
-        change_queue.push(1, "a", stored(9), MOMENT);
-        change_queue.push(1, "a", stored(9), MOMENT);
+        change_queue.push(1, "a", stored(9), CLOCK_READING);
+        change_queue.push(1, "a", stored(9), CLOCK_READING);
         change_queue.note_change(1, 9);
         change_queue.note_change(0, 10);
         assert_eq!(change_queue.pop().map(|(index, record, _)| (index, record.generation)), Some((1, 9)));
         assert_eq!(read(&mut change_queue, &[11, 9, 8]), [(0, 11)], "whose message was lost");
-        change_queue.push(0, "a", stored(10), MOMENT);
+        change_queue.push(0, "a", stored(10), CLOCK_READING);
         assert!(change_queue.is_empty(), "a message that comes after a later state was read");
     }
 
@@ -190,7 +196,7 @@ mod tests {
         let mut now = vec![0; 2 * READY_MAX];
         for (seq, index) in (0..4 * READY_MAX).map(|at| at % (2 * READY_MAX)).enumerate() {
             now[index] = seq as u64 + 1;
-            change_queue.push(index, "a", stored(now[index]), MOMENT);
+            change_queue.push(index, "a", stored(now[index]), CLOCK_READING);
         }
         assert!(change_queue.ready.len() <= READY_MAX);
         let mut seen = vec![0; now.len()];
@@ -214,10 +220,10 @@ mod tests {
         let mut change_queue = ChangeQueue::new(1);
         assert!(change_queue.follow(Some("a".into()), 3));
         assert_eq!(read(&mut change_queue, &[999]), [(0, 999)]);
-        change_queue.push(0, "a", stored(4), MOMENT);
+        change_queue.push(0, "a", stored(4), CLOCK_READING);
         assert!(change_queue.follow(Some("a".into()), 4));
         assert_eq!(read(&mut change_queue, &[4]), [(0, 4)]);
-        change_queue.push(0, "a", stored(5), MOMENT);
+        change_queue.push(0, "a", stored(5), CLOCK_READING);
         assert_eq!(change_queue.pop().map(|(_, record, _)| record.generation), Some(5));
     }
 
@@ -225,7 +231,7 @@ mod tests {
     fn another_sequence_is_noticed() {
         let mut change_queue = ChangeQueue::new(1);
         assert!(change_queue.follow(None, 0) && change_queue.follow(Some("a".into()), 3));
-        assert!(!change_queue.push(0, "b", stored(9), MOMENT));
+        assert!(!change_queue.push(0, "b", stored(9), CLOCK_READING));
         assert!(change_queue.follow(Some("a".into()), 3));
         assert!(!change_queue.follow(Some("a".into()), 2), "an older copy");
         assert!(!change_queue.follow(None, 0), "emptied");

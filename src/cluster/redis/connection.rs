@@ -23,7 +23,7 @@ const REQUESTS_MAX: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoreFault {
     pub fault: RedisFault,
-    /// The command may have been done all the same.
+    /// The command may have been done, although no answer came.
     pub unknown: bool,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Replies {
     pub sent_ms: BootMs,
     pub received_ms: BootMs,
     /// The number of the connection, from 1.
-    pub serial: u64,
+    pub connection_number: u64,
 }
 
 pub(super) struct StoreConnection {
@@ -82,7 +82,7 @@ pub(super) struct StoreConnection {
 #[derive(Default)]
 struct ReconnectState {
     live: Option<MultiplexedConnection>,
-    serial: u64,
+    connection_number: u64,
     /// The last fault; none once an answer has come.
     fault: Option<RedisFault>,
     /// No attempt to connect before this.
@@ -123,29 +123,31 @@ impl StoreConnection {
         let permit =
             timeout(deadline, self.permits.acquire()).await.map_err(|_| StoreFault::not_done(RedisFault::Timeout))?;
         let _permit = permit.map_err(|_| StoreFault::not_done(RedisFault::Other))?;
-        let (serial, mut connection) = self.connection().await.map_err(StoreFault::not_done)?;
+        let (connection_number, mut connection) = self.connection().await.map_err(StoreFault::not_done)?;
         let sent_ms = clock::boot_ms();
         let answer = timeout(deadline, pipeline.query_async::<Vec<Value>>(&mut connection)).await;
         let received_ms = clock::boot_ms();
         let values = match answer {
             Ok(Ok(values)) => values,
-            Ok(Err(error)) => return Err(self.drop_connection(serial, self.client.record_error(&error), true)),
-            Err(_) => return Err(self.drop_connection(serial, RedisFault::Timeout, true)),
+            Ok(Err(error)) => {
+                return Err(self.drop_connection(connection_number, self.client.record_error(&error), true));
+            }
+            Err(_) => return Err(self.drop_connection(connection_number, RedisFault::Timeout, true)),
         };
         let refusals = values.iter().filter_map(|value| self.client.record_refusal(value));
         if let Some(fault) = refusals.into_iter().find(|fault| ends_connection(*fault)) {
-            return Err(self.drop_connection(serial, fault, false));
+            return Err(self.drop_connection(connection_number, fault, false));
         }
         let mut state = self.state.lock();
-        if state.serial == serial {
+        if state.connection_number == connection_number {
             (state.fault, state.delay_ms) = (None, 0);
         }
-        Ok(Replies { values, sent_ms, received_ms, serial })
+        Ok(Replies { values, sent_ms, received_ms, connection_number })
     }
 
-    fn drop_connection(&self, serial: u64, fault: RedisFault, unknown: bool) -> StoreFault {
+    fn drop_connection(&self, connection_number: u64, fault: RedisFault, unknown: bool) -> StoreFault {
         let mut state = self.state.lock();
-        if state.serial == serial && state.live.is_some() {
+        if state.connection_number == connection_number && state.live.is_some() {
             state.back_off(fault);
             self.lost.notify_one();
         }
@@ -154,7 +156,7 @@ impl StoreConnection {
 
     fn live(&self) -> Option<(u64, MultiplexedConnection)> {
         let state = self.state.lock();
-        Some((state.serial, state.live.clone()?))
+        Some((state.connection_number, state.live.clone()?))
     }
 
     /// The connection. One task opens it; others get the last fault meanwhile, and wait only before the first attempt.
@@ -176,9 +178,9 @@ impl StoreConnection {
         let mut state = self.state.lock();
         match connected {
             Ok(connection) => {
-                state.serial += 1;
+                state.connection_number += 1;
                 state.live = Some(connection.clone());
-                Ok((state.serial, connection))
+                Ok((state.connection_number, connection))
             }
             Err(fault) => {
                 state.back_off(fault);

@@ -27,7 +27,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ClusterEvent, ClusterStore, Moment, NodeId, Op, RefreshReason, StoreAnswer, StoreFuture, Unreachable, WatchedRecord,
+    ClusterEvent, ClusterStore, NodeId, Op, RefreshReason, StoreAnswer, StoreClockReading, StoreFuture, Unreachable,
+    WatchedRecord,
 };
 use crate::clock::{self, LogThrottle};
 use crate::cluster::options::StoreOptions;
@@ -113,8 +114,9 @@ impl RedisStore {
         }
         let applied = answer.and_then(script::applied).ok_or(StoreFault::maybe_done(RedisFault::Protocol))?;
         self.warn_of_bad_field(tag, &applied.stored);
-        let moment = Moment { store_ms: applied.now_ms, sent_ms: answers.sent_ms, received_ms: answers.received_ms };
-        Ok(StoreAnswer { outcome: applied.outcome, record: applied.stored.record, moment })
+        let clock_reading =
+            StoreClockReading { store_ms: applied.now_ms, sent_ms: answers.sent_ms, received_ms: answers.received_ms };
+        Ok(StoreAnswer { outcome: applied.outcome, record: applied.stored.record, clock_reading })
     }
 
     fn call(&self, command: &str, script: &str, tag: &str, op: &[String]) -> Pipeline {
@@ -174,7 +176,7 @@ fn store_ms(answer: &Value) -> Option<u64> {
 }
 
 /// The clock reading in the answer with that index.
-fn moment(answers: &Replies, at: usize) -> Option<Moment> {
+fn clock_reading(answers: &Replies, at: usize) -> Option<StoreClockReading> {
     let store_ms = answers.values.get(at).and_then(store_ms)?;
-    Some(Moment { store_ms, sent_ms: answers.sent_ms, received_ms: answers.received_ms })
+    Some(StoreClockReading { store_ms, sent_ms: answers.sent_ms, received_ms: answers.received_ms })
 }

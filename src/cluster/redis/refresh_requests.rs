@@ -106,12 +106,12 @@ impl RedisStore {
             return Err(StoreFault::not_done(RedisFault::Unreachable).into());
         };
         let begun = Instant::now();
-        if self.one("PUBLISH", &[&self.keys.requests_channel, &payload]).await? == Value::Int(0) {
+        if self.run_command("PUBLISH", &[&self.keys.requests_channel, &payload]).await? == Value::Int(0) {
             return Err(no_node_calls());
         }
         let finished = match timeout_at(begun + CLAIMED_WITHIN, &mut finished).await {
             Ok(finished) => Ok(finished),
-            Err(_) if self.one("EXISTS", &[&self.keys.request_claim(&id)]).await? == Value::Int(0) => {
+            Err(_) if self.run_command("EXISTS", &[&self.keys.request_claim(&id)]).await? == Value::Int(0) => {
                 return Err(no_node_calls());
             }
             Err(_) => timeout_at(begun + FINISHED_WITHIN, finished).await,
@@ -133,7 +133,7 @@ impl RedisStore {
         // First a place in the queue: a node that could not pass the request on must not claim it.
         let Ok(Ok(permit)) = timeout(QUEUED_WITHIN, events.reserve()).await else { return };
         let (key, node) = (self.keys.request_claim(&request.id), self.node.to_string());
-        let claimed = self.one("SET", &[&key, &node, "NX", "PX", &CLAIM_MS.to_string()]).await;
+        let claimed = self.run_command("SET", &[&key, &node, "NX", "PX", &CLAIM_MS.to_string()]).await;
         if claimed != Ok(Value::Okay) {
             return;
         }
@@ -142,10 +142,10 @@ impl RedisStore {
         permit.send(ClusterEvent::RefreshRequested { index, generation, why, done });
         let _ = timeout(Duration::from_millis(CLAIM_MS), finished).await;
         // If this is lost, the requesting node stops waiting by itself.
-        let _ = self.one("PUBLISH", &[&self.keys.finished_channel(request.node), &request.id]).await;
+        let _ = self.run_command("PUBLISH", &[&self.keys.finished_channel(request.node), &request.id]).await;
     }
 
-    async fn one(&self, command: &str, arguments: &[&str]) -> Result<Value, StoreFault> {
+    async fn run_command(&self, command: &str, arguments: &[&str]) -> Result<Value, StoreFault> {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.ignore_errors().cmd(command).arg(arguments);
         let answers = self.connection.ask(&pipeline).await?;

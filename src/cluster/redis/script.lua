@@ -50,7 +50,7 @@ end
 
 local r = {
   epoch = field(1, number) or 0, holder = field(2, node) or '0', until_ms = field(3, number) or 0,
-  generation = field(7, number) or 0, value = stored[8] or nil, asked_ms = field(9, number) or 0,
+  generation = field(7, number) or 0, value = stored[8] or nil, answered_ms = field(9, number) or 0,
   not_before_ms = field(10, number) or 0, failures = field(11, number) or 0, calls = stored[12] or nil,
 }
 local by, settled_by, at_ms = field(4, number), field(5, number), field(6, number)
@@ -69,7 +69,7 @@ local function flat()
   return {
     written(r.epoch), r.holder, written(r.until_ms), open and written(open.by) or false,
     open and written(open.settled_by) or false, open and written(open.at_ms) or false, written(r.generation),
-    r.value or false, written(r.asked_ms), written(r.not_before_ms), written(r.failures), r.calls or false,
+    r.value or false, written(r.answered_ms), written(r.not_before_ms), written(r.failures), r.calls or false,
   }
 end
 
@@ -103,7 +103,7 @@ end
 
 local function put_off(spacing_ms)
   if spacing_ms == 0 then return 0 end
-  local left, put, asked = 0, math.max(r.not_before_ms - now, 0), math.max(r.asked_ms + spacing_ms - now, 0)
+  local left, put, asked = 0, math.max(r.not_before_ms - now, 0), math.max(r.answered_ms + spacing_ms - now, 0)
   if put <= WAIT_MS_MAX then left = put end
   if asked <= spacing_ms and r.value then left = math.max(left, asked) end
   return left
@@ -142,7 +142,7 @@ function operations.publish(asker, epoch, generation, value, calls, minted, keep
     r.epoch = math.max(r.epoch, epoch)
     if minted and not mine then tangle() end
     r.generation, r.value = generation, value
-    r.asked_ms, r.not_before_ms, r.failures = now, 0, 0
+    r.answered_ms, r.not_before_ms, r.failures = now, 0, 0
     count(calls)
     keep(asker, tonumber(keep_ms))
     return DONE, 0
@@ -158,7 +158,7 @@ local function ended(epoch, how, mine)
   elseif how == 'lost' then
     tangle()
   elseif mine then
-    if how == 'answered' then r.asked_ms = now end
+    if how == 'answered' then r.answered_ms = now end
     if r.open and r.open.by == epoch and r.open.settled_by == epoch then r.open = nil end
   end
 end

@@ -80,10 +80,10 @@ pub fn arguments(op: &Op) -> Option<Vec<String>> {
         Op::Publish { epoch, generation, .. } => (*epoch).max(*generation),
         Op::Offer { generation, .. } | Op::Doubt { generation } | Op::Discard { generation, .. } => *generation,
     };
-    (counted <= NUMBER_MAX).then(|| words(op))
+    (counted <= NUMBER_MAX).then(|| argument_words(op))
 }
 
-fn words(op: &Op) -> Vec<String> {
+fn argument_words(op: &Op) -> Vec<String> {
     // Only durations and the known generation can still be too large.
     let number = |number: &u64| (*number).min(NUMBER_MAX).to_string();
     let flag = |flag: &bool| u8::from(*flag).to_string();
@@ -159,7 +159,7 @@ pub struct ScriptAnswer {
 pub struct PublishedChange {
     pub tag: String,
     /// Identifies the sequence.
-    pub born: String,
+    pub sequence_id: String,
     pub now_ms: StoreMs,
     pub stored: StoredRecord,
 }
@@ -199,7 +199,7 @@ pub fn change(payload: &[u8]) -> Option<PublishedChange> {
     }
     let mut stored = stored(|at| text(4 + at));
     stored.seq = number(&text(1)?)?;
-    Some(PublishedChange { tag: text(0)?, born: text(2)?, now_ms: number(&text(3)?)?, stored })
+    Some(PublishedChange { tag: text(0)?, sequence_id: text(2)?, now_ms: number(&text(3)?)?, stored })
 }
 
 fn stored(field: impl Fn(usize) -> Option<String>) -> StoredRecord {
@@ -223,7 +223,7 @@ fn stored(field: impl Fn(usize) -> Option<String>) -> StoredRecord {
         },
         generation: get(6, number).unwrap_or(0),
         value: field(7).map(Arc::from),
-        asked_ms: get(8, number).unwrap_or(0),
+        answered_ms: get(8, number).unwrap_or(0),
         not_before_ms: get(9, number).unwrap_or(0),
         failures: get(10, number).unwrap_or(0),
         calls: field(11).map(Arc::from),

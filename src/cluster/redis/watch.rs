@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep_until};
 use super::change_queue::ChangeQueue;
 use super::connection::StoreFault;
 use super::refresh_requests::RefreshRequest;
-use super::{RedisStore, connection, moment, script};
+use super::{RedisStore, clock_reading, connection, script};
 use crate::clock::{self, BootMs, RepeatThrottle};
 use crate::cluster::record::StoreMs;
-use crate::cluster::{ClusterEvent, Moment, StoreFuture, Unreachable, WatchedRecord};
+use crate::cluster::{ClusterEvent, StoreClockReading, StoreFuture, Unreachable, WatchedRecord};
 use crate::redis_client::{RedisFault, Subscriber};
 
 /// How many records are read at once: few at first, more while the Redis is fast. When thousands of nodes read all records,
@@ -42,9 +42,9 @@ pub(super) struct ChangeWatcher {
     events: mpsc::Sender<ClusterEvent>,
     change_queue: ChangeQueue,
     /// The reading of the store's clock by the last poll.
-    clock: Moment,
+    clock: StoreClockReading,
     /// The number of the connection that all records were read by; 0: none works.
-    serial: u64,
+    connection_number: u64,
     poll_at: Instant,
     batch: usize,
     /// No record is read before this.
@@ -96,8 +96,8 @@ impl ChangeWatcher {
             store,
             watched,
             events,
-            clock: Moment { store_ms: 0, sent_ms: 0, received_ms: 0 },
-            serial: 0,
+            clock: StoreClockReading { store_ms: 0, sent_ms: 0, received_ms: 0 },
+            connection_number: 0,
             poll_at: now,
             batch: BATCH.0,
             read_at: now,
@@ -136,7 +136,7 @@ impl ChangeWatcher {
                 () = store.connection.lost.notified() => WatchStep::Poll,
                 () = sleep_until(self.poll_at) => WatchStep::Poll,
                 // The loop begins with the read.
-                () = sleep_until(self.read_at), if self.serial > 0 && self.change_queue.needs_reading() => WatchStep::Read,
+                () = sleep_until(self.read_at), if self.can_read() => WatchStep::Read,
                 () = sleep_until(self.subscribe_at), if self.can_subscribe() => WatchStep::Subscribe,
                 Some(_) = self.claimed_requests.join_next() => WatchStep::RequestFinished,
             };
@@ -162,8 +162,8 @@ impl ChangeWatcher {
             self.last_reachable = Some(reachable.clone());
             return Some(ClusterEvent::Reachable(reachable));
         }
-        let (index, record, moment) = self.change_queue.pop()?;
-        Some(ClusterEvent::RecordChanged { index, record, moment })
+        let (index, record, clock_reading) = self.change_queue.pop()?;
+        Some(ClusterEvent::RecordChanged { index, record, clock_reading })
     }
 
     /// One round trip: checks that the Redis takes writes, reads its clock, and finds what has changed since the last poll.
@@ -183,17 +183,17 @@ impl ChangeWatcher {
         if let Some(fault) = answers.values.iter().find_map(|answer| self.refusal(answer)) {
             return self.fail(StoreFault::not_done(fault));
         }
-        let Some(moment) = moment(&answers, 1) else {
+        let Some(clock_reading) = clock_reading(&answers, 1) else {
             return self.fail(StoreFault::not_done(RedisFault::Protocol));
         };
-        self.clock = moment;
+        self.clock = clock_reading;
         let is_same_sequence = self.follow_sequence(answers.values.get(2));
-        if self.serial != answers.serial || !is_same_sequence {
+        if self.connection_number != answers.connection_number || !is_same_sequence {
             self.change_queue.read_all();
         }
-        if self.serial != answers.serial {
+        if self.connection_number != answers.connection_number {
             // The present subscription may be at another server.
-            self.serial = answers.serial;
+            self.connection_number = answers.connection_number;
             self.unsubscribe();
             self.subscribe_at = Instant::now();
         }
@@ -232,7 +232,7 @@ impl ChangeWatcher {
 
     /// Reads the next batch of records, once the last one is sent.
     async fn read(&mut self) {
-        if self.serial == 0 || Instant::now() < self.read_at {
+        if self.connection_number == 0 || Instant::now() < self.read_at {
             return;
         }
         let batch = self.change_queue.batch(self.batch);
@@ -248,10 +248,10 @@ impl ChangeWatcher {
             Ok(answers) => answers,
             Err(failed) => return self.fail(failed),
         };
-        let Some(moment) = moment(&answers, 0) else {
+        let Some(clock_reading) = clock_reading(&answers, 0) else {
             return self.fail(StoreFault::not_done(RedisFault::Protocol));
         };
-        self.pace(answers.received_ms.saturating_sub(answers.sent_ms));
+        self.adjust_batch(answers.received_ms.saturating_sub(answers.sent_ms));
         for (index, answer) in batch.into_iter().zip(&answers.values[1..]) {
             let stored = match answer {
                 Value::Array(fields) => script::read(fields),
@@ -262,12 +262,17 @@ impl ChangeWatcher {
                 }
             };
             self.store.warn_of_bad_field(&self.watched[index].tag, &stored);
-            self.change_queue.read(index, stored, moment);
+            self.change_queue.read(index, stored, clock_reading);
         }
     }
 
+    /// True if a connection works and records are to be read.
+    fn can_read(&self) -> bool {
+        self.connection_number > 0 && self.change_queue.needs_reading()
+    }
+
     /// Reads less, and pauses, when the Redis is slow.
-    fn pace(&mut self, took_ms: u64) {
+    fn adjust_batch(&mut self, took_ms: u64) {
         let is_fast = took_ms <= FAST_MS;
         self.batch = if is_fast { 2 * self.batch } else { self.batch / 2 }.clamp(BATCH.0, BATCH.1);
         let pause_ms = if is_fast { 0 } else { fastrand::u64(0..=4 * took_ms) };
@@ -276,7 +281,7 @@ impl ChangeWatcher {
 
     /// The Redis cannot be used. All records are read again when it can.
     fn fail(&mut self, failed: StoreFault) {
-        (self.serial, self.batch) = (0, BATCH.0);
+        (self.connection_number, self.batch) = (0, BATCH.0);
         self.set_reachable(Err(StoreFault { unknown: false, ..failed }.into()));
         let attempt_ms = self.store.connection.attempt_ms();
         self.poll_in(match attempt_ms {
@@ -296,7 +301,7 @@ impl ChangeWatcher {
     }
 
     fn can_subscribe(&self) -> bool {
-        self.serial > 0 && matches!(self.subscription, Subscription::None)
+        self.connection_number > 0 && matches!(self.subscription, Subscription::None)
     }
 
     fn subscribe(&mut self) {
@@ -329,7 +334,7 @@ impl ChangeWatcher {
         let wait_ms = RETRY_MS.0 + fastrand::u64(0..=self.subscribe_delay_ms);
         self.subscribe_at = Instant::now() + Duration::from_millis(wait_ms);
         if fault == RedisFault::Permission
-            && self.unsubscribed_throttle.say(fault, clock::boot_ms(), LOG_UNSUBSCRIBED_EVERY_MS).is_some()
+            && self.unsubscribed_throttle.allow(fault, clock::boot_ms(), LOG_UNSUBSCRIBED_EVERY_MS).is_some()
         {
             tracing::warn!(
                 advice = connection::advice(fault),
@@ -364,8 +369,8 @@ impl ChangeWatcher {
             self.change_queue.read_again(index);
             return;
         }
-        let moment = dated_by_poll(&self.clock, change.now_ms, received_ms);
-        if !self.change_queue.push(index, &change.born, change.stored, moment) {
+        let clock_reading = dated_by_poll(&self.clock, change.now_ms, received_ms);
+        if !self.change_queue.push(index, &change.sequence_id, change.stored, clock_reading) {
             self.poll_at = Instant::now();
         }
     }
@@ -399,10 +404,10 @@ async fn next_pub_sub_event(subscription: &mut Subscription) -> Result<PubSubEve
 
 /// The clock reading for a message that has the store's time in it, by the last poll. If the store's clock was set since,
 /// the reading counts that makes a value end earlier.
-fn dated_by_poll(poll: &Moment, store_ms: StoreMs, received_ms: BootMs) -> Moment {
+fn dated_by_poll(poll: &StoreClockReading, store_ms: StoreMs, received_ms: BootMs) -> StoreClockReading {
     let round_trip_ms = poll.received_ms.saturating_sub(poll.sent_ms);
     let sent_ms = poll.to_boot_ms(store_ms).min(received_ms.saturating_sub(round_trip_ms));
-    Moment { store_ms, sent_ms, received_ms }
+    StoreClockReading { store_ms, sent_ms, received_ms }
 }
 
 #[cfg(test)]
@@ -411,9 +416,9 @@ mod tests {
 
     #[test]
     fn a_message_is_dated_by_the_poll_and_never_later_than_it_came() {
-        let poll = Moment { store_ms: 1_000_000, sent_ms: 500, received_ms: 540 };
+        let poll = StoreClockReading { store_ms: 1_000_000, sent_ms: 500, received_ms: 540 };
         let late = dated_by_poll(&poll, 1_000_100, 9_000);
-        assert_eq!(late, Moment { store_ms: 1_000_100, sent_ms: 599, received_ms: 9_000 });
+        assert_eq!(late, StoreClockReading { store_ms: 1_000_100, sent_ms: 599, received_ms: 9_000 });
         let ahead = dated_by_poll(&poll, 4_600_000, 700);
         assert_eq!(ahead.sent_ms, 660, "the store's clock was put forward");
         let back = dated_by_poll(&poll, 600_000, 700);

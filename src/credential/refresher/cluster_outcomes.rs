@@ -30,7 +30,7 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         self.refresher.slots[id].fetching = false;
         let before = self.refresher.slots[id].next_try_ms;
-        self.on_record(id, &answer.record, answer.moment);
+        self.on_record(id, &answer.record, answer.clock_reading);
         let slot = &mut self.refresher.slots[id];
         let expired_generation = slot.share.as_ref().map_or(0, |share| share.expired_generation);
         let is_replaced = slot.share.as_mut().is_some_and(|share| std::mem::take(&mut share.replaced_during_fetch));
@@ -38,7 +38,7 @@ impl Driver {
             // The new record arrived before the answer to our request, so there is nothing to wait for.
             _ if is_replaced => slot.renewal_state.due_after_others_ms(now_ms, fastrand::f64()),
             NextStep::Wait { ms } => {
-                let held = answer.record.lease_left_ms(answer.moment.store_ms) > 0;
+                let held = answer.record.lease_left_ms(answer.clock_reading.store_ms) > 0;
                 if !held && !slot.is_live(now_ms) {
                     slot.credential.end_wait();
                 }
@@ -50,11 +50,11 @@ impl Driver {
                 now_ms + retry_denied_ms(ms, times, live, fastrand::f64())
             }
             // The value in the store cannot be used. This answer, or an event before it, has shown that.
-            NextStep::Adopt if expired_generation >= answer.record.generation => now_ms + BACKOFF_FLOOR_MS,
-            NextStep::Adopt | NextStep::Call { .. } if slot.next_try_ms == before => {
+            NextStep::TakeOver if expired_generation >= answer.record.generation => now_ms + BACKOFF_FLOOR_MS,
+            NextStep::TakeOver | NextStep::Call { .. } if slot.next_try_ms == before => {
                 now_ms + slot.renewal_state.check_spacing_ms()
             }
-            NextStep::Adopt | NextStep::Call { .. } => return self.end_fetch(id),
+            NextStep::TakeOver | NextStep::Call { .. } => return self.end_fetch(id),
         };
         let slot = &self.refresher.slots[id];
         if slot.next_try_ms == before || at_ms < slot.next_try_ms {
@@ -148,7 +148,7 @@ impl Driver {
         let what = "another node renewed at the same time; its token is served, and one more fetch follows";
         log_credential!(warn, credential, "{what}");
         self.refresher.slots[id].fetching = false;
-        self.on_record(id, &answer.record, answer.moment);
+        self.on_record(id, &answer.record, answer.clock_reading);
         let slot = &mut self.refresher.slots[id];
         slot.renewal_state.record_lost_call(sent_ms);
         if let Some(published) = slot.adjust_expiry() {
@@ -162,7 +162,7 @@ impl Driver {
     }
 
     /// Records whether the other nodes have our new value.
-    pub(super) fn record_sharing(&mut self, id: CredentialId, unreachable: Option<&Unreachable>) {
+    pub(super) fn record_publication(&mut self, id: CredentialId, unreachable: Option<&Unreachable>) {
         let slot = &mut self.refresher.slots[id];
         let Some(share) = &mut slot.share else { return };
         share.origin = ValueOrigin::ThisNode;

@@ -13,7 +13,7 @@ use super::Driver;
 use crate::clock::{BootMs, Now};
 use crate::cluster::node_rules::FetchEffect;
 use crate::cluster::seal::{PublishedValue, UnsealError};
-use crate::cluster::{ClusterEvent, Moment, Op, Record, RefreshReason, Unreachable};
+use crate::cluster::{ClusterEvent, Op, Record, RefreshReason, StoreClockReading, Unreachable};
 use crate::credential::cluster_fetch::{ClusterFetchContext, value_of};
 use crate::credential::fetch_task::FetchPurpose;
 use crate::credential::generation;
@@ -31,11 +31,11 @@ const DOUBT_AGAIN: Duration = Duration::from_secs(1);
 
 impl CredentialSlot {
     /// What a second call does: answer the same value again or make a new one.
-    pub(super) fn asking(&self, purpose: FetchPurpose) -> FetchEffect {
+    pub(super) fn fetch_effect(&self, purpose: FetchPurpose) -> FetchEffect {
         match self.credential_type.renewal {
-            Renewal::Mint => FetchEffect::Mints,
-            _ if purpose == FetchPurpose::Force => FetchEffect::Mints,
-            _ => FetchEffect::Repeats,
+            Renewal::Mint => FetchEffect::NewToken,
+            _ if purpose == FetchPurpose::Force => FetchEffect::NewToken,
+            _ => FetchEffect::SameToken,
         }
     }
 
@@ -49,18 +49,24 @@ impl CredentialSlot {
     }
 
     /// True for a node that follows a leader by its HTTP API: it has what the leader lists.
-    pub(super) fn mirrors(&self) -> bool {
+    pub(super) fn follows_leader(&self) -> bool {
         self.share.as_ref().is_some_and(|share| !share.handle.store.has_leases())
     }
 
     /// When another node's value ends. No value is taken to live longer than its type can.
-    fn limited_expiry_ms(&mut self, value: &PublishedValue, moment: Moment, now_ms: BootMs) -> BootMs {
-        let (theirs_ms, latest_ms) = (moment.to_boot_ms(value.expires_ms), now_ms + self.configured_type.life_ms_max);
+    fn limited_expiry_ms(
+        &mut self,
+        value: &PublishedValue,
+        clock_reading: StoreClockReading,
+        now_ms: BootMs,
+    ) -> BootMs {
+        let (theirs_ms, latest_ms) =
+            (clock_reading.to_boot_ms(value.expires_ms), now_ms + self.configured_type.life_ms_max);
         if theirs_ms <= latest_ms {
             return theirs_ms;
         }
-        let said = self.share.as_mut().and_then(|share| share.log.say("too long", now_ms, LOG_AGAIN_MS));
-        if said.is_some() {
+        let suppressed = self.share.as_mut().and_then(|share| share.log.allow("too long", now_ms, LOG_AGAIN_MS));
+        if suppressed.is_some() {
             let (said_s, at_most_s) =
                 (theirs_ms.saturating_sub(now_ms) / 1000, self.configured_type.life_ms_max / 1000);
             let advice = "check the named node: its value is wrong, or it runs against another API";
@@ -78,19 +84,19 @@ impl CredentialSlot {
     }
 
     /// What a fetch needs to know in a cluster; none on a single node.
-    pub(super) fn sharing(
+    pub(super) fn cluster_fetch_context(
         &mut self,
         purpose: FetchPurpose,
         total_timeout_ms: u64,
         now: Now,
     ) -> Option<Box<ClusterFetchContext>> {
         let now_ms = now.boot_ms;
-        let (live, held, asking) = (self.is_live(now_ms), self.generation(), self.asking(purpose));
+        let (live, held, fetch_effect) = (self.is_live(now_ms), self.generation(), self.fetch_effect(purpose));
         let charged_as = self.charged_as(purpose, now_ms);
         let spacing_ms = self.spacing_ms(purpose, now_ms);
         let keep_ms = self.renewal_state.keep_ms(now_ms);
         let lease_ms = self.renewal_state.lease_ms(total_timeout_ms, now_ms);
-        let alone = self.renewal_state.without_store(asking, self.is_ours(), now_ms);
+        let alone = self.renewal_state.without_store(fetch_effect, self.is_ours(), now_ms);
         let share = self.share.as_mut()?;
         share.replaced_during_fetch = false;
         let charged_as = if std::mem::take(&mut share.may_exceed_quota) { None } else { charged_as };
@@ -98,7 +104,7 @@ impl CredentialSlot {
         let known_generation = if live || self.renewal_state.is_withdrawn() { held } else { 0 };
         Some(Box::new(ClusterFetchContext {
             handle: share.handle.clone(),
-            asking,
+            fetch_effect,
             known_generation: known_generation.max(share.expired_generation),
             held,
             first: generation::first(now.unix_ms),
@@ -143,11 +149,11 @@ impl CredentialSlot {
     /// The present value for the cluster store, if it is live.
     fn value(&self, now_ms: BootMs) -> Option<PublishedValue> {
         let (share, published) = (self.share.as_ref()?, self.credential.published()?);
-        let moment = share.moment.filter(|_| self.is_live(now_ms))?;
+        let clock_reading = share.clock_reading.filter(|_| self.is_live(now_ms))?;
         let fetched_ms = self.fetched.map_or(now_ms, |at| at.boot_ms);
         let refresh = self.grant.as_ref().and_then(crate::credential::grants::Grant::refresh_token);
         let generation = published.generation;
-        let to_store_ms = |ms| moment.to_store_ms(ms);
+        let to_store_ms = |ms| clock_reading.to_store_ms(ms);
         value_of(&published.value, generation, &self.renewal_state, fetched_ms, to_store_ms, &share.handle, refresh)
     }
 }
@@ -156,13 +162,13 @@ impl Driver {
     /// An event from the cluster store.
     pub(super) fn on_cluster_event(&mut self, event: ClusterEvent) {
         match event {
-            ClusterEvent::RecordChanged { index, record, moment } if index < self.refresher.slots.len() => {
-                self.on_record(index, &record, moment);
+            ClusterEvent::RecordChanged { index, record, clock_reading } if index < self.refresher.slots.len() => {
+                self.on_record(index, &record, clock_reading);
                 let now_ms = self.refresher.clock.boot_ms();
                 let slot = &self.refresher.slots[index];
                 // For a followed leader, `UpToDate` says how old its list is.
-                if !slot.mirrors() {
-                    self.refresher.table.sharing.record_contact(now_ms);
+                if !slot.follows_leader() {
+                    self.refresher.table.cluster.record_contact(now_ms);
                 }
                 // A record without a value: nobody has fetched the first one yet.
                 if slot.follows && !slot.is_live(now_ms) {
@@ -180,15 +186,15 @@ impl Driver {
                 self.on_verification_request(VerificationRequest { id: index, generation, why, done });
             }
             ClusterEvent::Reachable(reachable) => self.on_reachability(reachable),
-            ClusterEvent::UpToDate { as_of_ms } => self.refresher.table.sharing.record_contact(as_of_ms),
+            ClusterEvent::UpToDate { as_of_ms } => self.refresher.table.cluster.record_contact(as_of_ms),
         }
     }
 
     fn on_reachability(&mut self, reachable: Result<(), Unreachable>) {
         let now_ms = self.refresher.clock.boot_ms();
-        let before = self.refresher.table.sharing.set_reachable(reachable.is_ok(), now_ms);
-        if reachable.is_ok() && !self.refresher.slots.first().is_some_and(CredentialSlot::mirrors) {
-            self.refresher.table.sharing.record_contact(now_ms);
+        let before = self.refresher.table.cluster.set_reachable(reachable.is_ok(), now_ms);
+        if reachable.is_ok() && !self.refresher.slots.first().is_some_and(CredentialSlot::follows_leader) {
+            self.refresher.table.cluster.record_contact(now_ms);
         }
         match reachable {
             Err(unreachable) => {
@@ -218,23 +224,23 @@ impl Driver {
     }
 
     /// Takes in a credential's record.
-    pub(super) fn on_record(&mut self, id: CredentialId, record: &Record, moment: Moment) {
+    pub(super) fn on_record(&mut self, id: CredentialId, record: &Record, clock_reading: StoreClockReading) {
         let now_ms = self.refresher.clock.boot_ms();
         let Some(slot) = self.refresher.slots.get_mut(id) else { return };
         if let Some(calls) = record.calls.as_deref() {
-            let counted = slot.count_others(calls, moment.store_ms);
+            let counted = slot.count_others(calls, clock_reading.store_ms);
             self.log_rejected_counts(id, counted);
         }
         let slot = &mut self.refresher.slots[id];
         let live = slot.is_live(now_ms);
         let held = slot.generation();
         let Some(share) = slot.share.as_mut() else { return };
-        share.moment = Some(moment);
+        share.clock_reading = Some(clock_reading);
         let sealed = record.value.clone().map(|sealed| (record.generation, sealed));
         let known = share.sealed == sealed && sealed.is_some();
         if !known {
             share.sealed = sealed;
-            match share.handle.open(record) {
+            match share.handle.unseal(record) {
                 None if live => self.offer_to_store(id),
                 None => {}
                 // Our own publication. The running fetch will report it.
@@ -242,11 +248,11 @@ impl Driver {
                 Some(Ok(value)) => {
                     (share.discarded_ms, share.expired_generation) = (None, 0);
                     let (by, generation) = (value.by.clone(), value.generation);
-                    let fetched_ms = moment.to_boot_ms(value.fetched_ms);
-                    if slot.mirrors() {
-                        self.take_over_from_leader(id, value, moment);
+                    let fetched_ms = clock_reading.to_boot_ms(value.fetched_ms);
+                    if slot.follows_leader() {
+                        self.take_over_from_leader(id, value, clock_reading);
                     } else {
-                        self.compare_with_store(id, value, moment);
+                        self.compare_with_store(id, value, clock_reading);
                     }
                     self.record_node_name(&by, fetched_ms);
                     let credential = &self.refresher.slots[id].credential;
@@ -262,25 +268,25 @@ impl Driver {
             // It could be used when it arrived.
             share.expired_generation = record.generation;
         }
-        self.plan_settlement(id, record, moment);
+        self.plan_settlement(id, record, clock_reading);
     }
 
     /// Records the name of a node that has fetched a value.
     fn record_node_name(&self, name: &str, fetched_boot_ms: BootMs) {
         let now = self.refresher.clock.now();
         let age_ms = i64::try_from(now.boot_ms.saturating_sub(fetched_boot_ms)).unwrap_or(i64::MAX);
-        self.refresher.table.sharing.record_node(name, now.unix_ms.saturating_sub(age_ms));
+        self.refresher.table.cluster.record_node(name, now.unix_ms.saturating_sub(age_ms));
     }
 
     /// Compares a value of the store with ours.
-    fn compare_with_store(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+    fn compare_with_store(&mut self, id: CredentialId, value: PublishedValue, clock_reading: StoreClockReading) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         let published = slot.credential.published();
         let held = published.as_ref().map_or(0, |published| published.generation);
         let same = published.is_some_and(|published| *published.value == *value.value.as_bytes());
-        let theirs_ms = slot.limited_expiry_ms(&value, moment, now_ms);
-        let older = slot.fetched.is_some_and(|ours| moment.to_boot_ms(value.fetched_ms) <= ours.boot_ms);
+        let theirs_ms = slot.limited_expiry_ms(&value, clock_reading, now_ms);
+        let older = slot.fetched.is_some_and(|ours| clock_reading.to_boot_ms(value.fetched_ms) <= ours.boot_ms);
         let withdrawn = value.withdrawn;
         let beside = RecordComparison { held, theirs: value.generation, same, theirs_ms, older, withdrawn };
         match slot.renewal_state.compare(&beside, now_ms) {
@@ -298,16 +304,16 @@ impl Driver {
                 log_credential!(debug, slot.credential, "the cluster store still has the refused token or an older one")
             }
             RecordMeaning::Agree => self.on_same_record(id, value.generation, theirs_ms),
-            RecordMeaning::Conflict => self.on_conflict(id, value, moment),
-            RecordMeaning::Adopt => self.take_over_value(id, value, moment),
+            RecordMeaning::Conflict => self.on_conflict(id, value, clock_reading),
+            RecordMeaning::TakeOver => self.take_over_value(id, value, clock_reading),
         }
     }
 
     /// Takes over what the followed leader lists, whatever our value was.
-    fn take_over_from_leader(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+    fn take_over_from_leader(&mut self, id: CredentialId, value: PublishedValue, clock_reading: StoreClockReading) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        let expires_ms = slot.limited_expiry_ms(&value, moment, now_ms);
+        let expires_ms = slot.limited_expiry_ms(&value, clock_reading, now_ms);
         let same = slot.credential.published().is_some_and(|ours| *ours.value == *value.value.as_bytes());
         let live = slot.is_live(now_ms);
         if expires_ms <= now_ms {
@@ -317,7 +323,7 @@ impl Driver {
             (true, true) if live => self.withdraw_for_cluster(id),
             (true, _) => {}
             (false, true) if live => self.update_live_value(id, &value, expires_ms),
-            (false, _) => self.take_over_value(id, value, moment),
+            (false, _) => self.take_over_value(id, value, clock_reading),
         }
     }
 
@@ -373,20 +379,20 @@ impl Driver {
     }
 
     /// Two different values of one generation: nobody knows which is later, so one more fetch follows.
-    fn on_conflict(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+    fn on_conflict(&mut self, id: CredentialId, value: PublishedValue, clock_reading: StoreClockReading) {
         let slot = &self.refresher.slots[id];
         let (generation, by) = (value.generation, &value.by);
         let what = "two nodes renewed at the same time; one more fetch follows";
         log_credential!(warn, slot.credential, generation, by, "{what}");
         self.mark_generation_doubtful(id, generation);
-        self.take_over_value(id, value, moment);
+        self.take_over_value(id, value, clock_reading);
     }
 
     /// Tells the store that this generation has two values, until the store has taken it or it does not matter any
     /// more.
     pub(super) fn mark_generation_doubtful(&mut self, id: CredentialId, generation: u64) {
         let slot = &self.refresher.slots[id];
-        if slot.asking(FetchPurpose::Renew) != FetchEffect::Mints {
+        if slot.fetch_effect(FetchPurpose::Renew) != FetchEffect::NewToken {
             return;
         }
         let Some(handle) = slot.share.as_ref().map(|share| share.handle.clone()) else { return };
@@ -401,11 +407,11 @@ impl Driver {
     }
 
     /// Takes over a value that another node has fetched.
-    fn take_over_value(&mut self, id: CredentialId, value: PublishedValue, moment: Moment) {
+    fn take_over_value(&mut self, id: CredentialId, value: PublishedValue, clock_reading: StoreClockReading) {
         let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
-        let expires_boot_ms = slot.limited_expiry_ms(&value, moment, now.boot_ms);
-        let fetched_ms = moment.to_boot_ms(value.fetched_ms).min(now.boot_ms);
+        let expires_boot_ms = slot.limited_expiry_ms(&value, clock_reading, now.boot_ms);
+        let fetched_ms = clock_reading.to_boot_ms(value.fetched_ms).min(now.boot_ms);
         let life_ms_max = slot.configured_type.life_ms_max;
         let (life_ms, longest_ms) = (value.life_ms.min(life_ms_max), value.longest_ms.min(life_ms_max));
         slot.renewal_state.adopt(expires_boot_ms, life_ms, longest_ms, value.learned_ms);
@@ -473,14 +479,14 @@ impl Driver {
         share.offering = Some(offering.abort_handle());
     }
 
-    /// Removes a value that cannot be opened from the store. A node that has a value then offers it.
+    /// Removes a value that cannot be unsealed from the store. A node that has a value then offers it.
     fn remove_unopenable(&mut self, id: CredentialId, unsealable: UnsealError) {
         let now_ms = self.refresher.clock.boot_ms();
-        self.refresher.table.sharing.forged.values.fetch_add(1, Ordering::Relaxed);
+        self.refresher.table.cluster.forged.values.fetch_add(1, Ordering::Relaxed);
         let slot = &mut self.refresher.slots[id];
         let live = slot.is_live(now_ms);
         let Some(share) = slot.share.as_mut() else { return };
-        if share.log.say("broken", now_ms, LOG_AGAIN_MS).is_some() {
+        if share.log.allow("broken", now_ms, LOG_AGAIN_MS).is_some() {
             let advice = "see that all nodes have the same state secret, and who else can write to that Redis; the \
                           nodes put a good value there";
             log_credential!(
@@ -518,7 +524,7 @@ impl Driver {
     /// Logs counts that were rejected. They change nothing.
     fn log_rejected_counts(&mut self, id: CredentialId, counted: Result<(), CountsRejected>) {
         let Err(rejected) = counted else { return };
-        let (facts, now_ms) = (&self.refresher.table.sharing, self.refresher.clock.boot_ms());
+        let (facts, now_ms) = (&self.refresher.table.cluster, self.refresher.clock.boot_ms());
         if rejected != CountsRejected::Unsealed {
             facts.forged.counts.fetch_add(1, Ordering::Relaxed);
         }
@@ -533,7 +539,7 @@ impl Driver {
     /// ended the present value. The node that announced it has the time of its lease; after that another node fetches.
     /// Anybody may have written the mark, so it does not end the value: a probe at the time the value would have ended
     /// does. If marks come again and again, fetches for them become rarer.
-    fn plan_settlement(&mut self, id: CredentialId, record: &Record, moment: Moment) {
+    fn plan_settlement(&mut self, id: CredentialId, record: &Record, clock_reading: StoreClockReading) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         let Some(open) = record.unsettled.filter(|_| !slot.fetching && slot.credential_type.renewal == Renewal::Mint)
@@ -541,10 +547,10 @@ impl Driver {
             return;
         };
         let (live, overlap_ms) = (slot.is_live(now_ms), slot.renewal_state.overlap_ms());
-        let lease_left_ms = record.lease_left_ms(moment.store_ms);
+        let lease_left_ms = record.lease_left_ms(clock_reading.store_ms);
         if lease_left_ms == 0 && live {
             let last_ms = slot.probes.last_ms.map_or(0, |last_ms| last_ms + slot.renewal_state.check_spacing_ms());
-            let end_ms = moment.to_boot_ms(open.at_ms).saturating_add(overlap_ms).min(now_ms + overlap_ms);
+            let end_ms = clock_reading.to_boot_ms(open.at_ms).saturating_add(overlap_ms).min(now_ms + overlap_ms);
             slot.probes.wanted_ms.get_or_insert(end_ms.max(last_ms).max(now_ms));
             self.plan_probe(id);
         }

@@ -61,7 +61,7 @@ impl Driver {
             let now_ms = self.refresher.clock.boot_ms();
             let slot = &mut self.refresher.slots[id];
             let share = slot.share.as_mut();
-            if share.is_some_and(|share| share.log.say("refresh request", now_ms, LOG_AGAIN_MS).is_some()) {
+            if share.is_some_and(|share| share.log.allow("refresh request", now_ms, LOG_AGAIN_MS).is_some()) {
                 let advice = unreachable.advice;
                 log_credential!(
                     warn,
@@ -81,7 +81,7 @@ impl Driver {
     pub(super) fn on_shared_ticket(&mut self, index: usize, record: &Record) {
         let Some(shared) = self.refresher.tickets.get_mut(index - self.refresher.slots.len()) else { return };
         let (id, handle) = (shared.id, shared.handle.clone());
-        match handle.open(record) {
+        match handle.unseal(record) {
             // An old one was put back.
             Some(Ok(value)) if value.generation < shared.generation => {
                 let ticket = self.refresher.slots[id].grant.as_ref().and_then(|grant| grant.ticket());
@@ -95,7 +95,7 @@ impl Driver {
                 self.take_ticket(&ReceivedTicket { id, ticket, from_file: false });
             }
             Some(Err(_)) => {
-                self.refresher.table.sharing.forged.values.fetch_add(1, Ordering::Relaxed);
+                self.refresher.table.cluster.forged.values.fetch_add(1, Ordering::Relaxed);
                 let wait = Duration::from_millis(fastrand::u64(0..=OFFER_SPREAD_MS));
                 self.refresher.spawn_untracked(async move {
                     tokio::time::sleep(wait).await;

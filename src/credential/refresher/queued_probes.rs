@@ -29,12 +29,12 @@ impl Refresher {
 
 impl CredentialSlot {
     /// Whether the value may be probed now.
-    fn turn(&self, now: Now) -> ProbeReadiness {
+    fn probe_readiness(&self, now: Now) -> ProbeReadiness {
         // In a cluster the node that has renewed the value probes it.
-        let looks = self.share.as_ref().is_none_or(ClusterShare::is_ours);
+        let may_probe = self.share.as_ref().is_none_or(ClusterShare::is_ours);
         let left_ms = self.renewal_state.left_ms(now.boot_ms);
         let tries = if now.unix_ms < self.usage.day_ends_unix_ms() { self.usage.probes_today() } else { 0 };
-        if !looks || left_ms < END_AWAY_MS || self.credential_type.probe.is_none() || tries >= PER_DAY_MAX {
+        if !may_probe || left_ms < END_AWAY_MS || self.credential_type.probe.is_none() || tries >= PER_DAY_MAX {
             return ProbeReadiness::Later;
         }
         let free = !self.fetching && self.next_try_ms >= now.boot_ms + RENEWAL_AWAY_MS;
@@ -63,7 +63,7 @@ impl Driver {
         // Values of a cluster are read on other nodes.
         let was_read = |id: CredentialId| slots[id].share.is_some() || slots[id].credential.take_read();
         self.probe_queue.record_reads(now.boot_ms, was_read);
-        if let Some(id) = self.probe_queue.pick(now.boot_ms, |id| slots[id].turn(now)) {
+        if let Some(id) = self.probe_queue.pick(now.boot_ms, |id| slots[id].probe_readiness(now)) {
             self.start_queued_probe(id, now.boot_ms);
         }
         self.plan_queued_probe();
@@ -100,7 +100,7 @@ impl Driver {
     pub(super) fn log_probe_withheld(&mut self, id: CredentialId, errcode: i64) {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
-        if slot.probes.withheld.say(errcode, now_ms, LOG_AGAIN_MS).is_none() {
+        if slot.probes.withheld.allow(errcode, now_ms, LOG_AGAIN_MS).is_none() {
             return;
         }
         let row = slot.credential_type.probe.and_then(|call| errcodes::find(call.api(), errcode));

@@ -43,7 +43,7 @@ impl CredentialSlot {
     fn try_overrule_quota(&mut self, now_ms: BootMs) -> bool {
         let dying = self.renewal_state.left_ms(now_ms) <= self.expiring_ms();
         let Some(share) = self.share.as_mut().filter(|_| dying) else { return false };
-        let may = share.quota_overruled_ms.is_none_or(|asked_ms| now_ms >= asked_ms + OVERRULE_QUOTA_EVERY_MS);
+        let may = share.quota_overruled_ms.is_none_or(|answered_ms| now_ms >= answered_ms + OVERRULE_QUOTA_EVERY_MS);
         if may {
             (share.quota_overruled_ms, share.may_exceed_quota) = (Some(now_ms), true);
         }

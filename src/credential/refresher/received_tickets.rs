@@ -20,8 +20,8 @@ impl Driver {
     pub(super) fn take_ticket(&mut self, received: &ReceivedTicket) -> bool {
         let now_ms = self.refresher.clock.boot_ms();
         let Some(slot) = self.refresher.slots.get_mut(received.id) else { return false };
-        let news = slot.grant.as_ref().is_some_and(|grant| grant.take_ticket(&received.ticket, received.from_file));
-        if !news {
+        let is_new = slot.grant.as_ref().is_some_and(|grant| grant.take_ticket(&received.ticket, received.from_file));
+        if !is_new {
             return false;
         }
         let ticket = fingerprint(received.ticket.expose().as_bytes());
@@ -44,7 +44,7 @@ const PARENT_FIRST_MS: u64 = 4_000;
 impl Driver {
     /// How long the first fetch waits for the ticket or token it needs. Without them it would only fail, end the wait
     /// of the first readers and raise an alarm.
-    pub(super) fn first_patience_ms(&self, id: CredentialId) -> u64 {
+    pub(super) fn first_wait_ms(&self, id: CredentialId) -> u64 {
         let (slots, now_ms) = (&self.refresher.slots, self.refresher.clock.boot_ms());
         let slot = &slots[id];
         let dead = |id: CredentialId| slots[id].renewal_state.left_ms(now_ms) == 0;

@@ -10,7 +10,7 @@ use crate::platform::{Delivery, Failure, Probe};
 impl Driver {
     pub(super) fn record_event(&self, id: CredentialId, event: Event) {
         let (slot, now) = (&self.refresher.slots[id], self.refresher.clock.now());
-        if let (Event::Renewed { from, .. }, Some(own)) = (&event, self.refresher.table.sharing.node()) {
+        if let (Event::Renewed { from, .. }, Some(own)) = (&event, self.refresher.table.cluster.node()) {
             slot.credential.set_renewed_by(from.as_deref().unwrap_or(own));
         }
         slot.credential.record_event(&self.refresher.table.journal, now, event);

@@ -50,7 +50,7 @@ pub enum RecordMeaning {
     /// Two values of one generation.
     Conflict,
     /// It is the later one.
-    Adopt,
+    TakeOver,
 }
 
 /// A node's own value compared with the store's.
@@ -91,7 +91,7 @@ impl RenewalState {
         } else if theirs == held && live {
             RecordMeaning::Conflict
         } else {
-            RecordMeaning::Adopt
+            RecordMeaning::TakeOver
         }
     }
 
@@ -124,15 +124,15 @@ impl RenewalState {
     }
 
     /// What a node does if the store cannot be reached. `ours`: this node has fetched the present value.
-    pub fn without_store(&self, asking: FetchEffect, ours: bool, now_ms: BootMs) -> WithoutStore {
+    pub fn without_store(&self, fetch_effect: FetchEffect, ours: bool, now_ms: BootMs) -> WithoutStore {
         let left_ms = self.left_ms(now_ms);
         let may = left_ms > 0 && self.alone_from_ms(ours).is_some_and(|from_ms| now_ms >= from_ms);
-        match (asking, self.renewal) {
-            (FetchEffect::Mints, _) if may => WithoutStore::IfAlive,
-            (FetchEffect::Mints, _) => WithoutStore::Never,
+        match (fetch_effect, self.renewal) {
+            (FetchEffect::NewToken, _) if may => WithoutStore::IfAlive,
+            (FetchEffect::NewToken, _) => WithoutStore::Never,
             // If each node polled by itself, the day's quota would soon be used up.
-            (FetchEffect::Repeats, Renewal::Poll) if left_ms > self.life_ms / ALONE_POLL_PART => WithoutStore::Never,
-            (FetchEffect::Repeats, _) => WithoutStore::Always,
+            (FetchEffect::SameToken, Renewal::Poll) if left_ms > self.life_ms / ALONE_POLL_PART => WithoutStore::Never,
+            (FetchEffect::SameToken, _) => WithoutStore::Always,
         }
     }
 
@@ -144,7 +144,7 @@ impl RenewalState {
 
     /// How long a node that has announced a call may take before another node settles it.
     pub fn settle_ms(&self, lease_left_ms: u64, random: f64) -> u64 {
-        lease_left_ms + super::part(self.overlap_ms() / 8, random)
+        lease_left_ms + super::fraction_of(self.overlap_ms() / 8, random)
     }
 
     /// The least time between two values that are fetched because of an unsettled call, if this many values in a row
@@ -164,8 +164,8 @@ impl RenewalState {
     pub fn offer_ms(&self, ours: bool, random: f64) -> u64 {
         let first_ms = OFFER_SPREAD_MS.min(self.overlap_ms() / 4);
         match ours {
-            true => super::part(first_ms, random),
-            false => first_ms + super::part((10 * first_ms).min(self.overlap_ms() / 8), random),
+            true => super::fraction_of(first_ms, random),
+            false => first_ms + super::fraction_of((10 * first_ms).min(self.overlap_ms() / 8), random),
         }
     }
 }
@@ -175,15 +175,15 @@ impl RenewalState {
 /// its own schedule; the others are there in case it has died.
 pub fn retry_denied_ms(ms: u64, times: u32, live: bool, random: f64) -> u64 {
     let doublings = times.min(if live { 6 } else { 2 });
-    ms + super::part((ms / 2).clamp(BACKOFF_FLOOR_MS, DENIED_SPREAD_MS) << doublings, random)
+    ms + super::fraction_of((ms / 2).clamp(BACKOFF_FLOOR_MS, DENIED_SPREAD_MS) << doublings, random)
 }
 
 /// How long no node has to call after this failure. If an operator has to act, the fault may concern this node alone
 /// (an address that is not on the allow-list), so the other nodes try too, one a second.
-pub fn others_wait_ms(class: Class, asking: FetchEffect, failures: u64, live: bool) -> u64 {
+pub fn others_wait_ms(class: Class, fetch_effect: FetchEffect, failures: u64, live: bool) -> u64 {
     match class {
         Class::Retry => {
-            let often = live || failures < 10 || asking == FetchEffect::Repeats;
+            let often = live || failures < 10 || fetch_effect == FetchEffect::SameToken;
             let most = if often { MINUTE_MS } else { 5 * MINUTE_MS };
             (BACKOFF_BASE_MS << failures.min(10)).min(most)
         }
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn without_the_store_only_the_last_one_to_renew_goes_alone_and_only_near_the_end() {
         let renewal_state = renewal_state(Renewal::Mint);
-        let alone = |ours, now_ms| renewal_state.without_store(FetchEffect::Mints, ours, now_ms);
+        let alone = |ours, now_ms| renewal_state.without_store(FetchEffect::NewToken, ours, now_ms);
         assert_eq!([alone(true, 0), alone(true, 6_599_999)], [WithoutStore::Never; 2]);
         assert_eq!([alone(true, 6_600_000), alone(true, 7_199_999)], [WithoutStore::IfAlive; 2]);
         assert_eq!([alone(false, 6_600_000), alone(true, 7_200_000)], [WithoutStore::Never; 2]);
@@ -216,10 +216,10 @@ mod tests {
     #[test]
     fn without_the_store_a_polled_value_is_asked_for_near_the_end_of_its_trusted_time() {
         let (polled, stable) = (renewal_state(Renewal::Poll), renewal_state(Renewal::Window { window_ms: 300_000 }));
-        assert_eq!(polled.without_store(FetchEffect::Repeats, false, 5_399_999), WithoutStore::Never);
-        assert_eq!(polled.without_store(FetchEffect::Repeats, false, 5_400_000), WithoutStore::Always);
+        assert_eq!(polled.without_store(FetchEffect::SameToken, false, 5_399_999), WithoutStore::Never);
+        assert_eq!(polled.without_store(FetchEffect::SameToken, false, 5_400_000), WithoutStore::Always);
         assert_eq!(
-            stable.without_store(FetchEffect::Repeats, false, 1),
+            stable.without_store(FetchEffect::SameToken, false, 1),
             WithoutStore::Always,
             "its answer is the same for all"
         );

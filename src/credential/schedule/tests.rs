@@ -345,7 +345,7 @@ proptest! {
         // may be missed. No real window is.
         let age = if life < 60_000 { 0.0 } else { age.min(0.99) };
         let mut wechat = WeChat::new(endpoint, life);
-        let run = simulate(&mut wechat, life * 40, &[], seed, part(life, age));
+        let run = simulate(&mut wechat, life * 40, &[], seed, fraction_of(life, age));
         prop_assert_eq!(&run.gaps, &[]);
         // The window of the first value is not known yet and has to be found; see the 2 s gap of a 20 s token.
         prop_assert!(run.calls_per_value.iter().all(|calls| *calls <= 24), "{:?}", run.calls_per_value);
@@ -364,7 +364,7 @@ proptest! {
             .map(|(from, long)| ((life as f64 * from) as u64, (life as f64 * from + (life as f64 * long).min(2e7)) as u64))
             .collect();
         let mut wechat = WeChat::new(endpoint, life);
-        simulate(&mut wechat, life * 22, &outages, seed, part(life, age));
+        simulate(&mut wechat, life * 22, &outages, seed, fraction_of(life, age));
     }
 
     #[test]

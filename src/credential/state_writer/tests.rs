@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicU64;
 
 use tokio::task::JoinHandle;
 
-use super::super::grants::{GrantName, GrantType, KeptGrant};
+use super::super::grants::{GrantName, GrantType, SavedGrant};
 use super::super::quota_usage::CallReason;
 use super::super::state::LoadedState;
 use super::*;
@@ -240,7 +240,7 @@ async fn the_end_does_not_wait_for_a_store_that_another_process_has() {
 }
 
 fn left_by_another(value: &str) -> Snapshot {
-    let grant = |authorizer: &str, value: &str| KeptGrant {
+    let grant = |authorizer: &str, value: &str| SavedGrant {
         name: GrantName {
             what: GrantType::RefreshToken,
             component: "wxc".into(),
@@ -263,7 +263,7 @@ fn left_by_another(value: &str) -> Snapshot {
 /// What is written in the end, after another process has left that.
 async fn taken_over(ours: Option<StateEntry>, wanted: &[GrantName]) -> (Snapshot, Option<QuotaUsage>) {
     // What was in the file when this process started.
-    let before = KeptGrant { value: "refresh-1".into(), ..left_by_another("").grants.remove(0) };
+    let before = SavedGrant { value: "refresh-1".into(), ..left_by_another("").grants.remove(0) };
     let running = Running::with(Grants::new(&[before], wanted.iter().cloned()));
     let state_writer = running.state_writer.clone();
     *running.store.fault.lock() = Some(ErrorKind::WouldBlock);

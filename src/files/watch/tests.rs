@@ -27,7 +27,7 @@ impl WatchedFiles for Notes {
         100
     }
 
-    fn take(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
+    fn apply(&mut self, contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
         let text: String = contents.iter().map(|content| String::from_utf8_lossy(content).into_owned()).collect();
         match text.starts_with("bad") {
             true => Err(NotApplied::Bad("its first word is bad".to_owned())),
@@ -70,8 +70,8 @@ impl Site {
     }
 
     fn settle(&mut self) {
-        self.file.look();
-        self.file.look();
+        self.file.check();
+        self.file.check();
     }
 
     /// What was taken since the last call.
@@ -134,10 +134,10 @@ fn a_file_that_is_being_written_is_not_taken_before_it_is_whole() {
     let mut site = Site::new(&["file"]);
     for part in ["one ", "one two ", "one two three"] {
         site.write("file", part);
-        site.file.look();
+        site.file.check();
         assert!(site.file.candidate.is_some() && site.taken().is_empty(), "{part}");
     }
-    site.file.look();
+    site.file.check();
     assert_eq!(site.taken(), ["one two three"]);
 }
 
@@ -147,25 +147,25 @@ fn what_is_missing_or_bad_is_said_once_and_changes_nothing() {
     for (bad, said) in [("bad", "is not used"), ("", ""), (&"x".repeat(101), "too large")] {
         site.write("file", bad);
         site.settle();
-        let now = site.file.said.clone();
+        let now = site.file.logged_fault.clone();
         assert_eq!(now.as_ref().is_some_and(|now| now.contains(said)), !said.is_empty(), "{now:?}");
         site.settle();
-        assert_eq!(site.file.said, now);
+        assert_eq!(site.file.logged_fault, now);
     }
     assert_eq!(site.taken(), [""]);
     fs::remove_file(site.path("file")).unwrap();
-    site.file.look();
-    assert_ne!(site.file.said.as_deref(), Some("is missing"), "it may be about to be replaced");
-    site.file.look();
-    assert_eq!(site.file.said.as_deref(), Some("is missing"));
+    site.file.check();
+    assert_ne!(site.file.logged_fault.as_deref(), Some("is missing"), "it may be about to be replaced");
+    site.file.check();
+    assert_eq!(site.file.logged_fault.as_deref(), Some("is missing"));
     // Back as it was: all is well, and nothing has changed.
     site.write("file", "");
     site.settle();
-    assert!(site.file.said.is_none() && site.taken().is_empty());
+    assert!(site.file.logged_fault.is_none() && site.taken().is_empty());
     fs::remove_file(site.path("file")).unwrap();
     fs::create_dir(site.path("file")).unwrap();
     site.settle();
-    assert_eq!(site.file.said.as_deref(), Some("is not a regular file"));
+    assert_eq!(site.file.logged_fault.as_deref(), Some("is not a regular file"));
 }
 
 #[test]
@@ -185,15 +185,15 @@ fn two_changes_within_a_moment_are_told_apart_and_one_touched_is_none() {
 fn files_that_belong_together_are_taken_together() {
     let mut site = Site::new(&["cert", "key"]);
     site.write("cert", "1");
-    site.file.look();
+    site.file.check();
     site.write("key", "2");
-    site.file.look();
+    site.file.check();
     assert!(site.taken().is_empty());
-    site.file.look();
+    site.file.check();
     assert_eq!(site.taken(), ["12"]);
     fs::remove_file(site.path("key")).unwrap();
     site.settle();
-    assert_eq!((site.taken(), site.file.said.as_deref()), (Vec::new(), Some("is missing")));
+    assert_eq!((site.taken(), site.file.logged_fault.as_deref()), (Vec::new(), Some("is missing")));
 }
 
 /// Hangs when its file is taken, as a read from a dead disk does.
@@ -213,7 +213,7 @@ impl WatchedFiles for Hanging {
         10_000
     }
 
-    fn take(&mut self, _contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
+    fn apply(&mut self, _contents: &[FileContent], _at_start: bool) -> Result<(), NotApplied> {
         let _ = self.1.send(());
         let _ = self.0.lock().recv();
         Ok(())

@@ -16,7 +16,7 @@ const IN_PLACE: &str = "[value]";
 pub fn scrub(output: &[u8], values: &[&[u8]]) -> String {
     let mut forms: Vec<Vec<u8>> = Vec::new();
     values.iter().filter(|value| !value.is_empty()).for_each(|value| add_forms(&mut forms, value));
-    let hidden = hidden(output, &forms);
+    let hidden = bytes_to_hide(output, &forms);
     let mut line = String::with_capacity(output.len());
     let mut shown: Vec<u8> = Vec::new();
     for (at, byte) in output.iter().enumerate() {
@@ -45,7 +45,7 @@ fn add_forms(forms: &mut Vec<Vec<u8>>, value: &[u8]) {
 }
 
 /// Which bytes are part of a piece.
-fn hidden(output: &[u8], forms: &[Vec<u8>]) -> Vec<bool> {
+fn bytes_to_hide(output: &[u8], forms: &[Vec<u8>]) -> Vec<bool> {
     let mut hidden = vec![false; output.len()];
     let lengths: HashSet<usize> = forms.iter().map(|form| form.len().min(PIECE_BYTES)).collect();
     for length in lengths.into_iter().filter(|length| *length > 0) {

@@ -82,7 +82,7 @@ pub async fn run(permit: Option<WritePermit>, program: &Program, input: &[u8]) -
     let mut ended = std::pin::pin!(ended);
     let in_time = {
         let talking = async {
-            tokio::join!(feed(input_end, input), read(&mut output_end, &mut output));
+            tokio::join!(write_input(input_end, input), read(&mut output_end, &mut output));
             // It may close both and work on.
             std::future::pending::<()>().await;
         };
@@ -251,7 +251,7 @@ fn end_of(status: ExitStatus) -> ProgramEnd {
 }
 
 /// Writes it all, then closes. A program need not read it.
-async fn feed(mut input_end: pipe::Sender, input: &[u8]) {
+async fn write_input(mut input_end: pipe::Sender, input: &[u8]) {
     let _ = input_end.write_all(input).await;
 }
 
@@ -259,7 +259,7 @@ async fn feed(mut input_end: pipe::Sender, input: &[u8]) {
 async fn read(output_end: &mut pipe::Receiver, output: &mut Vec<u8>) {
     let mut piece = [0; PIECE_BYTES];
     while let Ok(read @ 1..) = output_end.read(&mut piece).await {
-        keep(output, &piece[..read]);
+        append_limited(output, &piece[..read]);
     }
 }
 
@@ -269,14 +269,14 @@ fn take_rest(output_end: &pipe::Receiver, output: &mut Vec<u8>) {
     let mut piece = [0; PIECE_BYTES];
     while output.len() < OUTPUT_BYTES_MAX {
         match rustix::io::read(output_end, &mut piece) {
-            Ok(read @ 1..) => keep(output, &piece[..read]),
+            Ok(read @ 1..) => append_limited(output, &piece[..read]),
             Err(rustix::io::Errno::INTR) => {}
             _ => return,
         }
     }
 }
 
-fn keep(output: &mut Vec<u8>, piece: &[u8]) {
+fn append_limited(output: &mut Vec<u8>, piece: &[u8]) {
     let room = OUTPUT_BYTES_MAX.saturating_sub(output.len());
     output.extend_from_slice(&piece[..piece.len().min(room)]);
 }

@@ -40,7 +40,7 @@ fn current(value: &[u8]) -> CurrentValue {
         value: Bytes::copy_from_slice(value),
         now,
         end_ms: 7_210_000,
-        told_end_ms: 7_210_000,
+        reliable_until_ms: 7_210_000,
         at_least_s: 900,
     }
 }
@@ -143,7 +143,7 @@ fn a_value_that_is_nearly_over_is_told_for_as_long_as_we_need_to_write_it_again(
     let sinks = sinks(folder.path(), lines);
     let (files, entries) = file(&sinks[0]);
     let mut current =
-        CurrentValue { end_ms: 20_000, told_end_ms: 20_000, at_least_s: sinks[0].at_least_s(), ..current(b"tk") };
+        CurrentValue { end_ms: 20_000, reliable_until_ms: 20_000, at_least_s: sinks[0].at_least_s(), ..current(b"tk") };
     let shown = |current: &CurrentValue| String::from_utf8(files.content(&entries[0], current).unwrap()).unwrap();
     assert_eq!(shown(&current), "tk 1700000300 300000 1699993300");
     current.end_ms = 9_000;

@@ -46,7 +46,7 @@ impl SinkBackend for CountingBackend {
         std::future::ready(Ok(())).boxed()
     }
 
-    fn write<'a>(&'a self, write: &'a Write) -> BoxFuture<'a, Result<Contents, SinkFault>> {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>> {
         async {
             let name = write.entries[0].name.to_owned();
             if self.hung.lock().contains(&name) {

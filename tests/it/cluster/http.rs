@@ -11,7 +11,9 @@ use tokencached::clock::boot_ms;
 use tokencached::cluster::LeaderOptions;
 use tokencached::cluster::http::{HttpStore, LeaderConfigError};
 use tokencached::cluster::seal::{PublishedValue, Seal};
-use tokencached::cluster::{ClusterEvent, ClusterStore, Moment, Op, Record, RefreshReason, Unreachable, WatchedRecord};
+use tokencached::cluster::{
+    ClusterEvent, ClusterStore, Op, Record, RefreshReason, StoreClockReading, Unreachable, WatchedRecord,
+};
 use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options};
 use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
@@ -97,23 +99,23 @@ impl Follower {
         came.expect("waited in vain for news").expect("the watching ended")
     }
 
-    fn open(&self, index: usize, record: &Record) -> Option<PublishedValue> {
+    fn unseal(&self, index: usize, record: &Record) -> Option<PublishedValue> {
         let seal = Seal::new(&Secret::new(SEALING.into()), &self.watched[index].tag);
-        let value = record.value.as_deref().map(|sealed| seal.open(sealed).unwrap())?;
+        let value = record.value.as_deref().map(|sealed| seal.unseal(sealed).unwrap())?;
         assert_eq!(value.generation, record.generation);
         Some(value)
     }
 
     /// Waits for a value of that credential which fits.
     #[track_caller]
-    fn value(&mut self, index: usize, fits: impl Fn(&PublishedValue) -> bool) -> (PublishedValue, Moment) {
+    fn value(&mut self, index: usize, fits: impl Fn(&PublishedValue) -> bool) -> (PublishedValue, StoreClockReading) {
         loop {
-            if let ClusterEvent::RecordChanged { index: of, record, moment } = self.next()
+            if let ClusterEvent::RecordChanged { index: of, record, clock_reading } = self.next()
                 && of == index
-                && let Some(value) = self.open(index, &record)
+                && let Some(value) = self.unseal(index, &record)
                 && fits(&value)
             {
-                return (value, moment);
+                return (value, clock_reading);
             }
         }
     }
@@ -156,7 +158,7 @@ impl Follower {
             if let ClusterEvent::RecordChanged { index: of, record, .. } = event
                 && of == index
             {
-                last = self.open(index, &record).or(last);
+                last = self.unseal(index, &record).or(last);
             }
         }
         last
@@ -195,8 +197,8 @@ fn all_values_arrive_with_their_ends_and_then_each_renewal() {
     let both = vec![watched(TAG, APPID, "access_token"), watched("a ticket", APPID, "jsapi_ticket")];
     wait_for("both", || (other.get("/readyz?strict", &[]).status == 200).then_some(()));
     let mut follower = Follower::of(&of(&[url(other.address)]), both);
-    let (value, moment) = follower.value(0, |_| true);
-    let end_ms = moment.to_boot_ms(value.expires_ms);
+    let (value, clock_reading) = follower.value(0, |_| true);
+    let end_ms = clock_reading.to_boot_ms(value.expires_ms);
     // Read later, on the same machine's clock: no earlier an end than the one told.
     let page = other.get("/v1/credentials", &[API_HEADER]).json();
     let shown = page["credentials"].as_array().unwrap().iter().find(|of| of["type"] == "access_token").unwrap().clone();
@@ -310,7 +312,7 @@ fn when_the_first_of_two_nodes_dies_the_second_is_followed_and_nothing_is_said()
     loop {
         match follower.next() {
             ClusterEvent::RecordChanged { record, .. }
-                if follower.open(0, &record).is_some_and(|value| value.value == token) =>
+                if follower.unseal(0, &record).is_some_and(|value| value.value == token) =>
             {
                 break;
             }
@@ -485,7 +487,9 @@ fn pages_of_apps_all_arrive() {
     let mut seen = vec![false; 1_100];
     loop {
         match follower.next() {
-            ClusterEvent::RecordChanged { index, record, .. } => seen[index] |= follower.open(index, &record).is_some(),
+            ClusterEvent::RecordChanged { index, record, .. } => {
+                seen[index] |= follower.unseal(index, &record).is_some()
+            }
             ClusterEvent::Reachable(said) => break said.unwrap(),
             ClusterEvent::UpToDate { .. } => {}
             ClusterEvent::RefreshRequested { .. } => panic!("nobody requests a refresh"),
@@ -566,15 +570,15 @@ fn page(token: &str, more: &str) -> String {
 fn an_impostor_whose_answer_would_do_is_believed_so_that_the_next_test_means_something() {
     let impostor = Impostor::start(|_, _| http(&page("\"TOKEN\"", "false")), false);
     let mut follower = Follower::start(&of(&[url(impostor.address)]));
-    let (_, moment) = follower.value(0, |value| value.value == "TOKEN");
-    assert_eq!(moment.store_ms, 1);
+    let (_, clock_reading) = follower.value(0, |value| value.value == "TOKEN");
+    assert_eq!(clock_reading.store_ms, 1);
     // What the other node waited for had passed before it read its clock; nobody is believed to have waited longer
     // than the answer took.
     let late =
         |_: usize, _: &str| http(&page("\"TOKEN\"", "false").replace("\"waited_ms\":0", "\"waited_ms\":99999999"));
     let impostor = Impostor::start(late, false);
-    let (_, moment) = Follower::start(&of(&[url(impostor.address)])).value(0, |_| true);
-    assert_eq!(moment.sent_ms, moment.received_ms);
+    let (_, clock_reading) = Follower::start(&of(&[url(impostor.address)])).value(0, |_| true);
+    assert_eq!(clock_reading.sent_ms, clock_reading.received_ms);
 }
 
 #[test]

@@ -309,7 +309,7 @@ async fn a_call_that_nobody_accounts_for_is_settled_by_one_more_within_the_overl
     let tag = tag(&sandbox, &mp::CLASSIC);
     let record = store.record(&tag);
     let epoch = record.epoch + 1;
-    let open = Some(UnsettledCall { by: epoch, settled_by: epoch, at_ms: record.asked_ms });
+    let open = Some(UnsettledCall { by: epoch, settled_by: epoch, at_ms: record.answered_ms });
     store.put(&tag, Record { epoch, holder: 77, until_ms: 1, unsettled: open, ..record });
     agreed(&nodes, 2).await;
     assert_eq!((store.record(&tag).unsettled, calls(&sandbox)), (None, 2));
@@ -375,7 +375,7 @@ async fn failures_put_all_nodes_off_together() {
     until("a few failures", || store.record(&tag).failures >= 3).await;
     let record = store.record(&tag);
     assert_eq!(calls(&sandbox), record.failures);
-    assert!(record.not_before_ms >= record.asked_ms + 4_000, "ever further apart: {record:?}");
+    assert!(record.not_before_ms >= record.answered_ms + 4_000, "ever further apart: {record:?}");
     assert!(nodes.iter().all(|node| node.credential().status(boot_ms()).state != CredentialState::Fresh));
 }
 
@@ -392,7 +392,7 @@ async fn what_is_over_in_the_store_keeps_nobody_from_asking() {
         }
         let tag = tag(&sandbox, kind);
         let (old, seal) = (store.record(&tag), Seal::new(&Secret::new(SEALED_WITH.to_owned()), &tag));
-        let ends_ms = seal.open(old.value.as_ref().unwrap()).unwrap().expires_ms;
+        let ends_ms = seal.unseal(old.value.as_ref().unwrap()).unwrap().expires_ms;
         until("its end", || SystemClock.now().unix_ms.unsigned_abs() > ends_ms).await;
         let nodes = group(&sandbox, &store, kind, 2);
         assert_eq!(sandbox.judge(&agreed(&nodes, 2).await), Verdict::Accepted);
@@ -408,10 +408,10 @@ async fn an_old_value_under_a_new_number_is_not_taken() {
     let tag = tag(&sandbox, &mp::CLASSIC);
     let seal = Seal::new(&Secret::new(SEALED_WITH.to_owned()), &tag);
     let mut record = store.record(&tag);
-    let old = PublishedValue { value: "OLD".into(), ..seal.open(record.value.as_ref().unwrap()).unwrap() };
+    let old = PublishedValue { value: "OLD".into(), ..seal.unseal(record.value.as_ref().unwrap()).unwrap() };
     let ours = record.generation;
     let forged = ours + 4;
-    (record.generation, record.value) = (forged, seal.close(&old));
+    (record.generation, record.value) = (forged, seal.seal(&old));
     store.put(&tag, record);
     until("a good value", || store.record(&tag).generation == ours && store.record(&tag).value.is_some()).await;
     assert_eq!((nodes[0].token().unwrap(), calls(&sandbox)), (token, 1));

@@ -7,7 +7,7 @@ use tokencached::cluster::StoreOptions;
 use tokencached::cluster::record::{Op, OpOutcome, Record};
 use tokencached::cluster::redis::RedisStore;
 use tokencached::cluster::{
-    ClusterEvent, ClusterStore, Moment, NodeId, RefreshReason, StoreAnswer, Unreachable, WatchedRecord,
+    ClusterEvent, ClusterStore, NodeId, RefreshReason, StoreAnswer, StoreClockReading, Unreachable, WatchedRecord,
 };
 use tokencached::redis_client::options::{RedisAt, RedisOptions};
 use tokencached::secret::Secret;
@@ -102,17 +102,17 @@ impl Node {
     }
 
     #[track_caller]
-    fn sees(&mut self, index: usize, what: &str, wanted: impl Fn(&Record) -> bool) -> (Record, Moment) {
+    fn sees(&mut self, index: usize, what: &str, wanted: impl Fn(&Record) -> bool) -> (Record, StoreClockReading) {
         self.next(what, |event| match event {
-            ClusterEvent::RecordChanged { index: at, record, moment } if at == index && wanted(&record) => {
-                Some((record, moment))
+            ClusterEvent::RecordChanged { index: at, record, clock_reading } if at == index && wanted(&record) => {
+                Some((record, clock_reading))
             }
             _ => None,
         })
     }
 
     #[track_caller]
-    fn sees_generation(&mut self, index: usize, generation: u64) -> Moment {
+    fn sees_generation(&mut self, index: usize, generation: u64) -> StoreClockReading {
         self.sees(index, &format!("generation {generation}"), |record| record.generation == generation).1
     }
 
@@ -177,14 +177,15 @@ fn what_one_node_publishes_another_hears_at_once() {
     other.sees_all(2, Record::is_blank);
     wait_for_listeners(&redis, "news", 2);
     let published = one.publish("t1");
-    let (record, moment) = other.sees(1, "the value", |record| record.value.is_some());
+    let (record, clock_reading) = other.sees(1, "the value", |record| record.value.is_some());
     assert_eq!(record, published.record);
     assert_eq!(record.unsettled, None);
     // Both nodes run under one boot clock, so an instant of the store's is the same on both, and never too late.
-    let (here, there) = (moment.to_boot_ms(published.moment.store_ms), published.moment.received_ms);
+    let (here, there) =
+        (clock_reading.to_boot_ms(published.clock_reading.store_ms), published.clock_reading.received_ms);
     assert!(here <= there, "{here} {there}");
     // Told by a message of that very moment, or found by the look around after the connection was made.
-    assert!(moment.store_ms >= published.moment.store_ms);
+    assert!(clock_reading.store_ms >= published.clock_reading.store_ms);
     // An announcement is an event too: followers know that the value may be dead.
     one.ask("t1", Op::Doubt { generation: 1 });
     other.sees(1, "the doubt", |record| record.unsettled.is_some_and(|open| open.by == 0));

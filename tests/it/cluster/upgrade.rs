@@ -101,7 +101,7 @@ fn a_record_of_the_version_before_is_read() {
     };
     let stored = script::read(&script::FIELDS.map(field));
     let seal = Seal::new(&Secret::new("what-all-these-nodes-seal-with".into()), kept["tag"].as_str().unwrap());
-    let value = seal.open(stored.record.value.as_ref().unwrap()).unwrap();
+    let value = seal.unseal(stored.record.value.as_ref().unwrap()).unwrap();
     assert_eq!((value.value.as_str(), value.generation), ("70_a-token-of-the-version-before", 1));
     assert_eq!((stored.record.generation, stored.record.epoch, stored.bad), (1, 1, None));
     assert!(stored.record.calls.is_some_and(|calls| calls.contains("\"day\"")));

@@ -390,7 +390,7 @@ fn takes(world: &mut World, index: usize, way: Way, broken: BrokenRule) -> Phase
         return Phase::Idle;
     };
     match node_rules::after_take(outcome, &world.record) {
-        NextStep::Adopt => {
+        NextStep::TakeOver => {
             world.adopt(index, broken);
             Phase::Idle
         }

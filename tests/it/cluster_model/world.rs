@@ -279,7 +279,7 @@ impl World {
     pub fn ask(&mut self, asked: Asked, broken: BrokenRule) -> OpOutcome {
         let outcome = broken.apply(&mut self.record, &asked.op());
         let record = &mut self.record;
-        (record.asked_ms, record.not_before_ms, record.failures) = (0, 0, 0);
+        (record.answered_ms, record.not_before_ms, record.failures) = (0, 0, 0);
         if let Some(open) = &mut record.unsettled {
             open.at_ms = 0;
         }
