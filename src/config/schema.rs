@@ -241,33 +241,14 @@ macro_rules! secret {
 }
 
 /// A certificate of one of our ports and its key, each as a file or as a credential.
+#[rustfmt::skip]
 macro_rules! identity {
     ($whose_en:literal, $whose_zh:literal, $flag_cert:literal, $flag_key:literal) => {
         [
-            text(
-                "tls.cert",
-                TextForm::Pem,
-                concat!($whose_en, " certificate and the chain above it; TCP then uses TLS"),
-                concat!($whose_zh, "的证书及上级证书；设置后 TCP 使用 TLS"),
-            )
-            .change(Followed)
-            .flag($flag_cert),
-            text(
-                "tls.cert_credential",
-                TextForm::Credential,
-                "the same, as the name of a systemd credential",
-                "同上，改用 systemd 凭据：填凭据名",
-            ),
-            text("tls.key", TextForm::Pem, "the certificate's private key", "该证书的私钥")
-                .or("the file of `tls.cert`", "与 `tls.cert` 同一文件")
-                .change(Followed)
-                .flag($flag_key),
-            text(
-                "tls.key_credential",
-                TextForm::Credential,
-                "the same, as the name of a systemd credential",
-                "同上，改用 systemd 凭据：填凭据名",
-            ),
+            text("tls.cert", TextForm::Pem, concat!($whose_en, " certificate and the chain above it; TCP then uses TLS"), concat!($whose_zh, "的证书及上级证书；设置后 TCP 使用 TLS")).change(Followed).flag($flag_cert),
+            text("tls.cert_credential", TextForm::Credential, "the same, as the name of a systemd credential", "同上，改用 systemd 凭据：填凭据名"),
+            text("tls.key", TextForm::Pem, "the certificate's private key", "该证书的私钥").or("the file of `tls.cert`", "与 `tls.cert` 同一文件").change(Followed).flag($flag_key),
+            text("tls.key_credential", TextForm::Credential, "the same, as the name of a systemd credential", "同上，改用 systemd 凭据：填凭据名"),
         ]
     };
 }
@@ -533,14 +514,14 @@ const AUTHORIZER_TICKETS: &[Setting] = &[
 #[rustfmt::skip]
 const SINK: &[Setting] = &[
     text("url", TextForm::Url, "a Redis as in `[state]`; or a database: `mysql://user@host[:port]/database`, `mariadb://...`, `postgres://...`, `sqlite:/path`; without a password", "Redis，同 `[state]`；或数据库：`mysql://user@host[:port]/database`、`mariadb://...`、`postgres://...`、`sqlite:/path`；不含密码").of("redis, sql"),
-    text("file", TextForm::Path, "a file's path; `{appid}`, `{id}`, `{kind}` and `{name}` are filled in", "文件路径；可用占位符 `{appid}`、`{id}`、`{kind}` 和 `{name}`").of("file"),
-    row("command", COMMAND, "a program that is run for each value that is written, with the value on its standard input; `{appid}`, `{id}`, `{kind}`, `{expires_at}` and `{expires_in}` are filled in", "每次写入一个值时运行的程序，值从标准输入传入；可用占位符 `{appid}`、`{id}`、`{kind}`、`{expires_at}` 和 `{expires_in}`").of("command"),
+    text("file", TextForm::Path, "a file's path; `{appid}`, `{id}`, `{type}` and `{name}` are filled in", "文件路径；可用占位符 `{appid}`、`{id}`、`{type}` 和 `{name}`").of("file"),
+    row("command", COMMAND, "a program that is run for each value that is written, with the value on its standard input; `{appid}`, `{id}`, `{type}`, `{expires_at}` and `{expires_in}` are filled in", "每次写入一个值时运行的程序，值从标准输入传入；可用占位符 `{appid}`、`{id}`、`{type}`、`{expires_at}` 和 `{expires_in}`").of("command"),
 ];
 
 #[rustfmt::skip]
 const SINK_COMMON: &[Setting] = &[
     list("apps", TextForm::Text, "", "the apps that are written, by appid; with an agent `\"<corpid>:<agent>\"`", "写入哪些应用的凭证：填 appid；有 agent 时填 `\"<corpid>:<agent>\"`").or("all", "全部"),
-    row("kinds", Takes::Words(CREDENTIALS), "the types of credentials that are written", "写入哪些类型的凭证").or("all", "全部"),
+    row("types", Takes::Words(CREDENTIALS), "the types of credentials that are written", "写入哪些类型的凭证").or("all", "全部").was("kinds"),
     list("presets", TextForm::Text, "[]", "the keys, tables or files that a well-known SDK reads, by the SDK's name", "常用 SDK 所读取的键、表或文件；填 SDK 的名字").of("redis, sql, file"),
     row("prefix", Takes::Text(TextForm::Text, ""), "stands before every key, or table's name, of `presets`", "加在 `presets` 的每个键名或表名前面").or("`\"\"`", "`\"\"`").of("redis, sql"),
     number("check_every_s", [1, 3600], 5, "how often to check that entries are still there, as this server wrote them", "多久检查一次所写的内容是否还在、有没有被改动").unit("s").of("redis, sql, file"),
@@ -561,7 +542,7 @@ const REDIS_SINK: &[Setting] = &[
 
 #[rustfmt::skip]
 const SINK_REDIS: &[Setting] = &[
-    row("keys", KEYS, "the keys to write; `{kind}`, `{id}`, `{appid}`, `{agent}`, `{secret}`, `{secret10}` and `{md5:...}` are filled in", "要写的键；可用占位符 `{kind}`、`{id}`、`{appid}`、`{agent}`、`{secret}`、`{secret10}` 和 `{md5:...}`").or("`[\"{kind}:{id}\"]`; with `presets` none", "`[\"{kind}:{id}\"]`；有 `presets` 时没有").of("redis"),
+    row("keys", KEYS, "the keys to write; `{type}`, `{id}`, `{appid}`, `{agent}`, `{secret}`, `{secret10}` and `{md5:...}` are filled in", "要写的键；可用占位符 `{type}`、`{id}`、`{appid}`、`{agent}`、`{secret}`、`{secret10}` 和 `{md5:...}`").or("`[\"{type}:{id}\"]`; with `presets` none", "`[\"{type}:{id}\"]`；有 `presets` 时没有").of("redis"),
     row("ttl", Takes::Word(&["left", "none"], "left"), "`left`: keys expire with the token; `none`: they stay until the server deletes them", "`left`：键随 token 到期；`none`：不设过期，由本服务器删除").of("redis"),
     number("ttl_margin_s", [0, A_DAY_S], 0, "keys expire this long before the token does", "键比 token 提前多久到期").unit("s").of("redis"),
 ];
