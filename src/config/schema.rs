@@ -245,30 +245,10 @@ macro_rules! secret {
 macro_rules! identity {
     ($whose_en:literal, $whose_zh:literal, $flag_cert:literal, $flag_key:literal) => {
         [
-            text(
-                "tls.cert",
-                TextForm::Pem,
-                concat!($whose_en, " certificate and the chain above it; TCP then uses TLS"),
-                concat!($whose_zh, "的证书及上级证书；设置后 TCP 使用 TLS"),
-            )
-            .change(Followed)
-            .flag($flag_cert),
-            text(
-                "tls.cert_credential",
-                TextForm::Credential,
-                "the same, as the name of a systemd credential",
-                "同上，改用 systemd 凭据：填凭据名",
-            ),
-            text("tls.key", TextForm::Pem, "the certificate's private key", "该证书的私钥")
-                .or("the file of `tls.cert`", "与 `tls.cert` 同一文件")
-                .change(Followed)
-                .flag($flag_key),
-            text(
-                "tls.key_credential",
-                TextForm::Credential,
-                "the same, as the name of a systemd credential",
-                "同上，改用 systemd 凭据：填凭据名",
-            ),
+            text("tls.cert", TextForm::Pem, concat!($whose_en, " certificate and the chain above it; TCP then uses TLS"), concat!($whose_zh, "的证书及上级证书；设置后 TCP 使用 TLS")).change(Followed).flag($flag_cert),
+            text("tls.cert_credential", TextForm::Credential, "the same, as the name of a systemd credential", "同上，改用 systemd 凭据：填凭据名"),
+            text("tls.key", TextForm::Pem, "the certificate's private key", "该证书的私钥").or("the file of `tls.cert`", "与 `tls.cert` 同一文件").change(Followed).flag($flag_key),
+            text("tls.key_credential", TextForm::Credential, "the same, as the name of a systemd credential", "同上，改用 systemd 凭据：填凭据名"),
         ]
     };
 }
