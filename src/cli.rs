@@ -14,8 +14,7 @@ mod flags;
 mod words;
 
 pub use flags::{Flags, file_after_flag};
-pub use words::Word;
-pub use words::names as word_names;
+pub use words::{Word, missing_value, translated};
 
 use crate::secret::Secret;
 

@@ -49,3 +49,22 @@ pub fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
+
+/// What a part says of its settings, each time with the key that it is about; an empty key: all of them.
+#[derive(Debug, Default)]
+pub struct Judgement {
+    pub faults: Vec<(&'static str, InvalidValue)>,
+    pub warnings: Vec<(&'static str, String)>,
+}
+
+impl Judgement {
+    pub fn fault_if(&mut self, wrong: bool, key: &'static str, what: impl Into<String>, remedy: &str) {
+        if wrong {
+            self.faults.push((key, InvalidValue::new(what, remedy)));
+        }
+    }
+
+    pub fn warn(&mut self, key: &'static str, what: impl Into<String>) {
+        self.warnings.push((key, what.into()));
+    }
+}

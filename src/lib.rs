@@ -31,7 +31,8 @@
 //! | **used by everything** | |
 //! | [`encoding`], [`preset`] | how a value is written into a key or a file; which keys a known SDK reads |
 //! | [`process`], [`descriptors`], [`unit`] | the process itself: user, background, limits; advice for systemd |
-//! | [`invalid_value`] | what is wrong with a value in a configuration, without where it stands |
+//! | [`environment`] | what a start reads of its surroundings: variables, names, the user |
+//! | [`invalid_value`], [`byte_size`] | what is wrong with a value in a configuration, without where it stands; sizes |
 //! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
 //! | [`clock`], [`secret`] | time; values that are never printed |
 //! | [`address_group`], [`sync`] | which addresses count as one client; locks and atomics that loom can test |
@@ -92,6 +93,7 @@
 pub mod access;
 pub mod address_group;
 pub mod app;
+pub mod byte_size;
 pub mod cache;
 pub mod check;
 pub mod cli;
@@ -102,6 +104,7 @@ pub mod credential;
 pub mod demo;
 pub mod descriptors;
 pub mod encoding;
+pub mod environment;
 pub mod files;
 pub mod http_api;
 pub mod https;

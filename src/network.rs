@@ -1,7 +1,7 @@
 //! IP networks such as `10.0.0.0/8`. Pure.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 /// An address, or all addresses of a network.
@@ -49,6 +49,12 @@ impl fmt::Display for Network {
 pub fn is_this_machine(host: &str) -> bool {
     let ip = host.parse::<IpAddr>();
     host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// Those that other machines can reach, for a sentence; empty: there are none.
+pub fn reachable_by_others(addresses: &[SocketAddr]) -> String {
+    let open = addresses.iter().filter(|at| !at.ip().to_canonical().is_loopback());
+    open.map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -88,6 +88,18 @@ pub enum SecretFault {
     Placeholder,
 }
 
+impl SecretFault {
+    /// What to do about it in a file. `whose` says what belongs there.
+    pub fn remedy_in_file(&self, whose: &str) -> String {
+        match self {
+            SecretFault::NoDescriptor => descriptors::REMEDY.to_owned(),
+            SecretFault::Surplus(_) => format!("Put {whose} into the file, and nothing else; save it without a BOM."),
+            SecretFault::Unreadable(_) => "Check the name of the file and who may read it.".to_owned(),
+            _ => format!("Put {whose} into the file, and nothing else."),
+        }
+    }
+}
+
 impl SecretSource {
     /// A file that somebody may replace.
     pub fn file(path: impl Into<PathBuf>) -> SecretSource {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Rights;
+use crate::invalid_value::{InvalidValue, quoted};
 
 /// A name a certificate carries: of its subject, or one of its alternative names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +33,21 @@ pub enum CertificateMatcher {
 }
 
 impl FromStr for CertificateMatcher {
-    type Err = BadCertificateName;
+    type Err = InvalidValue;
 
     /// `cn:billing`, `dns:web-1.internal`, `uri:spiffe://shop/web`, or `*`.
-    fn from_str(text: &str) -> Result<CertificateMatcher, BadCertificateName> {
-        let name = |name: &str| if name.is_empty() { Err(BadCertificateName) } else { Ok(name.to_owned()) };
+    fn from_str(text: &str) -> Result<CertificateMatcher, InvalidValue> {
+        let wrong = || {
+            let remedy = "Write \"cn:NAME\", \"dns:HOST\", \"uri:URI\", or \"*\" for all others.";
+            InvalidValue::new(format!("{} is not a name of a certificate", quoted(text)), remedy)
+        };
+        let name = |name: &str| if name.is_empty() { Err(wrong()) } else { Ok(name.to_owned()) };
         match text.split_once(':') {
             None if text == "*" => Ok(CertificateMatcher::Any),
             Some(("cn", rest)) => Ok(CertificateMatcher::Named(CertificateName::CommonName(name(rest)?))),
             Some(("dns", rest)) => Ok(CertificateMatcher::Named(CertificateName::dns(&name(rest)?))),
             Some(("uri", rest)) => Ok(CertificateMatcher::Named(CertificateName::Uri(name(rest)?))),
-            _ => Err(BadCertificateName),
+            _ => Err(wrong()),
         }
     }
 }
@@ -57,10 +62,6 @@ impl fmt::Display for CertificateMatcher {
         }
     }
 }
-
-/// Neither `cn:`, `dns:`, `uri:` with a name, nor `*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadCertificateName;
 
 /// What the rules give to the bearer of these names: the first rule about one of them, then the one about anybody.
 /// Without any rule a certificate that was verified is good for everything; with rules an unknown one for nothing.
@@ -85,7 +86,8 @@ mod tests {
             assert_eq!(text.parse::<CertificateMatcher>().map(|matcher| matcher.to_string()), Ok(text.to_owned()));
         }
         for text in ["", "billing", "cn:", "dns:", "email:a@b", "**"] {
-            assert_eq!(text.parse::<CertificateMatcher>(), Err(BadCertificateName), "{text}");
+            let wrong = text.parse::<CertificateMatcher>().unwrap_err().what;
+            assert_eq!(wrong, format!("{text:?} is not a name of a certificate"));
         }
     }
 

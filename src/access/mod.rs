@@ -8,6 +8,6 @@ mod rights;
 mod users;
 
 pub use api_keys::{ApiKey, ApiKeyDigest, ApiKeys, ApiKeysFault, HttpRights};
-pub use certificates::{BadCertificateName, CertificateMatcher, CertificateName, rights_of};
-pub use rights::{ManagedApps, Rights};
+pub use certificates::{CertificateMatcher, CertificateName, rights_of};
+pub use rights::{HOW_TO_WRITE_RIGHTS, ManagedApps, Rights};
 pub use users::{Users, UsersFault};

@@ -1,6 +1,10 @@
 //! Which keys a client may see and change. What it may not see is not there for it.
 
-use std::fmt;
+use crate::invalid_value::{InvalidValue, quoted};
+
+/// What to write in place of something else.
+pub const HOW_TO_WRITE_RIGHTS: &str =
+    "Write \"all\", \"ordinary\", \"managed\" or \"app:<appid>\", or a list of them; \"read_only\" may be added.";
 
 /// Which managed keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,8 +108,8 @@ impl Rights {
         words
     }
 
-    /// The rights that words of a configuration mean together; the word that means nothing is the error.
-    pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Rights, UnknownWord> {
+    /// The rights that words of a configuration mean together; the fault names the word that means nothing.
+    pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Rights, InvalidValue> {
         let (mut ordinary, mut read_only, mut all_managed, mut apps) = (false, false, false, Vec::new());
         for word in words {
             match word {
@@ -115,7 +119,9 @@ impl Rights {
                 "read_only" => read_only = true,
                 _ => match word.strip_prefix("app:").filter(|app| !app.is_empty()) {
                     Some(app) => apps.push(app.to_owned()),
-                    None => return Err(UnknownWord(word.to_owned())),
+                    None => {
+                        return Err(InvalidValue::new(format!("{} is not a right", quoted(word)), HOW_TO_WRITE_RIGHTS));
+                    }
                 },
             }
         }
@@ -129,16 +135,6 @@ impl Rights {
             ManagedApps::Of(apps) => apps,
             ManagedApps::All | ManagedApps::None => &[],
         }
-    }
-}
-
-/// A word that is not one of those rights are written with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownWord(pub String);
-
-impl fmt::Display for UnknownWord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a right", self.0)
     }
 }
 
@@ -158,7 +154,7 @@ mod tests {
         assert_eq!(rights("ordinary managed"), Rights::ALL);
         assert_eq!(rights("managed app:a").words(), ["managed"]);
         for wrong in ["everything", "app:", "All", "app"] {
-            assert_eq!(Rights::of_words([wrong]), Err(UnknownWord(wrong.to_owned())));
+            assert_eq!(Rights::of_words([wrong]).unwrap_err().what, format!("{wrong:?} is not a right"));
         }
     }
 

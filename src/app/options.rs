@@ -1,5 +1,8 @@
 //! The settings of all parts together. `config` produces them.
 
+use std::collections::{BTreeSet, HashSet};
+
+use crate::invalid_value::quoted;
 use crate::server::{Access, ListenAt, Listener};
 use crate::{credential, http_api, server, sink, telemetry};
 
@@ -32,5 +35,18 @@ impl Options {
         }
         all.extend(server.listeners.iter().cloned());
         all
+    }
+
+    /// A sentence for each app that has rights and is not there: a misspelling. It gives nothing away, so it stops nothing.
+    pub fn unknown_apps(&self) -> Vec<String> {
+        let known: HashSet<String> = self.credentials.apps.iter().map(|app| app.id()).collect();
+        let keys = self.http.as_ref().and_then(|http| http.read_keys().ok().flatten()).unwrap_or_default();
+        let listeners = self.server.listeners.iter().map(|listener| &listener.rights);
+        let of_certificates = self.access.certificates.iter().map(|(_, rights)| rights);
+        let rights = self.access.users.values().chain(of_certificates).chain(listeners).chain([&self.server.rights]);
+        let named = rights.flat_map(|rights| rights.named_apps());
+        let named: BTreeSet<&String> = named.chain(keys.iter().flat_map(|key| key.rights.named_apps())).collect();
+        let unknown = named.into_iter().filter(|app| !known.contains(*app));
+        unknown.map(|app| format!("rights name the app {}, which is not configured", quoted(app))).collect()
     }
 }

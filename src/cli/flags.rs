@@ -4,7 +4,7 @@
 use clap::{ArgAction, Args};
 
 use super::words::{self, Word};
-use crate::invalid_value::quoted;
+use crate::invalid_value::{InvalidValue, closest, quoted};
 
 const MEMCACHED: &str = "memcached's flags";
 const IGNORED: &str = "Taken and ignored (a warning says so)";
@@ -202,5 +202,54 @@ impl Flags {
             .chain(file)
             .chain(words.map(|(name, why)| format!("flag -o: the word {} is ignored: {why}", quoted(name))))
             .collect()
+    }
+
+    /// What `-S` lacks; `has_users` is that there is a file of them.
+    pub fn sasl_fault(&self, has_users: bool) -> Option<(&'static str, InvalidValue)> {
+        let (what, remedy) = match self.protocol.as_deref() {
+            _ if !self.enable_sasl => return None,
+            Some("ascii") => (
+                "SASL is part of the binary protocol, and -B ascii excludes that",
+                "Remove -B, or remove -S: -Y alone lets clients log in over the text protocol.",
+            ),
+            _ if !has_users => (
+                "SASL is asked for and nobody can log in: there is no file of users",
+                "Give one with -Y FILE (server.auth_file), a line USER:PASSWORD for each user.",
+            ),
+            _ => return None,
+        };
+        Some(("-S", InvalidValue::new(what, remedy)))
+    }
+
+    /// What was asked for and this version does not have.
+    pub fn refusals(&self) -> Vec<(&'static str, InvalidValue)> {
+        let udp = self.udp_port.as_deref().filter(|port| port.trim() != "0").map(|port| {
+            let what = format!("UDP port {}: this version has no UDP", quoted(port));
+            ("-U", InvalidValue::new(what, "Remove -U or write -U 0."))
+        });
+        let key_format = self.words().rfind(|(word, _)| *word == "ssl_keyformat").and_then(|(_, value)| value);
+        let key_format = key_format.filter(|format| self.enable_ssl && *format != "PEM").map(|_| {
+            let remedy = "Convert it: openssl pkey -inform DER.";
+            ("-o ssl_keyformat", InvalidValue::new("the private key must be in PEM format", remedy))
+        });
+        let words = self.words().filter_map(|(name, _)| Some(("-o", self.refused_word(name)?)));
+        udp.into_iter().chain(key_format).chain(words).collect()
+    }
+
+    /// What is wrong with a word of `-o` itself.
+    fn refused_word(&self, name: &str) -> Option<InvalidValue> {
+        match self.effect(name) {
+            Some(Word::Works | Word::Ignored(_)) => None,
+            Some(Word::Refused(why, remedy)) => {
+                Some(InvalidValue::new(format!("the word {}: {why}", quoted(name)), remedy))
+            }
+            None => {
+                let remedy = match closest(name, words::names()) {
+                    Some(closest) => format!("Did you mean {closest}?"),
+                    None => "memcached has no such word; remove it.".to_owned(),
+                };
+                Some(InvalidValue::new(format!("the word {} is unknown", quoted(name)), remedy))
+            }
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! A word that asks for what this server cannot give, and whose lack would be noticed late, stops the start; one that only
 //! tunes machinery that does not exist here is taken and ignored.
 
+use crate::invalid_value::InvalidValue;
+
 /// What a word does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -98,4 +100,28 @@ pub fn word(name: &str) -> Option<Word> {
 /// All words.
 pub fn names() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|(name, _)| *name)
+}
+
+/// memcached's numbers, in this server's words.
+pub fn translated<'v>(word: &str, value: &'v str) -> &'v str {
+    match (word, value) {
+        ("ssl_verify_mode", "0") => "none",
+        ("ssl_verify_mode", "1") => "optional",
+        ("ssl_verify_mode", "2" | "3") => "required",
+        // Nothing older than 1.2 is supported.
+        ("ssl_min_version", "0" | "1" | "2") => "1.2",
+        ("ssl_min_version", "3") => "1.3",
+        _ => value,
+    }
+}
+
+/// That a word came without its value.
+pub fn missing_value(word: &str) -> InvalidValue {
+    match word {
+        "idle_timeout" => InvalidValue::new(
+            "the number of seconds is missing",
+            "Write -o idle_timeout=SECONDS; 0 never closes a quiet connection.",
+        ),
+        _ => InvalidValue::new("the value is missing", format!("Write -o {word}=VALUE.")),
+    }
 }

@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use url::Url;
+
+use crate::invalid_value::{InvalidValue, Judgement, quoted};
+use crate::network::is_this_machine;
 use crate::redis_client::options::RedisOptions;
 use crate::secret_source::{SecretOrigin, SecretSource};
 
@@ -108,4 +112,97 @@ impl LeaderOptions {
             node: NODE.to_owned(),
         }
     }
+}
+
+const PREFIX_BYTES_MAX: usize = 64;
+const NODE_BYTES_MAX: usize = 64;
+/// Fewer could be guessed by whoever reads what is sealed.
+const SEALING_CHARS_MIN: usize = 16;
+
+impl StoreOptions {
+    /// How to come by a secret to seal with.
+    pub const SEALING_REMEDY: &str = "Make one with head -c 32 /dev/urandom | base64 > /etc/tokencached/state.secret, name it \
+                                      in secret_file, and copy it to all nodes.";
+
+    /// Whether a secret is long enough to seal with.
+    pub fn judge_sealing(secret: &str) -> Result<(), InvalidValue> {
+        if secret.chars().count() < SEALING_CHARS_MIN {
+            let what = format!("it has fewer than {SEALING_CHARS_MIN} characters");
+            return Err(InvalidValue::new(what, StoreOptions::SEALING_REMEDY));
+        }
+        Ok(())
+    }
+
+    /// Whether a text may begin keys in a cluster: braces would move the hash tag.
+    pub fn judge_prefix(prefix: &str) -> Result<(), InvalidValue> {
+        let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}');
+        if prefix.len() > PREFIX_BYTES_MAX || prefix.contains(bad) {
+            let what = format!("{} has braces, blanks or control characters, or more than 64 bytes", quoted(prefix));
+            return Err(InvalidValue::new(what, "Write a word such as \"tokencached\"."));
+        }
+        Ok(())
+    }
+}
+
+fn fits_in_a_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+/// Whether it is a name for a node.
+pub fn judge_node(node: &str) -> Result<(), InvalidValue> {
+    if node.len() > NODE_BYTES_MAX || !node.chars().all(fits_in_a_name) {
+        let what = format!("{} is no name for a node", quoted(node));
+        return Err(InvalidValue::new(what, "Write at most 64 of A to Z, a to z, 0 to 9, \".\", \"_\" and \"-\"."));
+    }
+    Ok(())
+}
+
+/// A machine's own name, as far as it is one for a node.
+pub fn node_of_host(host: &str) -> String {
+    let name: String = host.chars().filter(|c| fits_in_a_name(*c)).take(NODE_BYTES_MAX).collect();
+    if name.is_empty() { NODE.to_owned() } else { name }
+}
+
+impl LeaderOptions {
+    /// How the addresses are written.
+    pub const REMEDY: &str = "Write leader_urls = \"http://other-node:2130\", or a list of such addresses.";
+
+    /// The address of an HTTP API, without a slash at the end.
+    pub fn parse_url(given: &str) -> Result<String, InvalidValue> {
+        let wrong = |what: String| InvalidValue::new(what, LeaderOptions::REMEDY);
+        let url = Url::parse(given).map_err(|error| wrong(format!("this is not a URL: {error}")))?;
+        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+            return Err(wrong("the URL has a user, a query or a fragment".to_owned()));
+        }
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(wrong("the URL is neither https nor http".to_owned()));
+        }
+        Ok(url.as_str().trim_end_matches('/').to_owned())
+    }
+
+    /// Whether addresses, key and authority fit each other.
+    pub fn judge(urls: &[String], has_key: bool, has_ca_file: bool) -> Judgement {
+        let mut judgement = Judgement::default();
+        let mut far = urls.iter().filter_map(|url| far_host(url));
+        if let Some((host, _)) = far.clone().next() {
+            let what = format!("the HTTP API of {host} gives no token to another machine without a key");
+            let remedy = "Add leader_key_file = \"/path\" with a key of that node's keys_file that may read its apps.";
+            judgement.fault_if(!has_key, "leader_urls", what, remedy);
+        }
+        if let Some((host, _)) = far.find(|(_, tls)| !tls) {
+            let way = format!("tokens and the key pass the network in the clear on their way to {host}");
+            judgement.warn("leader_urls", format!("{way}; https:// hides them"));
+        }
+        let is_plain = has_ca_file && urls.iter().all(|url| url.starts_with("http:"));
+        let remedy = "Write leader_urls = \"https://...\".";
+        judgement.fault_if(is_plain, "leader_ca_file", "no address of leader_urls speaks TLS", remedy);
+        judgement
+    }
+}
+
+/// The host of an address on another machine, and whether it speaks TLS.
+fn far_host(url: &str) -> Option<(String, bool)> {
+    let url = Url::parse(url).ok()?;
+    let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+    (!is_this_machine(&host)).then(|| (host, url.scheme() == "https"))
 }

@@ -3,10 +3,11 @@
 //! A key may hold the app's secret, because some clients put it into theirs. Such a key is never shown: wherever
 //! people read it, `{secret}` stands in its place, even if the file has it in full.
 
-use super::fault::{Place, SettingProblem};
+use super::fault::Place;
 use super::reader::{RawTable, Reader, toml_text};
-use super::value::{Given, RawValue, ReadResult, closest, kind, quoted, text, word};
-use super::views::Fields;
+use super::report::{PlacedResult, named, wrong};
+use super::value::{Given, RawValue, ReadResult, text, word};
+use super::views::key_and_fields;
 use super::{Alias, CredentialName, View};
 use crate::credential::alias_templates::{AliasTemplate, Owner, preset_templates};
 use crate::encoding::request::form_as_toml;
@@ -25,24 +26,15 @@ impl Reader<'_> {
         table.forget("client");
         let mut templates = Vec::new();
         for item in self.list(table, "aliases", "aliases = [\"access_token\"]") {
-            match template_of(item, owner.kept, client) {
-                Ok(template) => templates.push(template),
-                Err((problem, place)) => self.fault_at(table, "aliases", problem, &place),
-            }
+            templates.extend(self.accept(table, "aliases", template(item, owner.kept, client)));
         }
         let prefix = self.prefix(table, "alias");
-        for item in self.list(table, "presets", "presets = [\"tutorial\"]") {
-            match preset(&item.value) {
-                Ok(preset) => templates.extend(preset_templates(preset, prefix, client, owner, &item.place)),
-                Err(problem) => self.fault_at(table, "presets", problem, &item.place),
-            }
+        for (preset, place) in self.items(table, "presets", "presets = [\"tutorial\"]", preset) {
+            templates.extend(preset_templates(preset, prefix, client, owner, place));
         }
-        templates.retain_mut(|template| match template.fill(owner) {
-            Ok(()) => true,
-            Err(fault) => {
-                self.fault_at(table, template.list(), fault.into(), &template.place);
-                false
-            }
+        templates.retain_mut(|template| {
+            let filled = template.fill(owner);
+            filled.map_err(|fault| self.fault_at(table, template.list(), fault.into(), &template.place)).is_ok()
         });
         templates
     }
@@ -53,7 +45,7 @@ impl Reader<'_> {
             Some(Given { value: RawValue::Text(empty), .. }) if empty.is_empty() => "",
             Some(_) if !table.has("presets") => {
                 let remedy = format!("Add presets = [...], or write the prefix into each {each}.");
-                self.fault(table, "prefix", SettingProblem::new("there are no presets for it to stand before", remedy));
+                self.refuse(table, "prefix", "there are no presets for it to stand before", remedy);
                 ""
             }
             Some(given) => {
@@ -65,46 +57,17 @@ impl Reader<'_> {
 }
 
 pub(super) fn preset(value: &RawValue) -> ReadResult<&'static Preset> {
-    let name = text(value)?;
-    PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
-        let names = || PRESETS.iter().map(|preset| preset.name);
-        let remedy = match closest(name, names()) {
-            Some(close) => format!("Did you mean {close:?}?"),
-            None => format!("Known are {}.", names().collect::<Vec<_>>().join(", ")),
-        };
-        SettingProblem::new(format!("{} is not known", quoted(name)), remedy)
-    })
+    named(value, PRESETS, |preset| preset.name, "Known are")
 }
 
-fn template_of(
-    item: &Given,
-    kept: &[CredentialName],
-    client: ClientLibrary,
-) -> Result<PlacedTemplate, (SettingProblem, Place)> {
-    match &item.value {
-        RawValue::Text(key) => Ok(AliasTemplate { of: usual(kept), ..AliasTemplate::raw(key, item.place.clone()) }),
-        RawValue::Table(fields) => table(fields, &item.place, kept, client),
-        other => {
-            let remedy = "Write a key in quotes, or a table such as { key = \"...\", encoding = \"json_string\" }.";
-            Err((SettingProblem::new(format!("{} is not an alias", kind(other)), remedy), item.place.clone()))
-        }
+fn template(item: &Given, kept: &[CredentialName], client: ClientLibrary) -> PlacedResult<PlacedTemplate> {
+    let (key, fields) = key_and_fields(item, TABLE_KEYS, ["an alias", "an alias", "an alias"])?;
+    let mut template = AliasTemplate { of: usual(kept), ..AliasTemplate::raw(key, item.place.clone()) };
+    if let Some(fields) = fields {
+        template.of = fields.read("of", |value| of(value, kept))?.unwrap_or(template.of);
+        template.view = fields.view_for(client, template.of, &item.place)?;
     }
-}
-
-fn table(
-    given: &[(String, Given)],
-    place: &Place,
-    kept: &[CredentialName],
-    client: ClientLibrary,
-) -> Result<PlacedTemplate, (SettingProblem, Place)> {
-    let fields = Fields::of(given, TABLE_KEYS, "an alias")?;
-    let Some(key) = fields.read("key", text)? else {
-        let problem = SettingProblem::new("an alias has no key", "Write { key = \"...\", ... }.");
-        return Err((problem, place.clone()));
-    };
-    let of = fields.read("of", |value| of(value, kept))?.unwrap_or(usual(kept));
-    let view = fields.view_for(client, of, place)?;
-    Ok(AliasTemplate { key: key.to_owned(), of, view, preset: None, guessed: false, place: place.clone() })
+    Ok(template)
 }
 
 /// What a key shows unless it says so: the app's token, which stands first.
@@ -123,7 +86,7 @@ fn of(value: &RawValue, kept: &[CredentialName]) -> ReadResult<CredentialName> {
         return Ok(of);
     }
     let kept = kept.iter().map(|of| format!("{:?}", of.word())).collect::<Vec<_>>().join(" or ");
-    Err(SettingProblem::new(format!("{:?} is not kept for this app", of.word()), format!("Write {kept}.")))
+    wrong(format!("{:?} is not kept for this app", of.word()), format!("Write {kept}."))
 }
 
 /// An alias as the file could have it.

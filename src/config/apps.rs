@@ -1,29 +1,27 @@
 //! `[[app]]` tables, those of authorizers below them, and the quick start -> typed apps; the names they claim must not collide.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::aliases::PlacedTemplate;
 use super::cluster::Company;
 use super::environment::Environment;
 use super::fault::{Fault, Place, SettingProblem};
 use super::reader::{RawTable, Reader, toml_list, toml_path, toml_text, toml_texts};
+use super::report::{PlacedResult, is_not, wrong};
 use super::schema;
 use super::secrets::{Wanted, no_use_for_a_secret, print_secret};
-use super::value::{RawValue, ReadResult, quoted, text, word};
+use super::value::{Given, RawValue, ReadResult, quoted, text, word};
 use super::views::Fields;
-use super::{Adopt, Alias, App, CredentialName, SecretOrigin, SecretSource, Sink};
+use super::{Adopt, App, CredentialName, SecretOrigin, SecretSource, Sink};
 use crate::credential::alias_templates::{Owner, drop_guesses, expand};
-use crate::credential::{app_name, warn_of_duplicates};
-use crate::encoding::key_words::fits_in_a_key;
+use crate::credential::collisions::{PlacedApp, collisions};
+use crate::credential::{app_name, judge_agent, judge_appid, warn_of_duplicates};
 use crate::invalid_value::quoted_name;
 use crate::platform::client::address;
 use crate::platform::{CredentialType, PLATFORMS, Platform, Renewal, component, mp, plausible};
 use crate::secret::Secret;
-use crate::secret_source::{SecretFault, of_text, surplus};
+use crate::secret_source::{SecretFault, of_text};
 
-const APPID_BYTES_MAX: usize = 128;
-const AGENT_BYTES_MAX: usize = 64;
 const PROBE_EVERY_S_MIN: u64 = 10;
 
 pub(super) const SECRET: Wanted =
@@ -47,6 +45,12 @@ pub(super) struct Entry {
     /// What becomes of `app.aliases` once the secret is certain.
     templates: Vec<PlacedTemplate>,
     alias_places: Vec<Place>,
+}
+
+impl Entry {
+    fn placed(&self) -> PlacedApp<'_, Place> {
+        PlacedApp { app: &self.app, place: &self.place, alias_places: &self.alias_places }
+    }
 }
 
 impl Reader<'_> {
@@ -73,7 +77,8 @@ impl Reader<'_> {
             }
             entry.table.print("aliases", toml_list(entry.app.aliases.iter().map(super::aliases::as_toml)));
         }
-        self.collisions(&entries);
+        let collisions = collisions(&entries.iter().map(Entry::placed).collect::<Vec<_>>());
+        self.faults.extend(collisions.into_iter().map(|(fault, place)| SettingProblem::from(fault).at(&place)));
         self.followed(&entries);
         self.warnings.extend(warn_of_duplicates(entries.iter().map(|entry| &entry.app)));
         entries
@@ -104,9 +109,7 @@ impl Reader<'_> {
         for table in authorizers {
             if !is_component(platform) {
                 let what = format!("apps of platform {} have no authorizers", quoted(platform.name));
-                let problem =
-                    SettingProblem::new(what, "Put the table below an [[app]] with platform = \"component\".");
-                self.fault_of(&table, problem);
+                self.refuse_table(&table, what, "Put the table below an [[app]] with platform = \"component\".");
                 continue;
             }
             entries.extend(self.app(table, &component::AUTHORIZERS, Some(&parent)));
@@ -133,7 +136,7 @@ impl Reader<'_> {
             true => self.text(&table, "appid", appid),
             false => {
                 let remedy = "Write appid = \"wx...\", as WeChat's platform shows it.";
-                self.fault_of(&table, SettingProblem::new("an app has no appid", remedy));
+                self.refuse_table(&table, "an app has no appid", remedy);
                 None
             }
         };
@@ -213,7 +216,7 @@ impl Reader<'_> {
             // Only one that leaves the other's tokens alone, and has a quota of its own that outlasts it.
             if given == token || given.quota.per_day <= token.quota.per_day {
                 let what = "it is no way out when the quota of endpoint is used up";
-                return Err(SettingProblem::new(what, "Write endpoint = \"token\" and fallback = \"stable_token\"."));
+                return wrong(what, "Write endpoint = \"token\" and fallback = \"stable_token\".");
             }
             Ok(given)
         })?;
@@ -222,22 +225,22 @@ impl Reader<'_> {
         Some(fallback)
     }
 
-    /// A key that the platform has no use for: a fault if it is given.
-    fn has_no_use(&mut self, table: &RawTable, key: &str, what: &str, platform: &Platform) {
-        if table.has(key) {
-            self.fault(table, key, SettingProblem::new(format!("{what} {}", quoted(platform.name)), "Remove the key."));
-        }
+    /// A key for what apps of that platform do not have: a fault if it is given.
+    fn has_not(&mut self, table: &RawTable, key: &str, noun: &str, platform: &Platform) {
+        let what = format!("apps of platform {} have no {noun}", quoted(platform.name));
+        self.refuse_keys(table, [key], &what, "Remove the key.");
     }
 
     fn probe_every(&mut self, table: &RawTable, platform: &Platform, token: &CredentialType) -> Option<u64> {
         if token.probe.is_none() {
-            self.has_no_use(table, "probe_every_s", "no read is known that tries a token of platform", platform);
+            let what = format!("no read is known that tries a token of platform {}", quoted(platform.name));
+            self.refuse_keys(table, ["probe_every_s"], &what, "Remove the key.");
             return None;
         }
         match self.number_if_any(table, "probe_every_s")? {
             1..PROBE_EVERY_S_MIN => {
                 let what = "the token would be tried more often than its call has a quota for";
-                self.fault(table, "probe_every_s", SettingProblem::new(what, "Write 0 for never, or 10 to 86400."));
+                self.refuse(table, "probe_every_s", what, "Write 0 for never, or 10 to 86400.");
                 None
             }
             seconds => Some(seconds * 1000),
@@ -246,10 +249,7 @@ impl Reader<'_> {
 
     fn forced_per_day(&mut self, table: &RawTable, platform: &Platform, token: &CredentialType) -> Option<u64> {
         if !(token.can_force || platform.tokens.iter().any(|(_, credential_type)| credential_type.can_force)) {
-            if table.has("forced_per_day") {
-                let what = format!("apps of platform {} have no forced refresh", quoted(platform.name));
-                self.fault(table, "forced_per_day", SettingProblem::new(what, "Remove the key."));
-            }
+            self.has_not(table, "forced_per_day", "forced refresh", platform);
             return None;
         }
         self.number_if_any(table, "forced_per_day")
@@ -257,58 +257,36 @@ impl Reader<'_> {
 
     fn tickets(&mut self, table: &RawTable, platform: &Platform) -> Vec<&'static CredentialType> {
         let mut tickets: Vec<&'static CredentialType> = Vec::new();
-        let Some(given) = table.get("tickets") else {
-            table.print("tickets", "[]");
-            return tickets;
-        };
-        let RawValue::List(items) = &given.value else {
-            let what = format!("{} is not a list", super::value::kind(&given.value));
-            self.fault(table, "tickets", SettingProblem::new(what, "Write tickets = [\"jsapi\"]."));
-            return tickets;
-        };
-        if platform.tickets.is_empty() && !items.is_empty() {
-            let what = format!("apps of platform {} have no tickets", quoted(platform.name));
-            self.fault(table, "tickets", SettingProblem::new(what, "Remove the key."));
+        let count = self.read(table, "tickets", |value| match value {
+            RawValue::List(items) => Ok(items.len()),
+            other => is_not(other, "not a list", "Write tickets = [\"jsapi\"]."),
+        });
+        if table.has("tickets") && count.is_none() {
             return tickets;
         }
-        for item in items {
-            match word(&item.value, platform.tickets) {
-                Ok(ticket) if tickets.contains(&ticket) => {}
-                Ok(ticket) => tickets.push(ticket),
-                Err(problem) => self.fault_at(table, "tickets", problem, &item.place),
+        if platform.tickets.is_empty() && count > Some(0) {
+            self.has_not(table, "tickets", "tickets", platform);
+            return tickets;
+        }
+        for (ticket, _) in self.items(table, "tickets", "", |value| word(value, platform.tickets)) {
+            if !tickets.contains(&ticket) {
+                tickets.push(ticket);
             }
         }
-        let words = platform
-            .tickets
-            .iter()
-            .filter(|(_, credential_type)| tickets.contains(credential_type))
-            .map(|(word, _)| word);
-        table.print("tickets", toml_texts(words));
+        let words = platform.tickets.iter().filter(|(_, ticket)| tickets.contains(ticket));
+        table.print("tickets", toml_texts(words.map(|(word, _)| word)));
         tickets
     }
 
     /// Which of a corporation's apps this is; part of the keys.
     fn agent(&mut self, table: &RawTable, platform: &Platform) -> Option<String> {
-        self.text(table, "agent", |agent| {
-            if !platform.has_agents {
-                let what = format!("apps of platform {} have no agents", quoted(platform.name));
-                return Err(SettingProblem::new(what, "Remove the key."));
-            }
-            if agent.is_empty() || agent.len() > AGENT_BYTES_MAX || !fits_in_a_key(agent) {
-                let what = format!("{} cannot be part of a key", quoted(agent));
-                return Err(SettingProblem::new(what, "Write agent = \"1000002\", as the platform shows it."));
-            }
-            Ok(agent.to_owned())
-        })
+        self.text(table, "agent", |agent| Ok(judge_agent(agent, platform).map(|()| agent.to_owned())?))
     }
 
     /// Where a component's verify tickets are written. The file need not be there yet: WeChat pushes every ten minutes.
-    fn verify_ticket_file(&mut self, table: &RawTable, platform: &Platform) -> Option<std::path::PathBuf> {
+    fn verify_ticket_file(&mut self, table: &RawTable, platform: &Platform) -> Option<PathBuf> {
         if !is_component(platform) {
-            if table.has("verify_ticket_file") {
-                let what = format!("apps of platform {} have no verify ticket", quoted(platform.name));
-                self.fault(table, "verify_ticket_file", SettingProblem::new(what, "Remove the key."));
-            }
+            self.has_not(table, "verify_ticket_file", "verify ticket", platform);
             return None;
         }
         let followed = self.company != Company::Alone && !SECRET.is_given(table);
@@ -324,23 +302,14 @@ impl Reader<'_> {
     /// Where the first token is read, instead of fetching one.
     fn adopt(&mut self, table: &RawTable, token: &CredentialType) -> Option<Adopt> {
         let given = table.get("adopt")?;
+        let what = "it is of use with endpoint = \"token\" alone: no other fetch ends a token that others hold";
         let adopted = match token.renewal {
-            Renewal::Mint if token.probe.is_some() => adopt(&given.value, &given.place, &self.folder),
-            _ => {
-                let what = "it is of use with endpoint = \"token\" alone: no other fetch ends a token that others hold";
-                Err((SettingProblem::new(what, "Remove the key."), given.place.clone()))
-            }
+            Renewal::Mint if token.probe.is_some() => adopt(given, &self.folder),
+            _ => wrong(what, "Remove the key.").map_err(|problem| (problem, given.place.clone())),
         };
-        match adopted {
-            Ok(adopt) => {
-                table.print("adopt", adopt_as_toml(&adopt));
-                Some(adopt)
-            }
-            Err((problem, place)) => {
-                self.fault_at(table, "adopt", problem, &place);
-                None
-            }
-        }
+        let adopt = self.accept(table, "adopt", adopted)?;
+        table.print("adopt", adopt_as_toml(&adopt));
+        Some(adopt)
     }
 
     /// `WECHAT_APPID` and `WECHAT_SECRET` add an app, or bring the secret of one that the file describes.
@@ -395,64 +364,6 @@ impl Reader<'_> {
         let place = place("WECHAT_APPID");
         entries.push(Entry { app, origin, table, place, templates, alias_places: Vec::new() });
     }
-
-    fn collisions(&mut self, entries: &[Entry]) {
-        let mut owners: HashMap<String, &Entry> = HashMap::new();
-        for entry in entries {
-            let id = entry.app.id();
-            if let Some(first) = owners.get(&id) {
-                let what = format!("appid {} is given twice, first at {}", quoted(&id), first.place);
-                self.faults.push(SettingProblem::new(what, "Keep one of the two apps.").at(&entry.place));
-            } else {
-                owners.insert(id, entry);
-            }
-        }
-        let built_in: HashMap<String, (String, &CredentialType)> = owners
-            .iter()
-            .flat_map(|(id, entry)| {
-                let of = move |credential_type| {
-                    entry.app.built_in_names(credential_type).into_iter().map(move |name| (name, credential_type))
-                };
-                entry
-                    .app
-                    .credential_types()
-                    .flat_map(of)
-                    .map(move |(name, credential_type)| (name, (id.clone(), credential_type)))
-            })
-            .collect();
-        let mut claimed: HashMap<&str, (String, &Place, &Alias)> = HashMap::new();
-        for entry in entries {
-            let own = entry.app.id();
-            for (alias, place) in entry.app.aliases.iter().zip(&entry.alias_places) {
-                let name = alias.name.as_str();
-                let what = match (built_in.get(name), owners.get(name), claimed.get(name)) {
-                    (Some((other, _)), ..) if *other != own => {
-                        format!("is the token's own name of the app {}", quoted(other))
-                    }
-                    (Some((_, credential_type)), ..) if !alias.of.is(credential_type) => {
-                        format!("is the own name of its {}", credential_type.key)
-                    }
-                    (_, Some(other), _) if other.app.id() != own => {
-                        format!("is the appid of another app, at {}", other.place)
-                    }
-                    // The same for every app.
-                    (_, _, Some((_, _, first))) if alias.view.is_constant() && first.view == alias.view => continue,
-                    (_, _, Some((other, first, _))) if *other != own => {
-                        format!("is claimed by the app {} already, at {first}", quoted(other))
-                    }
-                    _ => {
-                        claimed.insert(name, (own.clone(), place, alias));
-                        continue;
-                    }
-                };
-                let problem = SettingProblem::new(
-                    format!("the alias {} {what}", quoted(alias.redacted_name())),
-                    "Give each name to one app; without an alias its token is at access_token:<appid>.",
-                );
-                self.faults.push(problem.at(place));
-            }
-        }
-    }
 }
 
 fn is_component(platform: &Platform) -> bool {
@@ -461,55 +372,25 @@ fn is_component(platform: &Platform) -> bool {
 
 /// Refresh tokens that live in memory only are lost with the process.
 pub(super) fn needs_state(entry: &Entry) -> Option<Fault> {
-    let app = Some(&entry.app).filter(|app| app.component.is_some() && !app.secret.is_absent())?;
-    let what = format!(
-        "the authorizer {} has a refresh token that WeChat may replace at any renewal, and there is no state file to \
-         keep the new one in",
-        quoted(&app.appid)
-    );
-    let remedy = "Set state.path in [state] to a file that survives a restart.";
-    Some(SettingProblem::new(what, remedy).at(&Place::Default))
+    Some(SettingProblem::from(entry.app.judge_without_state().err()?).at(&Place::Default))
 }
 
 /// What is wrong if its first token is to be read where sinks write, and none of them can tell it.
 pub(super) fn adopts_from_no_sink(app: &App, sinks: &[Sink]) -> Option<SettingProblem> {
-    if app.adopt != Some(Adopt::Sink) || sinks.iter().any(|sink| sink.keeps_token_of(&app.id())) {
-        return None;
-    }
-    let what = format!("{}: adopt = \"sink\", but no sink has a token of this app that can be read", app.id());
-    let remedy = "Add a [[sink]] of a Redis, a file, or a database with read; or name the place itself, as \
-                  adopt = { file = \"/path\" }.";
-    Some(SettingProblem::new(what, remedy))
+    Some(app.judge_adopt(sinks.iter().any(|sink| sink.keeps_token_of(&app.id()))).err()?.into())
 }
 
-fn adopt(value: &RawValue, place: &Place, folder: &Path) -> Result<Adopt, (SettingProblem, Place)> {
-    const KEY_BYTES_MAX: usize = 250;
-    const REMEDY: &str = "Write adopt = \"sink\", adopt = { memcached = \"127.0.0.1:11212\", key = \"access_token\" } or \
-                          adopt = { file = \"/path\" }.";
-    let here = |what: &str, remedy: &str| (SettingProblem::new(what, remedy), place.clone());
-    let given = match value {
+fn adopt(given: &Given, folder: &Path) -> PlacedResult<Adopt> {
+    let here = |problem| (problem, given.place.clone());
+    let fields = match &given.value {
         RawValue::Text(word) if word == "sink" => return Ok(Adopt::Sink),
-        RawValue::Table(given) => given,
-        RawValue::Text(word) => return Err(here(&format!("{} is not known", quoted(word)), REMEDY)),
-        _ => return Err(here("it says nothing of a place", REMEDY)),
+        RawValue::Table(fields) => Fields::of(fields, &["memcached", "key", "file"], "adopt")?,
+        RawValue::Text(word) => return wrong(format!("{} is not known", quoted(word)), Adopt::REMEDY).map_err(here),
+        _ => return wrong("it says nothing of a place", Adopt::REMEDY).map_err(here),
     };
-    let fields = Fields::of(given, &["memcached", "key", "file"], "adopt")?;
-    let file = fields.read("file", text)?;
-    match (file, fields.read("memcached", text)?, fields.read("key", text)?) {
-        (Some(file), None, None) if !file.is_empty() => Ok(Adopt::File(folder.join(file))),
-        (None, Some(address), Some(key)) => {
-            let is_key = (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte > b' ' && byte != 127);
-            if !is_key {
-                return Err(here("key: memcached has no such keys", "Give 1 to 250 bytes without blanks."));
-            }
-            if !(address.starts_with('/') || address.contains(':')) {
-                let what = format!("memcached: {} has no port", quoted(address));
-                return Err(here(&what, "Write \"127.0.0.1:11212\", or the path of a Unix socket."));
-            }
-            Ok(Adopt::Memcached { address: address.to_owned(), key: key.to_owned() })
-        }
-        _ => Err(here("it names no place, or half of one", REMEDY)),
-    }
+    let file = fields.read("file", text)?.map(|file| folder.join(file));
+    let [memcached, key] = [fields.read("memcached", text)?, fields.read("key", text)?];
+    Adopt::parse(file, memcached, key).map_err(|fault| here(fault.into()))
 }
 
 fn adopt_as_toml(adopt: &Adopt) -> String {
@@ -530,18 +411,6 @@ pub(super) fn quick_start_of(environment: &dyn Environment, appid: &str) -> Opti
 }
 
 fn appid(appid: &str) -> ReadResult<String> {
-    let remedy = "Write the appid as WeChat's platform shows it: wx and 16 digits or letters a to f.";
-    let appid = text(&RawValue::Text(appid.to_owned())).map(|_| appid)?;
-    if appid.len() > APPID_BYTES_MAX {
-        return Err(SettingProblem::new(format!("{} is longer than {APPID_BYTES_MAX} bytes", quoted(appid)), remedy));
-    }
-    if !fits_in_a_key(appid) {
-        let what = surplus(appid).unwrap_or("has a blank or a control character");
-        return Err(SettingProblem::new(format!("{} {what}", quoted_name(appid)), remedy));
-    }
-    // A key with this appid in it could not be written down again: braces stand for something there.
-    if appid.contains(['{', '}']) {
-        return Err(SettingProblem::new(format!("{} has a brace", quoted(appid)), remedy));
-    }
+    judge_appid(appid)?;
     Ok(appid.to_owned())
 }

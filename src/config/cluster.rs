@@ -1,22 +1,15 @@
 //! `[state]`: the state file, and what several nodes have in common, a Redis or one of them that the others follow by HTTP.
 
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
-use url::Url;
-
-use super::environment::Environment;
 use super::fault::SettingProblem;
 use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
+use super::report::some_texts;
 use super::secrets::Wanted;
-use super::value::{self, RawValue, ReadResult, quoted, texts};
+use super::value::{self, RawValue, ReadResult};
 use super::{ClusterOptions, SecretOrigin, SecretSource, judge};
-use crate::cluster::{LeaderOptions, StoreOptions};
-use crate::network::is_this_machine;
-
-const PREFIX_BYTES_MAX: usize = 64;
-const NODE_BYTES_MAX: usize = 64;
-/// Fewer could be guessed by whoever reads what is sealed.
-const SEALING_CHARS_MIN: usize = 16;
+use crate::cluster::{LeaderOptions, StoreOptions, judge_node, node_of_host};
 
 const SEALING: Wanted = Wanted {
     key: "secret",
@@ -100,19 +93,15 @@ impl Reader<'_> {
         match (table.has("url"), table.has("leader_urls")) {
             (true, true) => {
                 let what = "it stands beside url: a node shares a Redis or follows another node, not both";
-                self.fault(table, "leader_urls", SettingProblem::new(what, "Keep one of the two."));
+                self.refuse(table, "leader_urls", what, "Keep one of the two.");
                 None
             }
             (true, false) => self.store(table).map(|store| ClusterOptions::Redis(Box::new(store))),
             (false, true) => self.leader(table).map(ClusterOptions::Leader),
             (false, false) => {
                 let remedy = "Add url = \"redis://...\" or leader_urls = \"http://...\", or remove the key.";
-                self.do_not_belong(
-                    table,
-                    |key| key != "path",
-                    "there is neither url nor leader_urls in [state]",
-                    remedy,
-                );
+                let what = "there is neither url nor leader_urls in [state]";
+                self.do_not_belong(table, |key| key != "path", what, remedy);
                 None
             }
         }
@@ -120,10 +109,8 @@ impl Reader<'_> {
 
     /// Faults of keys that have no use here.
     fn do_not_belong(&mut self, table: &RawTable, is_one: impl Fn(&str) -> bool, what: &str, remedy: &str) {
-        let mut keys: Vec<&str> = table.all().map(|(key, _)| key).filter(|key| is_one(key)).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys.into_iter().for_each(|key| self.fault(table, key, SettingProblem::new(what, remedy)));
+        let keys: BTreeSet<&str> = table.all().map(|(key, _)| key).filter(|key| is_one(key)).collect();
+        self.refuse_keys(table, keys, what, remedy);
     }
 
     fn store(&mut self, table: &RawTable) -> Option<StoreOptions> {
@@ -131,39 +118,37 @@ impl Reader<'_> {
         self.do_not_belong(table, of_leader, "it belongs to leader_urls, which is not given", "Remove it.");
         if !cfg!(feature = "redis") {
             let remedy = "Use a build with the feature \"redis\", or remove the key.";
-            self.fault(table, "url", SettingProblem::new("this build cannot share its state through a Redis", remedy));
+            self.refuse(table, "url", "this build cannot share its state through a Redis", remedy);
             return None;
         }
         let sealing = self.sealing(table);
         let server = self.redis(table);
-        let prefix = self.text(table, "prefix", prefix).unwrap_or_default();
+        let prefix =
+            self.text(table, "prefix", |prefix| Ok(StoreOptions::judge_prefix(prefix).map(|()| prefix.to_owned())?));
         let (poll_every_ms, node) = self.poll_and_node(table);
-        let (sealing, sealing_origin) = sealing?;
+        let ((sealing, sealing_origin), prefix) = (sealing?, prefix.unwrap_or_default());
         Some(StoreOptions { server: server?, sealing, sealing_origin, prefix, poll_every_ms, node })
     }
 
     fn poll_and_node(&mut self, table: &RawTable) -> (u64, String) {
-        let node = self.text(table, "node", node).unwrap_or_else(|| host_name(self.environment));
+        let node = self.text(table, "node", |node| Ok(judge_node(node).map(|()| node.to_owned())?));
+        let node = node.unwrap_or_else(|| node_of_host(&self.environment.host_name()));
         table.print("node", toml_text(&node));
         (self.number(table, "poll_every_ms"), node)
     }
 
     /// What values are sealed with. It has to be there and must not be short.
     fn sealing(&mut self, table: &RawTable) -> Option<(SecretSource, SecretOrigin)> {
-        let remedy = "Make one with head -c 32 /dev/urandom | base64 > /etc/tokencached/state.secret, name it in \
-                      secret_file, and copy it to all nodes.";
         let Some((key, place)) = SEALING.place(table) else {
-            let problem = SettingProblem::new("[state] has a url and no secret to seal values with", remedy);
+            let what = "[state] has a url and no secret to seal values with";
+            let problem = SettingProblem::new(what, StoreOptions::SEALING_REMEDY);
             self.faults.push(problem.at(table.place_of("url")));
             return None;
         };
         let (source, origin) = self.secret(table, None, &SEALING)?;
         // Unreadable was a fault already.
-        if source.read().ok()?.expose().chars().count() < SEALING_CHARS_MIN {
-            let what = format!("it has fewer than {SEALING_CHARS_MIN} characters");
-            self.fault_at(table, key, SettingProblem::new(what, remedy), place);
-            return None;
-        }
+        let judged = StoreOptions::judge_sealing(source.read().ok()?.expose());
+        self.accept(table, key, judged.map_err(|fault| (fault.into(), place.clone())))?;
         Some((source, origin))
     }
 
@@ -178,84 +163,17 @@ impl Reader<'_> {
         let key = self.secret_if_any(table, &LEADER_KEY);
         let urls = urls?;
         table.print("leader_urls", toml_texts(&urls));
-        let place = table.place_of("leader_urls");
-        let far = || urls.iter().filter_map(|url| far_host(url));
-        if let (Some((host, _)), false) = (far().next(), LEADER_KEY.is_given(table)) {
-            let what = format!("the HTTP API of {host} gives no token to another machine without a key");
-            let remedy = "Add leader_key_file = \"/path\" with a key of that node's keys_file that may read its apps.";
-            self.fault(table, "leader_urls", SettingProblem::new(what, remedy));
-        }
-        self.warnings.extend(far().find(|(_, tls)| !tls).map(|(host, _)| {
-            format!(
-                "{place}: tokens and the key pass the network in the clear on their way to {host}; https:// hides them"
-            )
-        }));
-        if table.has("leader_ca_file") && urls.iter().all(|url| url.starts_with("http:")) {
-            let remedy = "Write leader_urls = \"https://...\".";
-            self.fault(table, "leader_ca_file", SettingProblem::new("no address of leader_urls speaks TLS", remedy));
-        }
+        let judgement = LeaderOptions::judge(&urls, LEADER_KEY.is_given(table), table.has("leader_ca_file"));
+        self.judged(table, judgement);
         let (key, key_origin) = key.unzip();
         Some(LeaderOptions { urls, key, key_origin, ca_file, timeout_ms, poll_every_ms, node })
     }
 }
 
-/// The host of an address on another machine, and whether it speaks TLS.
-fn far_host(url: &str) -> Option<(String, bool)> {
-    let url = Url::parse(url).ok()?;
-    let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-    (!is_this_machine(&host)).then(|| (host, url.scheme() == "https"))
-}
-
-/// HTTP APIs: a list, or one text with commas. One given twice counts once.
+/// HTTP APIs. One given twice counts once.
 fn urls(value: &RawValue) -> ReadResult<Vec<String>> {
-    let remedy = "Write leader_urls = \"http://other-node:2130\", or a list of such addresses.";
-    let read = |given: &str| {
-        let url =
-            Url::parse(given).map_err(|error| SettingProblem::new(format!("this is not a URL: {error}"), remedy))?;
-        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-            return Err(SettingProblem::new("the URL has a user, a query or a fragment", remedy));
-        }
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(SettingProblem::new("the URL is neither https nor http", remedy));
-        }
-        Ok(url.as_str().trim_end_matches('/').to_owned())
-    };
-    let mut urls: Vec<String> = Vec::new();
-    for url in texts(value, |kind| SettingProblem::new(format!("{kind} is not an address"), remedy), read)? {
-        if !urls.contains(&url) {
-            urls.push(url);
-        }
-    }
-    if urls.is_empty() {
-        return Err(SettingProblem::new("no address is given", remedy));
-    }
-    Ok(urls)
-}
-
-/// Begins keys in a cluster: braces would move the hash tag.
-fn prefix(prefix: &str) -> ReadResult<String> {
-    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}');
-    if prefix.len() > PREFIX_BYTES_MAX || prefix.contains(bad) {
-        let what = format!("{} has braces, blanks or control characters, or more than 64 bytes", quoted(prefix));
-        return Err(SettingProblem::new(what, "Write a word such as \"tokencached\"."));
-    }
-    Ok(prefix.to_owned())
-}
-
-fn fits_in_a_name(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
-}
-
-fn node(node: &str) -> ReadResult<String> {
-    if node.len() > NODE_BYTES_MAX || !node.chars().all(fits_in_a_name) {
-        let what = format!("{} is no name for a node", quoted(node));
-        return Err(SettingProblem::new(what, "Write at most 64 of A to Z, a to z, 0 to 9, \".\", \"_\" and \"-\"."));
-    }
-    Ok(node.to_owned())
-}
-
-/// The machine's own name, as far as it is one for a node.
-fn host_name(environment: &dyn Environment) -> String {
-    let name: String = environment.host_name().chars().filter(|c| fits_in_a_name(*c)).take(NODE_BYTES_MAX).collect();
-    if name.is_empty() { "node".to_owned() } else { name }
+    let parse = |given: &str| Ok(LeaderOptions::parse_url(given)?);
+    let mut seen = HashSet::new();
+    let urls = some_texts(value, ["an", "address"], LeaderOptions::REMEDY, parse)?;
+    Ok(urls.into_iter().filter(|url| seen.insert(url.clone())).collect())
 }

@@ -4,7 +4,7 @@
 //! show all of them. The parser's own error texts quote the line they are about, which may hold a secret, so
 //! only their bare message is used.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,11 +27,8 @@ pub(super) struct Document {
     pub upstream: RawTable,
     pub http: RawTable,
     pub log: RawTable,
-    pub apps: Vec<RawTable>,
-    pub users: Vec<RawTable>,
-    pub certificates: Vec<RawTable>,
-    pub listeners: Vec<RawTable>,
-    pub sinks: Vec<RawTable>,
+    /// The tables of lists, by the section.
+    lists: BTreeMap<&'static str, Vec<RawTable>>,
     /// Others than the owner may read the file.
     pub open_to_others: bool,
     /// Where relative paths count from.
@@ -47,14 +44,19 @@ impl Document {
             upstream: table("upstream"),
             http: table("http"),
             log: table("log"),
-            apps: Vec::new(),
-            users: Vec::new(),
-            certificates: Vec::new(),
-            listeners: Vec::new(),
-            sinks: Vec::new(),
+            lists: BTreeMap::new(),
             open_to_others: false,
             folder: PathBuf::new(),
         }
+    }
+
+    /// The tables of a list such as `[[app]]`.
+    pub fn list(&self, name: &str) -> &[RawTable] {
+        self.lists.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn take_list(&mut self, name: &str) -> Vec<RawTable> {
+        self.lists.remove(name).unwrap_or_default()
     }
 
     /// The table of that section, of which there is one.
@@ -119,7 +121,7 @@ impl Walk<'_> {
                     // Each key of the second table is a duplicate by itself.
                     if repeated.insert(header) {
                         let what = format!("this is not TOML: duplicate key: a second [{name}]");
-                        let remedy = format!("Start each {name} with a line [[{name}]], in double brackets.");
+                        let remedy = in_double_brackets(name);
                         self.fault(header..header, SettingProblem::new(what, remedy));
                     }
                     continue;
@@ -144,15 +146,7 @@ impl Walk<'_> {
                 self.old_name(key.span(), old, new, both);
             }
             match section.is_list {
-                true => {
-                    let tables = self.tables(section, key.span(), value.get_ref());
-                    match section.name {
-                        "app" => self.document.apps = tables,
-                        "user" => self.document.users = tables,
-                        "certificate" => self.document.certificates = tables,
-                        _ => self.document.sinks = tables,
-                    }
-                }
+                true => self.list(section, key.span(), value.get_ref()),
                 false => self.section(section, key.span(), value.get_ref()),
             }
         }
@@ -168,22 +162,23 @@ impl Walk<'_> {
             return self.fault(span, problem);
         };
         for (key, value) in table {
-            let inner = |key: &str| format!("tls.{key}");
+            let mut settings = Vec::new();
             match (key.get_ref().as_ref(), value.get_ref()) {
                 ("listener", list) if name == "server" => {
-                    let section = schema::section("server.listener");
-                    self.document.listeners = self.tables(section, key.span(), list);
+                    self.list(schema::section("server.listener"), key.span(), list);
                 }
                 ("tls", DeValue::Table(tls)) if section.find("tls.cert").is_some() => {
-                    for (key, value) in tls {
-                        self.setting(section, table, &inner(key.get_ref()), key.span(), value);
-                    }
+                    settings.extend(tls.iter().filter_map(|(key, value)| {
+                        self.setting(section, table, &format!("tls.{}", key.get_ref()), key.span(), value)
+                    }));
                 }
-                (key_name, _) => self.setting(section, table, key_name, key.span(), value),
+                (key_name, _) => settings.extend(self.setting(section, table, key_name, key.span(), value)),
             }
+            settings.into_iter().for_each(|(key, given)| self.document.table(section).put(key, given));
         }
     }
 
+    /// What a line gives, by the key as the schema has it; a fault if it has none.
     fn setting(
         &mut self,
         section: &'static Section,
@@ -191,36 +186,28 @@ impl Walk<'_> {
         key: &str,
         span: Range<usize>,
         value: &Spanned<DeValue<'_>>,
-    ) {
-        if let Some(key) = self.known_key(section, table, key, &span) {
-            let given = Given { value: self.value(value), place: self.place(span) };
-            self.document.table(section).put(key, given);
-        }
-    }
-
-    /// The key as the schema has it; a fault if it has none.
-    fn known_key(
-        &mut self,
-        section: &'static Section,
-        table: &DeTable<'_>,
-        key: &str,
-        span: &Range<usize>,
-    ) -> Option<&'static str> {
+    ) -> Option<(&'static str, Given)> {
+        let given = Given { value: self.value(value), place: self.place(span.clone()) };
         if let Some(setting) = section.find(key) {
-            return Some(setting.key);
+            return Some((setting.key, given));
         }
         let Some(setting) = section.find_old(key) else {
-            self.unknown_key(section, key, span.clone());
+            self.unknown_key(section, key, span);
             return None;
         };
         let both = table.contains_key(setting.key);
-        self.old_name(span.clone(), key.to_owned(), setting.key.to_owned(), both);
-        (!both).then_some(setting.key)
+        self.old_name(span, key.to_owned(), setting.key.to_owned(), both);
+        (!both).then_some((setting.key, given))
     }
 
     fn old_name(&mut self, span: Range<usize>, old: String, new: String, both: bool) {
         let place = self.place(span);
         self.old_names.used(old, new, both, &place, self.faults);
+    }
+
+    fn list(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) {
+        let tables = self.tables(section, span, value);
+        self.document.lists.insert(section.name, tables);
     }
 
     /// The tables of a list such as `[[app]]`.
@@ -229,7 +216,7 @@ impl Walk<'_> {
         let DeValue::Array(tables) = value else {
             let problem = SettingProblem::new(
                 format!("{name} is {}, not a list of tables", kind_of(value)),
-                format!("Start each {name} with a line [[{name}]], in double brackets."),
+                in_double_brackets(name),
             );
             self.fault(span, problem);
             return Vec::new();
@@ -241,7 +228,7 @@ impl Walk<'_> {
         let (name, place) = (section.name, self.place(table.span()));
         let DeValue::Table(pairs) = table.get_ref() else {
             let what = format!("{} {name} is not a table", if name.starts_with('a') { "an" } else { "a" });
-            let remedy = format!("Start each {name} with a line [[{name}]], in double brackets.");
+            let remedy = in_double_brackets(name);
             self.fault(table.span(), SettingProblem::new(what, remedy));
             return None;
         };
@@ -250,10 +237,8 @@ impl Walk<'_> {
             match schema::find_section(&format!("{name}.{}", key.get_ref())) {
                 Some(below) => own.tables = self.tables(below, key.span(), value.get_ref()),
                 None => {
-                    if let Some(known) = self.known_key(section, pairs, key.get_ref(), &key.span()) {
-                        let given = Given { value: self.value(value), place: self.place(key.span()) };
-                        own.put(known, given);
-                    }
+                    let setting = self.setting(section, pairs, key.get_ref(), key.span(), value);
+                    setting.into_iter().for_each(|(key, given)| own.put(key, given));
                 }
             }
         }
@@ -262,10 +247,6 @@ impl Walk<'_> {
 
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {
         let sections = || SECTIONS.iter().filter(|section| !section.name.contains('.'));
-        let header = |section: &Section| match section.is_list {
-            true => format!("[[{}]]", section.name),
-            false => format!("[{}]", section.name),
-        };
         let close = closest(name, sections().map(|section| section.name)).and_then(schema::find_section);
         let remedy = match (section_of(name), close) {
             (Some(section), _) => format!("It belongs under a line [{section}]."),
@@ -280,7 +261,7 @@ impl Walk<'_> {
     }
 
     fn unknown_key(&mut self, section: &Section, key: &str, span: Range<usize>) {
-        let of = if section.is_list { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) };
+        let of = header(section);
         let below = SECTIONS.iter().filter_map(|below| below.name.strip_prefix(section.name)?.strip_prefix('.'));
         let known: Vec<&str> = section.settings().map(|setting| setting.key).chain(below).collect();
         let remedy = match (closest(key, known.iter().copied()), section_of(key)) {
@@ -329,6 +310,15 @@ impl Walk<'_> {
     fn place(&self, span: Range<usize>) -> Place {
         Place::Line { file: self.file.clone(), line: self.lines.of(span.start) }
     }
+}
+
+/// The line that a table begins with.
+pub(super) fn header(section: &Section) -> String {
+    if section.is_list { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) }
+}
+
+fn in_double_brackets(name: &str) -> String {
+    format!("Start each {name} with a line [[{name}]], in double brackets.")
 }
 
 /// Where the table begins that this place is in, and its name, if it is one of a list and the header has single brackets.

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::cluster::Company;
 use super::environment::{self, Environment};
-use super::fault::{Faults, Place};
+use super::fault::{Fault, Faults, Place};
 use super::file::{self, Document};
 use super::old_names::OldNames;
 use super::reader::Reader;
-use super::{Config, Log, SecretOrigin, apps, flags, server, upstream};
+use super::{Config, Log, SecretOrigin, apps, flags};
 use crate::cli::Flags;
 use crate::credential;
 use crate::platform::client::surroundings;
@@ -38,7 +38,8 @@ impl Loaded {
 /// Reads the secret files too, to judge them. Relative paths in the file count from its folder, others from
 /// the current one; all come out absolute, because a daemon changes its folder.
 pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -> Result<Loaded, Faults> {
-    let (mut faults, mut warnings, mut old_names) = (flags::refusals(flags), flags.ignored(), OldNames::default());
+    let (mut warnings, mut old_names) = (flags.ignored(), OldNames::default());
+    let mut faults: Vec<Fault> = flags.refusals().into_iter().map(flags::fault).collect();
     let mut document = match file {
         Some(path) => file::read(&absolute(path), &mut old_names, &mut faults),
         None => Document::empty(),
@@ -62,8 +63,8 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let log = Log { verbosity, json: reader.switch(&document.log, "json", false) };
     let state_path = reader.state_path(&document.state);
     let cluster = reader.cluster(&document.state);
-    let apps = reader.apps(std::mem::take(&mut document.apps));
-    let sinks = reader.sinks(&document.sinks, apps.iter().map(|entry| &entry.app));
+    let apps = reader.apps(document.take_list("app"));
+    let sinks = reader.sinks(document.list("sink"), apps.iter().map(|entry| &entry.app));
     // What is wrong with a sink is said already.
     if reader.faults.is_empty() {
         let adrift = apps.iter().filter_map(|entry| apps::adopts_from_no_sink(&entry.app, &sinks));
@@ -91,12 +92,12 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     }
     let printed = print(&document, &apps, http.is_some());
     let (apps, origins): (Vec<_>, Vec<_>) = apps.into_iter().map(|entry| (entry.app, entry.origin)).unzip();
-    warnings.extend(upstream::warn_of_paths(&upstream, &apps));
-    let hosts = upstream::called_hosts(&upstream, &apps);
-    warnings.extend(surroundings::unused(&|name| environment.get(name), &upstream, &hosts));
     let credentials = credential::Options { state_path, cluster, upstream, apps };
+    warnings.extend(credentials.path_warnings());
+    let hosts = credentials.called_hosts();
+    warnings.extend(surroundings::unused(&|name| environment.get(name), &credentials.upstream, &hosts));
     let config = Config { server, access, credentials, http, sinks, log };
-    warnings.extend(server::unknown_apps(&config));
+    warnings.extend(config.unknown_apps());
     Ok(Loaded { config, warnings, notices: old_names.notices(), origins, printed })
 }
 
@@ -107,18 +108,18 @@ fn print(document: &Document, apps: &[apps::Entry], has_http: bool) -> String {
     let http = if has_http { one(&document.http) } else { &[] };
     for tables in [
         one(&document.server),
-        &document.listeners,
+        document.list("server.listener"),
         one(&document.state),
         one(&document.upstream),
         http,
         one(&document.log),
-        &document.users,
-        &document.certificates,
+        document.list("user"),
+        document.list("certificate"),
     ] {
         tables.iter().for_each(|table| table.write(&mut out));
     }
     apps.iter().for_each(|entry| entry.table.write(&mut out));
-    document.sinks.iter().for_each(|table| table.write(&mut out));
+    document.list("sink").iter().for_each(|table| table.write(&mut out));
     out.trim_start().to_owned()
 }
 

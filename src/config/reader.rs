@@ -10,9 +10,15 @@ use std::path::{Path, PathBuf};
 use super::cluster::Company;
 use super::environment::Environment;
 use super::fault::{Fault, Place, SettingProblem};
+use super::file::header;
 use super::schema::{Section, Setting, Takes};
+use super::secrets;
 use super::value::{self, Given, RawValue, ReadResult, integer, kind};
-use super::{mistakes, secrets};
+use crate::cli::file_after_flag;
+use crate::invalid_value::InvalidValue;
+
+/// What has to be in a file that is named.
+type JudgePath = fn(&Path) -> Result<(), InvalidValue>;
 
 /// One table, of the file alone or of all layers.
 pub(super) struct RawTable {
@@ -82,8 +88,7 @@ impl RawTable {
 
     /// All of it as a file could have it, in the order of the schema.
     pub fn write(&self, out: &mut String) {
-        let name = self.section.name;
-        let _ = if self.section.is_list { writeln!(out, "\n[[{name}]]") } else { writeln!(out, "\n[{name}]") };
+        let _ = writeln!(out, "\n{}", header(self.section));
         let printed = self.printed.borrow();
         for setting in self.section.settings() {
             for (key, toml) in printed.iter().filter(|(key, _)| *key == setting.key) {
@@ -122,11 +127,11 @@ impl Reader<'_> {
             let base = if in_file { &self.folder } else { &self.current };
             match read(&given.value, base) {
                 Ok(value) => picked = Some((value, given.place.clone())),
-                Err(problem) => {
-                    let problem = match &given.place {
-                        Place::Flag("-c") => mistakes::file_for_number("-c", &given.value).unwrap_or(problem),
-                        _ => problem,
-                    };
+                Err(mut problem) => {
+                    // memcached's -c takes a number.
+                    if let (Place::Flag("-c"), RawValue::Text(text)) = (&given.place, &given.value) {
+                        problem.remedy = file_after_flag("-c", text).map_or(problem.remedy, |remedy| remedy + ".");
+                    }
                     self.fault_at(table, key, problem, &given.place);
                 }
             }
@@ -149,6 +154,11 @@ impl Reader<'_> {
             None => problem,
         };
         self.faults.push(problem.at(place));
+    }
+
+    /// What there is of a value that was judged; a fault there if it is none.
+    pub fn good<T>(&mut self, judged: Result<T, impl Into<SettingProblem>>, place: &Place) -> Option<T> {
+        judged.map_err(|problem| self.faults.push(problem.into().at(place))).ok()
     }
 
     /// A fault of a whole table.
@@ -229,7 +239,7 @@ impl Reader<'_> {
     }
 
     /// A path that `judge` accepts.
-    pub fn path_that(&mut self, table: &RawTable, key: &str, judge: fn(&Path) -> ReadResult<()>) -> Option<PathBuf> {
+    pub fn path_that(&mut self, table: &RawTable, key: &str, judge: JudgePath) -> Option<PathBuf> {
         let path = self.placed(table, key, |value, base| judged_path(value, base, judge))?.0;
         table.print(key, toml_path(&path));
         Some(path)
@@ -260,7 +270,7 @@ impl Reader<'_> {
         table: &RawTable,
         key: &str,
         credential: &str,
-        judge: fn(&Path) -> ReadResult<()>,
+        judge: JudgePath,
     ) -> Option<(PathBuf, Place)> {
         let environment = self.environment;
         let by_path = self.placed(table, key, |value, base| judged_path(value, base, judge));
@@ -292,7 +302,7 @@ impl Reader<'_> {
     }
 }
 
-fn judged_path(value: &RawValue, base: &Path, judge: fn(&Path) -> ReadResult<()>) -> ReadResult<PathBuf> {
+fn judged_path(value: &RawValue, base: &Path, judge: JudgePath) -> ReadResult<PathBuf> {
     let path = value::path(value, base)?;
     judge(&path)?;
     Ok(path)

@@ -235,33 +235,14 @@ macro_rules! secret {
 }
 
 /// A certificate of one of our ports and its key, each as a file or as a credential.
+#[rustfmt::skip]
 macro_rules! identity {
     ($whose_en:literal, $whose_zh:literal, $flag_cert:literal, $flag_key:literal) => {
         [
-            text(
-                "tls.cert",
-                TextForm::Pem,
-                concat!($whose_en, " certificate and those above it; TCP speaks TLS then"),
-                concat!($whose_zh, "的证书及其上级证书；TCP 由此使用 TLS"),
-            )
-            .change(Followed)
-            .flag($flag_cert),
-            text(
-                "tls.cert_credential",
-                TextForm::Credential,
-                "the same as a credential of systemd, by its name",
-                "同上，systemd 凭据的名字",
-            ),
-            text("tls.key", TextForm::Pem, "its private key", "其私钥")
-                .or("the file of `tls.cert`", "`tls.cert` 的文件")
-                .change(Followed)
-                .flag($flag_key),
-            text(
-                "tls.key_credential",
-                TextForm::Credential,
-                "the same as a credential of systemd, by its name",
-                "同上，systemd 凭据的名字",
-            ),
+            text("tls.cert", TextForm::Pem, concat!($whose_en, " certificate and those above it; TCP speaks TLS then"), concat!($whose_zh, "的证书及其上级证书；TCP 由此使用 TLS")).change(Followed).flag($flag_cert),
+            text("tls.cert_credential", TextForm::Credential, "the same as a credential of systemd, by its name", "同上，systemd 凭据的名字"),
+            text("tls.key", TextForm::Pem, "its private key", "其私钥").or("the file of `tls.cert`", "`tls.cert` 的文件").change(Followed).flag($flag_key),
+            text("tls.key_credential", TextForm::Credential, "the same as a credential of systemd, by its name", "同上，systemd 凭据的名字"),
         ]
     };
 }
@@ -526,14 +507,14 @@ const AUTHORIZER_TICKETS: &[Setting] = &[
 #[rustfmt::skip]
 const SINK: &[Setting] = &[
     text("url", TextForm::Url, "a Redis as in `[state]`; or a database: `mysql://user@host[:port]/database`, `mariadb://...`, `postgres://...`, `sqlite:/path`; without a password", "Redis，同 `[state]`；或数据库：`mysql://user@host[:port]/database`、`mariadb://...`、`postgres://...`、`sqlite:/path`；不含密码").of("redis, sql"),
-    text("file", TextForm::Path, "a file's path; `{appid}`, `{id}`, `{kind}` and `{name}` are filled in", "文件路径；会填入 `{appid}`、`{id}`、`{kind}` 和 `{name}`").of("file"),
-    row("command", COMMAND, "a program that is run with each value on its standard input; `{appid}`, `{id}`, `{kind}`, `{expires_at}` and `{expires_in}` are filled in", "每个值都运行的程序，值在其标准输入；会填入 `{appid}`、`{id}`、`{kind}`、`{expires_at}` 和 `{expires_in}`").of("command"),
+    text("file", TextForm::Path, "a file's path; `{appid}`, `{id}`, `{type}` and `{name}` are filled in", "文件路径；会填入 `{appid}`、`{id}`、`{type}` 和 `{name}`").of("file"),
+    row("command", COMMAND, "a program that is run with each value on its standard input; `{appid}`, `{id}`, `{type}`, `{expires_at}` and `{expires_in}` are filled in", "每个值都运行的程序，值在其标准输入；会填入 `{appid}`、`{id}`、`{type}`、`{expires_at}` 和 `{expires_in}`").of("command"),
 ];
 
 #[rustfmt::skip]
 const SINK_COMMON: &[Setting] = &[
     list("apps", TextForm::Text, "", "appids; with an agent `\"<corpid>:<agent>\"`", "appid 列表；有 agent 时 `\"<corpid>:<agent>\"`").or("all", "全部"),
-    row("kinds", Takes::Words(CREDENTIALS), "the types of credentials that are written", "写入的凭据类型").or("all", "全部"),
+    row("types", Takes::Words(CREDENTIALS), "the types of credentials that are written", "写入的凭据类型").or("all", "全部").was("kinds"),
     list("presets", TextForm::Text, "[]", "the keys, tables or files that a well-known SDK reads, by its name", "知名 SDK 所读的键、表或文件，以 SDK 名表示").of("redis, sql, file"),
     row("prefix", Takes::Text(TextForm::Text, ""), "stands before every key, or table's name, of `presets`", "加在 `presets` 的每个键或表名之前").or("`\"\"`", "`\"\"`").of("redis, sql"),
     number("check_every_s", [1, 3600], 5, "how often to look whether entries are there and ours", "多久检查一次内容是否仍在且为我方所写").unit("s").of("redis, sql, file"),
@@ -554,7 +535,7 @@ const REDIS_SINK: &[Setting] = &[
 
 #[rustfmt::skip]
 const SINK_REDIS: &[Setting] = &[
-    row("keys", KEYS, "the keys to write; `{kind}`, `{id}`, `{appid}`, `{agent}`, `{secret}`, `{secret10}` and `{md5:...}` are filled in", "要写的键；会填入 `{kind}`、`{id}`、`{appid}`、`{agent}`、`{secret}`、`{secret10}` 和 `{md5:...}`").or("`[\"{kind}:{id}\"]`, with `presets` none", "`[\"{kind}:{id}\"]`，有 `presets` 时无").of("redis"),
+    row("keys", KEYS, "the keys to write; `{type}`, `{id}`, `{appid}`, `{agent}`, `{secret}`, `{secret10}` and `{md5:...}` are filled in", "要写的键；会填入 `{type}`、`{id}`、`{appid}`、`{agent}`、`{secret}`、`{secret10}` 和 `{md5:...}`").or("`[\"{type}:{id}\"]`, with `presets` none", "`[\"{type}:{id}\"]`，有 `presets` 时无").of("redis"),
     row("ttl", Takes::Word(&["left", "none"], "left"), "keys live as long as the token is good; or until this server deletes them", "键与 token 同寿；或直到本服务器删除").of("redis"),
     number("ttl_margin_s", [0, A_DAY_S], 0, "keys vanish so long ahead of the token's end", "键比 token 早多久消失").unit("s").of("redis"),
 ];

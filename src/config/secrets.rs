@@ -12,7 +12,6 @@ use super::environment::Environment;
 use super::fault::{Place, SettingProblem};
 use super::reader::{RawTable, Reader, toml_path, toml_text};
 use super::value::{Given, RawValue, ReadResult, text};
-use crate::descriptors;
 use crate::invalid_value::{looks_like_secret, quoted, quoted_name};
 use crate::secret_source::{HIDDEN, SecretFault, SecretOrigin, SecretSource, of_text};
 
@@ -30,11 +29,15 @@ pub(super) struct Wanted {
 
 const ENDINGS: [&str; 4] = ["", "_file", "_env", "_credential"];
 
+/// The keys of the ways in which a secret is given.
+pub(super) fn keys_of(key: &str) -> impl Iterator<Item = String> {
+    ENDINGS.iter().map(move |end| format!("{key}{end}"))
+}
+
 impl Wanted {
     /// The ways in which it is given, those of the highest layer.
     fn given<'t>(&self, table: &'t RawTable) -> Vec<(&'static str, &'t Given)> {
-        let setting = |end: &&str| table.section.find(&format!("{}{end}", self.key));
-        let keys = ENDINGS.iter().filter_map(setting).map(|setting| setting.key);
+        let keys = keys_of(self.key).filter_map(|key| table.section.find(&key)).map(|setting| setting.key);
         let given: Vec<_> = keys.filter_map(|key| Some((key, table.get(key)?))).collect();
         let layer = given.iter().map(|(_, given)| given.place.layer()).max();
         given.into_iter().filter(|(_, given)| Some(given.place.layer()) == layer).collect()
@@ -53,12 +56,8 @@ impl Wanted {
     fn remedy(&self) -> String {
         let key = self.key;
         let here = format!("Add {key}_file = \"/path\", {key}_env = \"NAME\" or {key}_credential = \"name\"");
-        match self.of_app {
-            true => {
-                format!("{here}; with url or leader_urls in [state], nodes that have it may keep the app for this one.")
-            }
-            false => format!("{here}."),
-        }
+        let or_others = "; with url or leader_urls in [state], nodes that have it may keep the app for this one";
+        format!("{here}{}.", if self.of_app { or_others } else { "" })
     }
 }
 
@@ -80,22 +79,16 @@ impl Reader<'_> {
             [one] => one,
             [_, (_, second), ..] => {
                 let names: Vec<&str> = wanted.given(table).iter().map(|(key, _)| *key).collect();
-                let problem =
-                    SettingProblem::new(format!("{} has {}", wanted.one, names.join(" and ")), "Keep one of them.");
-                self.faults.push(problem.at(&second.place));
+                let what = format!("{} has {}", wanted.one, names.join(" and "));
+                self.faults.push(SettingProblem::new(what, "Keep one of them.").at(&second.place));
                 return None;
             }
         };
         if wanted.of_app && self.company == Company::Follower {
             self.fault_at(table, key, no_use_for_a_secret(wanted.noun), &given.place);
         }
-        let (source, origin) = match self.secret_of(key, given, wanted, appid) {
-            Ok(secret) => secret,
-            Err(problem) => {
-                self.fault_at(table, key, problem, &given.place);
-                return None;
-            }
-        };
+        let secret = self.secret_of(key, given, wanted, appid).map_err(|problem| (problem, given.place.clone()));
+        let (source, origin) = self.accept(table, key, secret)?;
         if origin == SecretOrigin::Inline {
             let place = &given.place;
             let open = if self.file_is_open { ", and others may read this file (chmod 600)" } else { "" };
@@ -125,7 +118,7 @@ impl Reader<'_> {
             return Some((SecretSource::Absent, SecretOrigin::Nowhere));
         }
         let what = format!("{} {} has no {}", wanted.the, appid.map(quoted).unwrap_or_default(), wanted.noun);
-        self.fault_of(table, SettingProblem::new(what, wanted.remedy()));
+        self.refuse_table(table, what, wanted.remedy());
         None
     }
 
@@ -181,18 +174,13 @@ impl Reader<'_> {
         appid: Option<&str>,
     ) -> ReadResult<SecretSource> {
         source.read().map_err(|fault| {
-            let remedy = match fault {
-                SecretFault::NoDescriptor => descriptors::REMEDY.to_owned(),
-                SecretFault::Surplus(_) => {
-                    format!("Put {} into the file, and nothing else; save it without a BOM.", wanted.whose)
-                }
+            let by_unit = match fault {
                 SecretFault::Unreadable(_) => {
-                    let setting = format!("{}_credential", wanted.key);
-                    remedy_if_denied(self.environment, path, &setting, appid)
-                        .unwrap_or_else(|| "Check the name of the file and who may read it.".to_owned())
+                    remedy_if_denied(self.environment, path, &format!("{}_credential", wanted.key), appid)
                 }
-                _ => format!("Put {} into the file, and nothing else.", wanted.whose),
+                _ => None,
             };
+            let remedy = by_unit.unwrap_or_else(|| fault.remedy_in_file(wanted.whose));
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let shown = if looks_like_secret(name) { quoted_name(name) } else { path.display().to_string() };
             SettingProblem::new(format!("{shown} {fault}"), remedy)
@@ -211,7 +199,7 @@ pub(super) fn no_use_for_a_secret(noun: &str) -> SettingProblem {
 
 /// Where a secret comes from, for `check --print`.
 pub(super) fn print_secret(table: &RawTable, key: &str, origin: &SecretOrigin) {
-    ENDINGS.iter().for_each(|end| table.forget(&format!("{key}{end}")));
+    keys_of(key).for_each(|key| table.forget(&key));
     for end in ENDINGS {
         let toml = match (origin, end) {
             (SecretOrigin::File(path), "_file") => toml_path(path),

@@ -1,7 +1,7 @@
 //! `[server]` and who may connect: addresses, limits, TLS, users, certificates, and listeners with terms of their own.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::fault::{Place, SettingProblem};
@@ -9,57 +9,35 @@ use super::file::Document;
 use super::reader::{RawTable, Reader, toml_mode, toml_path, toml_text, toml_texts};
 use super::secrets::{access_mask, is_open_to_others, remedy_if_denied};
 use super::value::{self, RawValue, ReadResult, kind, quoted, size_text, text};
-use super::{Access, Config, Listener, Server, judge};
-use crate::access::{CertificateMatcher, Rights};
+use super::{Access, Listener, Server, judge};
+use crate::access::{CertificateMatcher, HOW_TO_WRITE_RIGHTS, Rights};
 use crate::cli::Flags;
-use crate::server::listen_address::{self, ListenAddress};
-use crate::server::{ListenAt, Protocol};
+use crate::server::listen_address::{self, ListenAddress, TcpPort};
+use crate::server::options::{ListenAt, Protection, Protocol, judge_item_size};
 use crate::service::RefuseWith;
-use crate::tls::{ClientCertificates, TlsOptions, TlsVersion};
+use crate::tls::{AskedFor, ClientCertificates, TlsOptions, TlsVersion};
 
 const PORT: u16 = 11211;
 /// What stands before the path of a Unix socket.
 const UNIX: &str = "unix:";
-const TLS_VERSIONS: [(&str, TlsVersion); 2] = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
-
-/// How clients are asked for certificates.
-#[derive(Clone, Copy, PartialEq)]
-enum AskedFor {
-    No,
-    Optional,
-    Required,
-}
-
-/// What keeps strangers from an address.
-#[derive(Clone, Copy, Default)]
-struct Guarded {
-    /// Clients log in.
-    passwords: bool,
-    tls: bool,
-    /// Clients show certificates.
-    certificates: bool,
-    /// Nothing here does, and that is meant.
-    allowed: bool,
-}
-
 impl Reader<'_> {
     /// Everything about memcached's clients.
     pub(super) fn server(&mut self, document: &Document, flags: &Flags) -> (Server, Access) {
         let table = &document.server;
-        let auth_file = self.file(table, "auth_file", "auth_credential", judge::anything);
+        let auth_file = self.file(table, "auth_file", "auth_credential", |_| Ok(()));
         let auth_place = auth_file.as_ref().map_or(Place::Default, |(_, place)| place.clone());
         let tls = self.server_tls(table, flags);
         let access = Access {
             auth_file: auth_file.map(|(path, _)| path),
             tls,
-            users: self.users(&document.users),
-            certificates: self.certificates(&document.certificates),
+            users: self.users(document.list("user")),
+            certificates: self.certificates(document.list("certificate")),
         };
-        self.faults.extend(super::flags::sasl_fault(flags, access.auth_file.is_some()));
+        self.faults.extend(flags.sasl_fault(access.auth_file.is_some()).map(super::flags::fault));
         let unix_socket = self.placed(table, "unix_socket", value::path);
         unix_socket.iter().for_each(|(path, _)| table.print("unix_socket", toml_path(path)));
         let unix_group = self.any_text(table, "unix_group");
-        let guarded = Guarded {
+        let protection = Protection {
             passwords: access.auth_file.is_some(),
             tls: access.tls.is_some(),
             certificates: access.requires_certificates(),
@@ -70,17 +48,16 @@ impl Reader<'_> {
         let threads = self.number_if_any(table, "threads").unwrap_or(cores);
         table.print("threads", threads.to_string());
         let refusals = [("not_stored", RefuseWith::NotStored), ("client_error", RefuseWith::ClientError)];
-        let protocols = [Protocol::Auto, Protocol::Ascii, Protocol::Binary].map(|protocol| (protocol.word(), protocol));
         let server = Server {
-            listen: self.listen(table, flags, &unix_socket, guarded, !document.listeners.is_empty()),
+            listen: self.listen(table, flags, &unix_socket, protection, !document.list("server.listener").is_empty()),
             unix_mode: self.socket_mode(table, "unix_mode", unix_group.as_deref()),
             unix_socket: unix_socket.map(|(path, _)| path),
             unix_group,
             rights: self.rights(table).unwrap_or(Rights::ALL),
             listeners: document
-                .listeners
+                .list("server.listener")
                 .iter()
-                .flat_map(|table| self.listener(table, &access, guarded.allowed))
+                .flat_map(|table| self.listener(table, &access, protection.allowed))
                 .collect(),
             memory_bytes,
             item_size_max_bytes,
@@ -92,13 +69,14 @@ impl Reader<'_> {
             idle_timeout_s: self.number(table, "idle_timeout_s"),
             first_get_wait_ms: self.number(table, "first_get_wait_ms"),
             refuse_with: self.word(table, "refuse_with", &refusals).unwrap_or(RefuseWith::NotStored),
-            protocol: self.word(table, "protocol", &protocols).unwrap_or(Protocol::Auto),
+            protocol: self.word(table, "protocol", Protocol::WORDS).unwrap_or(Protocol::Auto),
             shutdown_command: self.switch(table, "shutdown_command", false),
             user: self.any_text(table, "user"),
             pid_file: self.path(table, "pid_file"),
             daemonize: self.switch(table, "daemonize", false),
             lock_memory: self.switch(table, "lock_memory", false),
         };
+        table.print("listen", toml_texts(server.listen.iter().map(SocketAddr::to_string)));
         self.judge_access(&access, &auth_place);
         (server, access)
     }
@@ -106,11 +84,8 @@ impl Reader<'_> {
     fn sizes(&mut self, table: &RawTable) -> (u64, usize) {
         let (memory, _) = self.size(table, "memory");
         let (item, place) = self.size(table, "item_size_max");
-        if let Some(place) = place.filter(|_| item > memory / 2) {
-            let (item, memory) = (size_text(item), size_text(memory));
-            let what = format!("an item of {item} is more than half of the memory, {memory}");
-            let remedy = "Give more memory (-m, server.memory) or allow smaller items only.";
-            self.fault_at(table, "item_size_max", SettingProblem::new(what, remedy), &place);
+        if let (Some(place), Err(invalid)) = (place, judge_item_size(item, memory)) {
+            self.fault_at(table, "item_size_max", invalid.into(), &place);
         }
         let item = item.min(memory / 2);
         table.print("item_size_max", toml_text(&size_text(item)));
@@ -128,30 +103,18 @@ impl Reader<'_> {
     fn server_tls(&mut self, table: &RawTable, flags: &Flags) -> Option<TlsOptions> {
         let [cert, key] = self.identity(table);
         let client_ca = self.path_that(table, "tls.client_ca", judge::certificates);
-        let asked = [("none", AskedFor::No), ("optional", AskedFor::Optional), ("required", AskedFor::Required)];
-        let asked = self.word(table, "tls.client_certificates", &asked);
+        let asked = self.word(table, "tls.client_certificates", AskedFor::WORDS);
         let min_version = self.tls_version(table);
-        if let (Some(AskedFor::Optional | AskedFor::Required), None) = (asked, &client_ca) {
-            let what = "nobody is named whose certificates would count";
-            let problem = SettingProblem::new(what, "Give client_ca, the authorities (-o ssl_ca_cert).");
-            self.fault(table, "tls.client_certificates", problem);
-        }
+        let clients = ClientCertificates::new(asked, client_ca).unwrap_or_else(|invalid| {
+            self.fault(table, "tls.client_certificates", invalid.into());
+            ClientCertificates::Ignored
+        });
         let Some((cert, _)) = cert else {
             self.no_certificate(table, flags);
             ["tls.min_version", "tls.client_certificates"].iter().for_each(|key| table.forget(key));
             return None;
         };
-        let clients = match (asked.unwrap_or(AskedFor::Required), client_ca) {
-            (AskedFor::No, _) | (_, None) => ClientCertificates::Ignored,
-            (AskedFor::Optional, Some(ca)) => ClientCertificates::Optional(ca),
-            (AskedFor::Required, Some(ca)) => ClientCertificates::Required(ca),
-        };
-        let asked = match clients {
-            ClientCertificates::Ignored => "none",
-            ClientCertificates::Optional(_) => "optional",
-            ClientCertificates::Required(_) => "required",
-        };
-        table.print("tls.client_certificates", toml_text(asked));
+        table.print("tls.client_certificates", toml_text(clients.word()));
         Some(TlsOptions { key: self.key_or_cert(table, key, &cert), cert, clients, min_version })
     }
 
@@ -188,7 +151,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn tls_version(&mut self, table: &RawTable) -> TlsVersion {
-        self.word(table, "tls.min_version", &TLS_VERSIONS).unwrap_or(TlsVersion::Tls12)
+        self.word(table, "tls.min_version", TlsVersion::WORDS).unwrap_or(TlsVersion::Tls12)
     }
 
     /// Rights as one word or a list of words.
@@ -220,12 +183,7 @@ impl Reader<'_> {
 
     /// The `[[certificate]]` tables, in their order.
     fn certificates(&mut self, tables: &[RawTable]) -> Vec<(CertificateMatcher, Rights)> {
-        let whose = |name: &str| {
-            let remedy = "Write \"cn:NAME\", \"dns:HOST\", \"uri:URI\", or \"*\" for all others.";
-            name.parse()
-                .map_err(|_| SettingProblem::new(format!("{} is not a name of a certificate", quoted(name)), remedy))
-        };
-        tables.iter().filter_map(|table| self.named(table, whose)).collect()
+        tables.iter().filter_map(|table| self.named(table, |name| Ok(name.parse::<CertificateMatcher>()?))).collect()
     }
 
     fn named<T: ToString>(&mut self, table: &RawTable, read: impl Fn(&str) -> ReadResult<T>) -> Option<(T, Rights)> {
@@ -243,22 +201,12 @@ impl Reader<'_> {
     /// What the operator should know of the users' file and the private key; both were read.
     fn judge_access(&mut self, access: &Access, place: &Place) {
         if let Some(path) = &access.auth_file {
-            match access.read_users() {
-                Err(what) => {
-                    let by_unit = remedy_if_denied(self.environment, path, "auth_credential", None);
-                    let usual = "Write a line user:password for each user, as for memcached -Y, into a file this process can \
-                                 read.";
-                    self.faults.push(SettingProblem::new(what, by_unit.unwrap_or_else(|| usual.into())).at(place));
-                }
-                Ok(users) => {
-                    if is_open_to_others(path) {
-                        let path = path.display();
-                        self.warnings.push(format!("others can read the passwords in {path} (chmod 600)"));
-                    }
-                    if users.is_some_and(|users| users.is_empty()) {
-                        self.warnings.push(format!("nobody in {} may log in: see [[user]]", path.display()));
-                    }
-                }
+            let usual =
+                "Write a line user:password for each user, as for memcached -Y, into a file this process can read.";
+            let users =
+                self.judge_access_file(path, access.read_users(), ["passwords", "auth_credential", usual], place);
+            if users.is_some_and(|users| users.is_empty()) {
+                self.warnings.push(format!("nobody in {} may log in: see [[user]]", path.display()));
             }
         }
         // A group may well be there to read keys.
@@ -267,31 +215,37 @@ impl Reader<'_> {
         }
     }
 
+    /// What the operator should know of a file that says who may come in, which was read. `usual` is what to do about it
+    /// where systemd cannot help.
+    pub(super) fn judge_access_file<T>(
+        &mut self,
+        path: &Path,
+        read: Result<Option<T>, String>,
+        [noun, credential, usual]: [&str; 3],
+        place: &Place,
+    ) -> Option<T> {
+        if let Err(what) = &read {
+            let by_unit = remedy_if_denied(self.environment, path, credential, None);
+            self.faults.push(SettingProblem::new(what, by_unit.unwrap_or_else(|| usual.into())).at(place));
+        } else if is_open_to_others(path) {
+            self.warnings.push(format!("others can read the {noun} in {} (chmod 600)", path.display()));
+        }
+        read.ok().flatten()
+    }
+
     /// The addresses to listen on, from all layers together.
     fn listen(
         &mut self,
         table: &RawTable,
         flags: &Flags,
         unix_socket: &Option<(PathBuf, Place)>,
-        guarded: Guarded,
-        others: bool,
-    ) -> Vec<SocketAddr> {
-        let listen = self.addresses_of(table, flags, unix_socket, guarded, others);
-        table.print("listen", toml_texts(listen.iter().map(SocketAddr::to_string)));
-        listen
-    }
-
-    fn addresses_of(
-        &mut self,
-        table: &RawTable,
-        flags: &Flags,
-        unix_socket: &Option<(PathBuf, Place)>,
-        guarded: Guarded,
+        protection: Protection,
         others: bool,
     ) -> Vec<SocketAddr> {
         let given = self.placed(table, "listen", |value, _| addresses(value));
         let before = self.faults.len();
-        let port = self.port_of(flags);
+        let port = flags.port.as_deref().map(listen_address::parse_port);
+        let port = port.and_then(|port| self.good(port, &Place::Flag("-p")));
         let flagged = self.flagged_addresses(flags);
         if let Some((_, Place::Flag("-s"))) = unix_socket {
             if flags.port.as_deref().is_some_and(|port| port.trim() != "0") || !flags.listen.is_empty() {
@@ -313,91 +267,34 @@ impl Reader<'_> {
             }
         };
         let addresses = match port {
-            Some(Port::Off) => Vec::new(),
-            Some(Port::Fixed(port)) => self.resolve(&written, port, &place),
-            None => self.resolve(&written, PORT, &place),
+            Some(TcpPort::Off) => Vec::new(),
+            Some(TcpPort::Fixed(port)) => self.socket_addresses(&written, port, &place),
+            None => self.socket_addresses(&written, PORT, &place),
         };
         if addresses.is_empty() && unix_socket.is_none() && !others && self.faults.len() == before {
-            let place = if let Some(Port::Off) = port { Place::Flag("-p") } else { place.clone() };
+            let place = if let Some(TcpPort::Off) = port { Place::Flag("-p") } else { place.clone() };
             let remedy = "Give an address (-l, listen) or a Unix socket (-s, unix_socket).";
             self.faults.push(SettingProblem::new("there is nothing to listen on", remedy).at(&place));
         }
-        self.judge_addresses(&addresses, guarded, &place);
+        self.judge_addresses(&addresses, protection, &place);
         addresses
     }
 
-    /// Addresses that other machines can reach need something that keeps strangers out.
-    fn judge_addresses(&mut self, addresses: &[SocketAddr], guarded: Guarded, place: &Place) {
-        let open = open_addresses(addresses);
-        if open.is_empty() || guarded.certificates {
-            return;
-        }
-        match guarded {
-            Guarded { passwords: true, tls: true, .. } => {}
-            Guarded { passwords: true, .. } => self.warnings.push(format!(
-                "passwords and tokens pass {open} in plain text; [server.tls] (-Z) would hide them from the network"
-            )),
-            Guarded { allowed: true, .. } => self.warnings.push(format!(
-                "allow_unauthenticated is in effect: whoever reaches {open} can read every token and every item"
-            )),
-            Guarded { tls, .. } => {
-                let alone = if tls { "; TLS alone hides what is said, but asks nobody who they are" } else { "" };
-                let what = format!("{open} can be reached from other machines, and nothing keeps strangers out{alone}");
-                self.faults.push(SettingProblem::new(what, HOW_TO_GUARD).at(place));
-            }
-        }
-    }
-
-    fn port_of(&mut self, flags: &Flags) -> Option<Port> {
-        let text = flags.port.as_deref()?;
-        match text.trim().parse::<i64>() {
-            Ok(0) => Some(Port::Off),
-            Ok(-1) => Some(Port::Fixed(0)),
-            Ok(port @ 1..=65535) => u16::try_from(port).ok().map(Port::Fixed),
-            _ => {
-                let remedy = "Give a port from 1 to 65535, 0 for no TCP, or -1 for any free port.";
-                let problem = SettingProblem::new(format!("{} is not a port", quoted(text)), remedy);
-                self.faults.push(problem.at(&Place::Flag("-p")));
-                None
-            }
-        }
+    fn judge_addresses(&mut self, addresses: &[SocketAddr], protection: Protection, place: &Place) {
+        let warning = self.good(protection.judge(addresses), place);
+        self.warnings.extend(warning.flatten());
     }
 
     fn flagged_addresses(&mut self, flags: &Flags) -> Option<Vec<ListenAddress>> {
-        let mut all = Vec::new();
-        for text in &flags.listen {
-            match addresses(&RawValue::Text(text.clone())) {
-                Ok(addresses) => all.extend(addresses),
-                Err(problem) => self.faults.push(problem.at(&Place::Flag("-l"))),
-            }
-        }
+        let lists = flags.listen.iter().map(|text| addresses(&RawValue::Text(text.clone())));
+        let all: Vec<_> = lists.filter_map(|list| self.good(list, &Place::Flag("-l"))).flatten().collect();
         (!flags.listen.is_empty()).then_some(all)
     }
 
     /// Looks up names.
-    pub(super) fn resolve(&mut self, written: &[ListenAddress], port: u16, place: &Place) -> Vec<SocketAddr> {
-        let mut addresses = Vec::new();
-        for ListenAddress { host, port: own } in written {
-            let found = match host.parse::<IpAddr>() {
-                Ok(ip) => Ok(vec![ip]),
-                // Not left to the resolver: where it also answers `::1`, a machine without IPv6 could not start.
-                Err(_) if host.eq_ignore_ascii_case("localhost") => {
-                    let ipv6 = self.environment.has_ipv6_loopback().then_some(Ipv6Addr::LOCALHOST.into());
-                    Ok(std::iter::once(Ipv4Addr::LOCALHOST.into()).chain(ipv6).collect())
-                }
-                Err(_) => self.environment.resolve(host),
-            };
-            match found {
-                Ok(ips) => addresses.extend(ips.into_iter().map(|ip| SocketAddr::new(ip, own.unwrap_or(port)))),
-                Err(error) => {
-                    let what = format!("the name {} has no address: {error}", quoted(host));
-                    let remedy = "Write an IP address, or a name this machine knows.";
-                    self.faults.push(SettingProblem::new(what, remedy).at(place));
-                }
-            }
-        }
-        let mut seen = HashSet::new();
-        addresses.retain(|address| address.port() == 0 || seen.insert(*address));
+    pub(super) fn socket_addresses(&mut self, written: &[ListenAddress], port: u16, place: &Place) -> Vec<SocketAddr> {
+        let (addresses, unknown) = listen_address::resolve(written, port, self.environment);
+        self.faults.extend(unknown.into_iter().map(|invalid| SettingProblem::from(invalid).at(place)));
         addresses
     }
 
@@ -424,9 +321,9 @@ impl Reader<'_> {
         self.no_place(table, "group", "a group is for a Unix socket", remedy);
         let tls = self.switch_for(table, "tls", access.tls.is_some(), NO_TLS);
         let Some(written) = self.read(table, "address", addresses) else { return Vec::new() };
-        let addresses = self.resolve(&written, PORT, &address.place);
+        let addresses = self.socket_addresses(&written, PORT, &address.place);
         let certificates = tls && access.requires_certificates();
-        self.judge_addresses(&addresses, Guarded { passwords: auth, tls, certificates, allowed }, &address.place);
+        self.judge_addresses(&addresses, Protection { passwords: auth, tls, certificates, allowed }, &address.place);
         table.print("address", toml_text(&addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")));
         let listener = |at| Listener { at: ListenAt::Tcp(at), rights: rights.clone(), auth, tls };
         addresses.into_iter().map(listener).collect()
@@ -449,25 +346,8 @@ impl Reader<'_> {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Port {
-    Off,
-    Fixed(u16),
-}
-
 const NO_AUTH: (&str, &str) = ("there are no users who could log in", "Give their file: auth_file in [server], or -Y.");
 const NO_TLS: (&str, &str) = ("there is no certificate for TLS", "Give cert and key under [server.tls].");
-const HOW_TO_GUARD: &str = "Let clients log in (auth_file = \"...\" in [server], -Y FILE), or ask for their certificates \
-    (cert, key and client_ca under [server.tls]), or listen on 127.0.0.1 or on a Unix socket; or, if a firewall or a \
-    private network keeps others out, set allow_unauthenticated = true in [server] \
-    (TOKENCACHED_SERVER_ALLOW_UNAUTHENTICATED=true, --allow-unauthenticated).";
-
-/// Those that other machines can reach, for a sentence.
-pub(super) fn open_addresses(addresses: &[SocketAddr]) -> String {
-    let open = addresses.iter().filter(|at| !at.ip().to_canonical().is_loopback());
-    open.map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
-}
-
 /// The addresses of a setting: a list, or one text with commas.
 pub(super) fn addresses(value: &RawValue) -> ReadResult<Vec<ListenAddress>> {
     let remedy = "Write listen = [\"127.0.0.1:11211\"].";
@@ -485,24 +365,7 @@ pub(super) fn addresses(value: &RawValue) -> ReadResult<Vec<ListenAddress>> {
 }
 
 fn rights(value: &RawValue) -> ReadResult<Rights> {
-    let remedy =
-        "Write \"all\", \"ordinary\", \"managed\" or \"app:<appid>\", or a list of them; \"read_only\" may be added.";
-    let wrong = |kind: &str| SettingProblem::new(format!("{kind} stands where rights belong"), remedy);
+    let wrong = |kind: &str| SettingProblem::new(format!("{kind} stands where rights belong"), HOW_TO_WRITE_RIGHTS);
     let words = value::texts(value, wrong, |word| Ok(word.to_owned()))?;
-    Rights::of_words(words.iter().map(String::as_str))
-        .map_err(|wrong| SettingProblem::new(format!("{} is not a right", quoted(&wrong.0)), remedy))
-}
-
-/// Rights are given to apps that exist, or it is a misspelling; it gives nothing away, so it stops nothing.
-pub(super) fn unknown_apps(config: &Config) -> Vec<String> {
-    let known: HashSet<String> = config.credentials.apps.iter().map(|app| app.id()).collect();
-    let access = &config.access;
-    let listeners = config.server.listeners.iter().map(|listener| &listener.rights);
-    let rights = access.users.values().chain(access.certificates.iter().map(|(_, rights)| rights)).chain(listeners);
-    let named: BTreeSet<&String> = rights.chain([&config.server.rights]).flat_map(Rights::named_apps).collect();
-    let keys = config.http.as_ref().and_then(|http| http.read_keys().ok().flatten()).unwrap_or_default();
-    let of_keys = keys.iter().flat_map(|key| key.rights.named_apps());
-    let named: BTreeSet<&String> = named.into_iter().chain(of_keys).collect();
-    let unknown = named.into_iter().filter(|app| !known.contains(*app));
-    unknown.map(|app| format!("rights name the app {}, which is not configured", quoted(app))).collect()
+    Ok(Rights::of_words(words.iter().map(String::as_str))?)
 }

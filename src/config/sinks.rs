@@ -4,25 +4,27 @@
 //! the keys of a Redis; `sink_file`, `sink_sql` and `sink_command` read what is theirs. A key may hold an app's secret,
 //! as an alias may: it is never shown.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::aliases::{of_word, preset};
 use super::fault::{Place, SettingProblem};
 use super::reader::{RawTable, Reader, toml_list, toml_text, toml_texts};
-use super::value::{Given, RawValue, ReadResult, closest, kind, quoted, text};
-use super::views::Fields;
+use super::report::{PlacedResult, wrong};
+use super::value::{Given, RawValue, ReadResult, closest, text};
+use super::views::key_and_fields;
 use super::{App, CredentialName, Sink, SinkContent, SinkEntry, SinkTo, Ttl, View};
 use crate::encoding::Form;
 use crate::encoding::key_words::known_words;
 use crate::encoding::request::form_as_toml;
 use crate::invalid_value::quoted_name;
-use crate::sink::keys::{KeyTemplate, Keys, OfPreset, Scope, Views};
+use crate::sink::keys::{KeyTemplate, Keys, Scope, Views};
 use crate::sink::sql_address::is_sql;
+use crate::sink::validate::written_twice;
 
 const TABLE_KEYS: &[&str] = &["key", "app", "of", "shows", "encoding", "fields", "constant", "at_least"];
-const PLACEHOLDERS: &[&str] = &["kind", "id", "appid", "agent", "secret", "secret10"];
+const PLACEHOLDERS: &[&str] = &["type", "id", "appid", "agent", "secret", "secret10"];
 /// What is written without `keys` and `presets`: the keys that memcached's clients read here.
-const KEY_DEFAULT: &str = "{kind}:{id}";
+const KEY_DEFAULT: &str = "{type}:{id}";
 
 /// The types, by what a table names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,22 +47,13 @@ impl Type {
         url.or(table.has("file").then_some(Type::File)).or(table.has("command").then_some(Type::Command))
     }
 
-    /// The word that the schema has for it.
-    fn word(self) -> &'static str {
+    /// The word that the schema has for it, and what people call it.
+    fn names(self) -> [&'static str; 2] {
         match self {
-            Type::Redis => "redis",
-            Type::Sql => "sql",
-            Type::File => "file",
-            Type::Command => "command",
-        }
-    }
-
-    fn noun(self) -> &'static str {
-        match self {
-            Type::Redis => "a Redis",
-            Type::Sql => "a database",
-            Type::File => "a file",
-            Type::Command => "a command",
+            Type::Redis => ["redis", "a Redis"],
+            Type::Sql => ["sql", "a database"],
+            Type::File => ["file", "a file"],
+            Type::Command => ["command", "a command"],
         }
     }
 }
@@ -85,7 +78,12 @@ impl Reader<'_> {
     pub(super) fn sinks<'a>(&mut self, tables: &[RawTable], apps: impl Iterator<Item = &'a App>) -> Vec<Sink> {
         let apps: Vec<&App> = apps.collect();
         let drafts: Vec<Draft<'_>> = tables.iter().filter_map(|table| self.sink(table, &apps)).collect();
-        self.written_twice(&drafts);
+        let sinks: Vec<&Sink> = drafts.iter().map(|draft| &draft.sink).collect();
+        for (at, entry, fault) in written_twice(&sinks) {
+            let Draft { table, sink, places } = &drafts[at];
+            let list = if matches!(sink.to, SinkTo::File(_)) { "file" } else { "keys" };
+            self.fault_at(table, list, fault.into(), &places[entry]);
+        }
         drafts.into_iter().map(|draft| draft.sink).collect()
     }
 
@@ -124,26 +122,26 @@ impl Reader<'_> {
         let mut naming = Type::NAMING.into_iter().filter(|key| table.has(key));
         if let (Some(first), Some(second)) = (naming.next(), naming.next()) {
             let what = format!("{first} and {second} name two places");
-            self.fault(table, second, SettingProblem::new(what, "Write a [[sink]] for each."));
+            self.refuse(table, second, what, "Write a [[sink]] for each.");
             return None;
         }
         let Some(of_type) = Type::of(table) else {
             let remedy =
                 "Write url = \"redis://127.0.0.1:6379\", file = \"/path/{appid}.php\" or command = [\"/path\"].";
-            self.fault_of(table, SettingProblem::new("a sink has no url, file or command", remedy));
+            self.refuse_table(table, "a sink has no url, file or command", remedy);
             return None;
         };
+        let [word, noun] = of_type.names();
         // A command says itself why it has none of these.
         let is_known = |types: &str, key: &str| {
             types.is_empty()
-                || types.split(", ").any(|of| of == of_type.word())
+                || types.split(", ").any(|of| of == word)
                 || of_type == Type::Command && ["presets", "check_every_s"].contains(&key)
         };
         for setting in table.section.settings().filter(|setting| table.has(setting.key)) {
             if !is_known(setting.types, setting.key) {
-                let what = format!("{} has no {}", of_type.noun(), setting.key);
-                let problem = SettingProblem::new(what, "Remove it, or see which of the table's keys is wrong.");
-                self.fault(table, setting.key, problem);
+                let remedy = "Remove it, or see which of the table's keys is wrong.";
+                self.refuse(table, setting.key, format!("{noun} has no {}", setting.key), remedy);
             }
         }
         Some(of_type)
@@ -152,7 +150,7 @@ impl Reader<'_> {
     fn redis_sink(&mut self, table: &RawTable, scope: Option<&Scope<'_>>) -> Option<Made> {
         if !cfg!(feature = "redis") {
             let remedy = "Use a build with the feature \"redis\", or remove the table.";
-            self.fault_of(table, SettingProblem::new("this build cannot write to a Redis", remedy));
+            self.refuse_table(table, "this build cannot write to a Redis", remedy);
             return None;
         }
         let server = self.redis(table);
@@ -171,71 +169,38 @@ impl Reader<'_> {
 
     fn ttl(&mut self, table: &RawTable) -> Ttl {
         let margin_s = self.number(table, "ttl_margin_s");
-        match self.word(table, "ttl", &[("left", false), ("none", true)]) {
-            Some(true) => {
-                if table.has("ttl_margin_s") {
-                    let problem =
-                        SettingProblem::new("there is no time to live to subtract it from", "Remove it, or ttl.");
-                    self.fault(table, "ttl_margin_s", problem);
-                }
-                table.forget("ttl_margin_s");
-                Ttl::None
-            }
-            _ => Ttl::Left { margin_s },
+        if self.word(table, "ttl", &[("left", false), ("none", true)]) != Some(true) {
+            return Ttl::Left { margin_s };
         }
+        let what = "there is no time to live to subtract it from";
+        self.refuse_keys(table, ["ttl_margin_s"], what, "Remove it, or ttl.");
+        table.forget("ttl_margin_s");
+        Ttl::None
     }
 
     fn scope<'a>(&mut self, table: &RawTable, apps: &[&'a App]) -> Option<Scope<'a>> {
         let before = self.faults.len();
         let all: HashSet<String> = apps.iter().map(|app| app.id()).collect();
-        let mut ids = HashSet::new();
-        for item in self.list(table, "apps", "apps = [\"wx0123456789abcdef\"]") {
-            match text(&item.value).and_then(|id| known_app(&all, id).map(|()| id)) {
-                Ok(id) => drop(ids.insert(id.to_owned())),
-                Err(problem) => self.fault_at(table, "apps", problem, &item.place),
-            }
-        }
-        let ids = if table.has("apps") { ids } else { all };
-        let mut kinds = Vec::new();
-        for item in self.list(table, "kinds", "kinds = [\"access_token\"]") {
-            match of_word(&item.value) {
-                Ok(of) => kinds.push(of),
-                Err(problem) => self.fault_at(table, "kinds", problem, &item.place),
-            }
-        }
-        let kinds = table.has("kinds").then_some(kinds);
+        let known = |value| text(value).and_then(|id| known_app(&all, id).map(|()| id.to_owned()));
+        let ids = self.items(table, "apps", "apps = [\"wx0123456789abcdef\"]", known);
+        let ids = if table.has("apps") { ids.into_iter().map(|(id, _)| id).collect() } else { all };
+        let types = self.items(table, "types", "types = [\"access_token\"]", of_word);
+        let types = table.has("types").then(|| types.into_iter().map(|(of, _)| of).collect());
         let apps = apps.iter().copied().filter(|app| ids.contains(&app.id())).collect();
-        (self.faults.len() == before).then_some(Scope { apps, ids, kinds })
+        (self.faults.len() == before).then_some(Scope { apps, ids, types })
     }
 
     /// The keys as written, then those of the presets; and where each was given.
     fn sink_templates(&mut self, table: &RawTable, scope: &Scope<'_>) -> (Vec<KeyTemplate>, Vec<Place>) {
         let (mut templates, mut places) = (Vec::new(), Vec::new());
-        for item in self.list(table, "keys", "keys = [\"{kind}:{appid}\"]") {
-            match template(item, scope) {
-                Ok(template) => templates.push(template),
-                Err((problem, place)) => self.fault_at(table, "keys", problem, &place),
-            }
+        for item in self.list(table, "keys", "keys = [\"{type}:{appid}\"]") {
+            templates.extend(self.accept(table, "keys", template(item, scope)));
             places.resize(templates.len(), item.place.clone());
         }
         let prefix = self.prefix(table, "key");
-        for item in self.list(table, "presets", "presets = [\"workerman\"]") {
-            match preset(&item.value) {
-                Ok(preset) => {
-                    for agents in [false, true] {
-                        let written = preset.keys(agents).filter(|(.., view)| view.form != Form::Nothing);
-                        templates.extend(written.map(|(of, key, view)| KeyTemplate {
-                            key: format!("{prefix}{key}"),
-                            app: None,
-                            of: Some(of),
-                            views: Views::One(View { flags: 0, ..view }),
-                            of_preset: Some(OfPreset { agents }),
-                        }));
-                    }
-                }
-                Err(problem) => self.fault_at(table, "presets", problem, &item.place),
-            }
-            places.resize(templates.len(), item.place.clone());
+        for (preset, place) in self.items(table, "presets", "presets = [\"workerman\"]", preset) {
+            templates.extend(KeyTemplate::of_preset(preset, prefix));
+            places.resize(templates.len(), place.clone());
         }
         if !table.has("keys") && !table.has("presets") {
             templates.push(KeyTemplate::raw(KEY_DEFAULT));
@@ -243,79 +208,31 @@ impl Reader<'_> {
         }
         (templates, places)
     }
-
-    /// Two sinks of one database must not fight for a key, nor for a file.
-    fn written_twice(&mut self, drafts: &[Draft<'_>]) {
-        let mut seen: HashMap<(String, &str), &SinkEntry> = HashMap::new();
-        for draft in drafts {
-            let (database, list, whereto) = match &draft.sink.to {
-                SinkTo::Redis { .. } => (draft.sink.to_string(), "keys", " to that database"),
-                SinkTo::File(_) => ("file".to_owned(), "file", ""),
-                // What a command does with a value is its own, and a statement says more than where.
-                SinkTo::Command(_) | SinkTo::Sql(_) => continue,
-            };
-            let mut own = Vec::new();
-            for (key, place) in draft.sink.entries.iter().zip(&draft.places) {
-                match seen.get(&(database.clone(), key.name.as_str())) {
-                    Some(_) => {
-                        let what = format!("another sink writes {}{whereto} already", quoted(key.redacted_name()));
-                        let problem = SettingProblem::new(what, "Keep it in one of the two.");
-                        self.fault_at(draft.table, list, problem, place);
-                    }
-                    None => own.push(((database.clone(), key.name.as_str()), key)),
-                }
-            }
-            seen.extend(own);
-        }
-    }
 }
 
-fn template(item: &Given, scope: &Scope<'_>) -> Result<KeyTemplate, (SettingProblem, Place)> {
-    let place = &item.place;
-    let template = match &item.value {
-        RawValue::Text(key) => KeyTemplate::raw(key),
-        RawValue::Table(fields) => table(fields, place, scope)?,
-        other => {
-            let remedy = "Write a key in quotes, or a table such as { key = \"...\", encoding = \"json_string\" }.";
-            return Err((SettingProblem::new(format!("{} is not a key", kind(other)), remedy), place.clone()));
-        }
-    };
-    known_words(&template.key, PLACEHOLDERS).map_err(|fault| (fault.into(), place.clone()))?;
-    Ok(template)
-}
-
-fn table(given: &[(String, Given)], place: &Place, scope: &Scope<'_>) -> Result<KeyTemplate, (SettingProblem, Place)> {
-    let fields = Fields::of(given, TABLE_KEYS, "a sink's key")?;
-    let Some(key) = fields.read("key", text)? else {
-        let problem = SettingProblem::new("a table has no key", "Write { key = \"...\", ... }.");
-        return Err((problem, place.clone()));
-    };
+fn template(item: &Given, scope: &Scope<'_>) -> PlacedResult<KeyTemplate> {
+    let here = |problem| (problem, item.place.clone());
+    let (key, fields) = key_and_fields(item, TABLE_KEYS, ["a key", "a sink's key", "a table"])?;
+    known_words(key, PLACEHOLDERS).map_err(|fault| here(fault.into()))?;
+    let Some(fields) = fields else { return Ok(KeyTemplate::raw(key)) };
     let app = fields.read("app", text)?.map(str::to_owned);
     if let Some(id) = &app {
-        known_app(&scope.ids, id).map_err(|problem| (problem, place.clone()))?;
+        known_app(&scope.ids, id).map_err(here)?;
     }
     let of = fields.read("of", of_word)?;
-    let kinds: Vec<CredentialName> = of.map_or_else(|| CredentialName::ALL.to_vec(), |of| vec![of]);
-    let view = |of: CredentialName| Ok((of, View { flags: 0, ..fields.view(of, place)? }));
-    let views: Vec<(CredentialName, View)> = kinds.into_iter().map(view).collect::<Result<_, _>>()?;
+    let types: Vec<CredentialName> = of.map_or_else(|| CredentialName::ALL.to_vec(), |of| vec![of]);
+    let views = fields.views(types, &item.place)?;
     if views.iter().any(|(_, view)| view.form == Form::Nothing) {
-        let problem = SettingProblem::new("a sink writes something or nothing", "Remove the key from the list.");
-        return Err((problem, place.clone()));
+        return wrong("a sink writes something or nothing", "Remove the key from the list.").map_err(here);
     }
-    Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByKind(views), of_preset: None })
+    Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByType(views), of_preset: None })
 }
 
 /// A key of a Redis as the file could have it.
 fn key_as_toml(entry: &SinkEntry) -> String {
-    // A hash tag of a cluster would be taken for a word in braces.
-    let (appid, agent) = entry.app.split_once(':').unwrap_or((&entry.app, ""));
-    let words = [("appid", appid), ("agent", agent), ("kind", entry.of.word())];
-    let tagged =
-        words.iter().filter(|(_, value)| !value.is_empty()).fold(entry.redacted_name().to_owned(), |key, word| {
-            key.replace(&format!("{{{}}}", word.1), &format!("{{{{{}}}}}", word.0))
-        });
     let view = if let SinkContent::View(view) = &entry.content { view } else { &View::RAW };
-    let (key, app, form) = (toml_text(&tagged), toml_text(&entry.app), form_as_toml(&view.form, toml_text));
+    let (key, app, form) =
+        (toml_text(&entry.written_name()), toml_text(&entry.app), form_as_toml(&view.form, toml_text));
     let at_least = match view.at_least_s {
         0 => String::new(),
         seconds => format!(", at_least = {seconds}"),
@@ -325,18 +242,18 @@ fn key_as_toml(entry: &SinkEntry) -> String {
 
 /// Whose credentials a sink is about, and which, for `check --print`.
 fn print_scope(table: &RawTable, entries: &[SinkEntry]) {
-    let (mut apps, mut kinds): (Vec<&str>, Vec<&str>) = Default::default();
+    let (mut apps, mut types): (Vec<&str>, Vec<&str>) = Default::default();
     for entry in entries {
         // An app's entries stand together.
         if apps.last() != Some(&entry.app.as_str()) {
             apps.push(&entry.app);
         }
-        if !kinds.contains(&entry.of.word()) {
-            kinds.push(entry.of.word());
+        if !types.contains(&entry.of.word()) {
+            types.push(entry.of.word());
         }
     }
     table.print("apps", toml_texts(apps));
-    table.print("kinds", toml_texts(kinds));
+    table.print("types", toml_texts(types));
 }
 
 fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {

@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::fault::{Place, SettingProblem};
+use crate::byte_size;
+pub use crate::byte_size::size_text;
 pub(super) use crate::invalid_value::{closest, quoted};
 
 /// A value in the words of its layer.
@@ -36,10 +38,6 @@ pub(super) struct Given {
 
 pub(super) type ReadResult<T> = Result<T, SettingProblem>;
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-
 /// A number in a range.
 pub(super) fn integer(value: &RawValue, range: RangeInclusive<u64>) -> ReadResult<u64> {
     let (low, high) = (*range.start(), *range.end());
@@ -67,8 +65,8 @@ pub(super) fn size(value: &RawValue, range: RangeInclusive<u64>) -> ReadResult<u
     );
     let bytes = match value {
         RawValue::Integer { value, .. } => u64::try_from(*value).ok(),
-        RawValue::Text(text) => size_of(text, 1),
-        RawValue::Mebibytes(text) => size_of(text, MIB),
+        RawValue::Text(text) => byte_size::parse(text, 1),
+        RawValue::Mebibytes(text) => byte_size::parse(text, 1 << 20),
         other => return Err(SettingProblem::new(format!("{} is not a size", kind(other)), remedy)),
     };
     match (bytes, value) {
@@ -78,32 +76,6 @@ pub(super) fn size(value: &RawValue, range: RangeInclusive<u64>) -> ReadResult<u
             Err(SettingProblem::new(format!("{} is not a size", quoted(text)), remedy))
         }
         (None, _) => Err(SettingProblem::new("the size is out of range", remedy)),
-    }
-}
-
-fn size_of(text: &str, plain_unit: u64) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = match unit.trim().to_ascii_lowercase().as_str() {
-        "" => plain_unit,
-        "b" => 1,
-        "k" | "kb" | "kib" => KIB,
-        "m" | "mb" | "mib" => MIB,
-        "g" | "gb" | "gib" => GIB,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit)
-}
-
-/// Bytes for people, exact, and readable by [`size`].
-pub fn size_text(bytes: u64) -> String {
-    match bytes {
-        0 => "0B".into(),
-        _ if bytes.is_multiple_of(GIB) => format!("{}GiB", bytes / GIB),
-        _ if bytes.is_multiple_of(MIB) => format!("{}MiB", bytes / MIB),
-        _ if bytes.is_multiple_of(KIB) => format!("{}KiB", bytes / KIB),
-        _ => format!("{bytes}B"),
     }
 }
 
@@ -199,25 +171,6 @@ pub(super) fn texts<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_read_as_people_write_them() {
-        for (text, bytes) in [("64MiB", 64 * MIB), ("64m", 64 * MIB), ("1 g", GIB), ("512k", 512 * KIB), ("99", 99)] {
-            assert_eq!(size(&RawValue::Text(text.into()), 0..=u64::MAX).ok(), Some(bytes), "{text}");
-        }
-        for text in ["", "m", "-1", "1.5m", "64 potatoes", "99999999999g"] {
-            assert!(size(&RawValue::Text(text.into()), 0..=u64::MAX).is_err(), "{text}");
-        }
-        assert_eq!(size(&RawValue::Mebibytes("64".into()), 0..=u64::MAX).ok(), Some(64 * MIB));
-        assert_eq!(size(&RawValue::Mebibytes("1g".into()), 0..=u64::MAX).ok(), Some(GIB));
-    }
-
-    #[test]
-    fn a_size_for_people_reads_back() {
-        for bytes in [0, 1, 1023, KIB, MIB + 1, 64 * MIB, 3 * GIB] {
-            assert_eq!(size(&RawValue::Text(size_text(bytes)), 0..=u64::MAX).ok(), Some(bytes));
-        }
-    }
 
     #[test]
     fn masks_are_octal() {

@@ -2,7 +2,8 @@
 //! `at_least`) -> a view.
 
 use super::fault::{Place, SettingProblem};
-use super::value::{Given, RawValue, ReadResult, closest, integer, kind, quoted, word};
+use super::report::{PlacedResult, is_not, wrong};
+use super::value::{Given, RawValue, ReadResult, closest, integer, quoted, text, word};
 use super::{CredentialName, View};
 use crate::encoding::request::{Encoding, Shows, ViewRequest};
 use crate::encoding::{ClientLibrary, Constant, Fact, Field};
@@ -17,24 +18,16 @@ pub(super) struct Fields<'g>(Vec<(&'g str, &'g Given)>);
 
 impl<'g> Fields<'g> {
     /// All of them known; `whose` is in the fault otherwise.
-    pub fn of(
-        given: &'g [(String, Given)],
-        known: &[&str],
-        whose: &str,
-    ) -> Result<Fields<'g>, (SettingProblem, Place)> {
-        match given.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-            None => Ok(Fields(given.iter().map(|(name, given)| (name.as_str(), given)).collect())),
-            Some((name, given)) => {
-                let remedy = match closest(name, known.iter().copied()) {
-                    Some(close) => format!("Did you mean {close:?}?"),
-                    None => format!("Remove it; known here are {}.", known.join(", ")),
-                };
-                Err((
-                    SettingProblem::new(format!("{} is not a key of {whose}", quoted(name)), remedy),
-                    given.place.clone(),
-                ))
-            }
-        }
+    pub fn of(given: &'g [(String, Given)], known: &[&str], whose: &str) -> PlacedResult<Fields<'g>> {
+        let Some((name, given)) = given.iter().find(|(name, _)| !known.contains(&name.as_str())) else {
+            return Ok(Fields(given.iter().map(|(name, given)| (name.as_str(), given)).collect()));
+        };
+        let remedy = match closest(name, known.iter().copied()) {
+            Some(close) => format!("Did you mean {close:?}?"),
+            None => format!("Remove it; known here are {}.", known.join(", ")),
+        };
+        let problem = SettingProblem::new(format!("{} is not a key of {whose}", quoted(name)), remedy);
+        Err((problem, given.place.clone()))
     }
 
     /// Those that are there.
@@ -46,51 +39,61 @@ impl<'g> Fields<'g> {
         self.0.iter().find(|(key, _)| *key == name).map(|(_, given)| *given)
     }
 
-    pub fn read<T>(
-        &self,
-        name: &str,
-        read: impl Fn(&'g RawValue) -> ReadResult<T>,
-    ) -> Result<Option<T>, (SettingProblem, Place)> {
+    pub fn read<T>(&self, name: &str, read: impl Fn(&'g RawValue) -> ReadResult<T>) -> PlacedResult<Option<T>> {
         let Some(given) = self.given(name) else { return Ok(None) };
-        read(&given.value).map(Some).map_err(|problem| {
-            (SettingProblem::new(format!("{name}: {}", problem.what), problem.remedy), given.place.clone())
-        })
+        read(&given.value).map(Some).map_err(|problem| (problem.of_key(name), given.place.clone()))
     }
 
-    /// How the key shows a credential of that kind.
-    pub fn view(&self, of: CredentialName, place: &Place) -> Result<View, (SettingProblem, Place)> {
-        self.view_for(ClientLibrary::default(), of, place)
-    }
-
-    /// The same for readers with that library.
-    pub fn view_for(
+    /// How a sink's key shows credentials of these types; no client looks at its flags.
+    pub fn views(
         &self,
-        client: ClientLibrary,
-        of: CredentialName,
+        types: impl IntoIterator<Item = CredentialName>,
         place: &Place,
-    ) -> Result<View, (SettingProblem, Place)> {
+    ) -> PlacedResult<Vec<(CredentialName, View)>> {
+        let view = |of| Ok((of, View { flags: 0, ..self.view_for(ClientLibrary::default(), of, place)? }));
+        types.into_iter().map(view).collect()
+    }
+
+    /// How the key shows a credential of that type to readers with that library.
+    pub fn view_for(&self, client: ClientLibrary, of: CredentialName, place: &Place) -> PlacedResult<View> {
         let request = ViewRequest {
             encoding: self.read("encoding", |value| word(value, &Encoding::WORDS))?,
             shows: self.read("shows", shows)?,
             fields: self.read("fields", |value| fields(value, 0))?,
             constant: self.read("constant", constant)?,
         };
-        let usual = match request.encoding {
-            Some(Encoding::Php | Encoding::PhpString | Encoding::PhpArray) => client.serialized_flags(),
-            Some(Encoding::JsonObject) => client.object_flags(),
-            _ => 0,
-        };
-        let value_name = match of {
-            CredentialName::AccessToken | CredentialName::ComponentToken => of.word(),
-            _ => "ticket",
-        };
-        let form = request.form(value_name).map_err(|fault| (fault.into(), place.clone()))?;
+        let usual = request.encoding.map_or(0, |encoding| encoding.flags_for(client));
+        let form = request.form(of.value_name()).map_err(|fault| (fault.into(), place.clone()))?;
         let flags = self.read("flags", |value| integer(value, 0..=u64::from(u32::MAX)))?;
         let flags = flags.and_then(|flags| u32::try_from(flags).ok()).unwrap_or(usual);
         let at_least = self.read("at_least", |value| integer(value, 0..=AT_LEAST_S_MAX))?;
         let at_least_s = at_least.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
         Ok(View { form, flags, at_least_s })
     }
+}
+
+/// An item of `aliases` or `keys`: a key in quotes, or a table with one. `words`: what it is, whose keys the table has,
+/// what has no key.
+pub(super) fn key_and_fields<'g>(
+    item: &'g Given,
+    known: &[&str],
+    words: [&str; 3],
+) -> PlacedResult<(&'g str, Option<Fields<'g>>)> {
+    let problem = match &item.value {
+        RawValue::Text(key) => return Ok((key, None)),
+        RawValue::Table(given) => {
+            let fields = Fields::of(given, known, words[1])?;
+            if let Some(key) = fields.read("key", text)? {
+                return Ok((key, Some(fields)));
+            }
+            wrong(format!("{} has no key", words[2]), "Write { key = \"...\", ... }.")
+        }
+        other => {
+            let remedy = "Write a key in quotes, or a table such as { key = \"...\", encoding = \"json_string\" }.";
+            is_not(other, &format!("not {}", words[0]), remedy)
+        }
+    };
+    problem.map_err(|problem| (problem, item.place.clone()))
 }
 
 fn shows(value: &RawValue) -> ReadResult<Shows> {
@@ -105,16 +108,14 @@ fn constant(value: &RawValue) -> ReadResult<Constant> {
     match value {
         RawValue::Integer { value, .. } => match i64::try_from(*value) {
             Ok(number) => Ok(Constant::Number(number)),
-            Err(_) => Err(SettingProblem::new(format!("{value} is out of range"), remedy)),
+            Err(_) => wrong(format!("{value} is out of range"), remedy),
         },
         RawValue::Bool(on) => Ok(Constant::Bool(*on)),
         // With a point, so that it is read as one again.
         RawValue::Fraction(number) if number.is_finite() => Ok(Constant::Decimal(format!("{number:?}"))),
-        RawValue::Text(text) if text.contains('\0') => {
-            Err(SettingProblem::new("the value holds a NUL byte", "Remove the NUL byte."))
-        }
+        RawValue::Text(text) if text.contains('\0') => wrong("the value holds a NUL byte", "Remove the NUL byte."),
         RawValue::Text(text) => Ok(Constant::Text(text.clone())),
-        other => Err(SettingProblem::new(format!("{} is not a constant", kind(other)), remedy)),
+        other => is_not(other, "not a constant", remedy),
     }
 }
 
@@ -122,18 +123,16 @@ fn constant(value: &RawValue) -> ReadResult<Constant> {
 fn fields(value: &RawValue, depth: usize) -> ReadResult<Field> {
     let items = |given: &Given| field(&given.value, depth);
     match value {
-        _ if depth == DEPTH_MAX => {
-            Err(SettingProblem::new(format!("fields go deeper than {DEPTH_MAX} levels"), "Write flatter ones."))
-        }
+        _ if depth == DEPTH_MAX => wrong(format!("fields go deeper than {DEPTH_MAX} levels"), "Write flatter ones."),
         RawValue::Table(fields) => {
             let named = |(name, given): &(String, Given)| Ok((name.clone(), items(given)?));
             Ok(Field::Named(fields.iter().map(named).collect::<ReadResult<_>>()?))
         }
         RawValue::List(given) => Ok(Field::Listed(given.iter().map(items).collect::<ReadResult<_>>()?)),
-        other => Err(SettingProblem::new(
-            format!("{} is neither a table nor a list", kind(other)),
-            "Write fields = { token = \"value\", expiration = \"expires_at\" }, or a list without names.",
-        )),
+        other => {
+            let remedy = "Write fields = { token = \"value\", expiration = \"expires_at\" }, or a list without names.";
+            is_not(other, "neither a table nor a list", remedy)
+        }
     }
 }
 
@@ -145,9 +144,9 @@ fn field(value: &RawValue, depth: usize) -> ReadResult<Field> {
         }
         RawValue::Table(_) | RawValue::List(_) => fields(value, depth + 1),
         RawValue::Text(text) if text == "null" => Ok(Field::Constant(Constant::Null)),
-        RawValue::Text(_) => word(value, &Fact::ALL).map(Field::Fact).map_err(|problem| {
-            let remedy = format!("{} A text that stands there as it is: {{ constant = \"...\" }}.", problem.remedy);
-            SettingProblem::new(problem.what, remedy)
+        RawValue::Text(_) => word(value, &Fact::ALL).map(Field::Fact).map_err(|mut problem| {
+            problem.remedy += " A text that stands there as it is: { constant = \"...\" }.";
+            problem
         }),
         other => constant(other).map(Field::Constant),
     }

@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::encoding::View;
+use crate::encoding::key_words::fits_in_a_key;
+use crate::invalid_value::{InvalidValue, quoted, quoted_name};
 use crate::platform::{ClientOptions, CredentialName, CredentialType, Platform, component, mp};
-use crate::secret_source::SecretSource;
+use crate::secret_source::{SecretSource, surplus};
 
 /// One app of WeChat or another platform.
 #[derive(Clone, Debug)]
@@ -168,5 +170,87 @@ impl fmt::Debug for Alias {
             .field("of", &self.of)
             .field("view", &self.view)
             .finish()
+    }
+}
+
+const APPID_BYTES_MAX: usize = 128;
+const AGENT_BYTES_MAX: usize = 64;
+const KEY_BYTES_MAX: usize = 250;
+
+/// Whether keys can be made with that appid.
+pub fn judge_appid(appid: &str) -> Result<(), InvalidValue> {
+    let what = if appid.len() > APPID_BYTES_MAX {
+        format!("{} is longer than {APPID_BYTES_MAX} bytes", quoted(appid))
+    } else if !fits_in_a_key(appid) {
+        format!("{} {}", quoted_name(appid), surplus(appid).unwrap_or("has a blank or a control character"))
+    } else if appid.contains(['{', '}']) {
+        // A key with this appid in it could not be written down again: braces stand for something there.
+        format!("{} has a brace", quoted(appid))
+    } else {
+        return Ok(());
+    };
+    Err(InvalidValue::new(what, "Write the appid as WeChat's platform shows it: wx and 16 digits or letters a to f."))
+}
+
+/// Whether apps of that platform can have that agent.
+pub fn judge_agent(agent: &str, platform: &Platform) -> Result<(), InvalidValue> {
+    if !platform.has_agents {
+        let what = format!("apps of platform {} have no agents", quoted(platform.name));
+        return Err(InvalidValue::new(what, "Remove the key."));
+    }
+    if agent.is_empty() || agent.len() > AGENT_BYTES_MAX || !fits_in_a_key(agent) {
+        let what = format!("{} cannot be part of a key", quoted(agent));
+        return Err(InvalidValue::new(what, "Write agent = \"1000002\", as the platform shows it."));
+    }
+    Ok(())
+}
+
+impl Adopt {
+    /// How it is written.
+    pub const REMEDY: &str = "Write adopt = \"sink\", adopt = { memcached = \"127.0.0.1:11212\", key = \"access_token\" } or \
+                              adopt = { file = \"/path\" }.";
+
+    /// A place by its parts.
+    pub fn parse(file: Option<PathBuf>, memcached: Option<&str>, key: Option<&str>) -> Result<Adopt, InvalidValue> {
+        match (file, memcached, key) {
+            (Some(file), None, None) => Ok(Adopt::File(file)),
+            (None, Some(_), Some(key)) if key.len() > KEY_BYTES_MAX || !fits_in_a_key(key) => {
+                Err(InvalidValue::new("key: memcached has no such keys", "Give 1 to 250 bytes without blanks."))
+            }
+            (None, Some(address), Some(key)) if address.starts_with('/') || address.contains(':') => {
+                Ok(Adopt::Memcached { address: address.to_owned(), key: key.to_owned() })
+            }
+            (None, Some(address), Some(_)) => {
+                let what = format!("memcached: {} has no port", quoted(address));
+                Err(InvalidValue::new(what, "Write \"127.0.0.1:11212\", or the path of a Unix socket."))
+            }
+            _ => Err(InvalidValue::new("it names no place, or half of one", Adopt::REMEDY)),
+        }
+    }
+}
+
+impl App {
+    /// Refresh tokens that live in memory only are lost with the process.
+    pub fn judge_without_state(&self) -> Result<(), InvalidValue> {
+        if self.component.is_none() || self.secret.is_absent() {
+            return Ok(());
+        }
+        let what = format!(
+            "the authorizer {} has a refresh token that WeChat may replace at any renewal, and there is no state file to \
+             keep the new one in",
+            quoted(&self.appid)
+        );
+        Err(InvalidValue::new(what, "Set state.path in [state] to a file that survives a restart."))
+    }
+
+    /// Whether its first token can be read where it is to be; `is_in_a_sink`: a sink writes it and can read it.
+    pub fn judge_adopt(&self, is_in_a_sink: bool) -> Result<(), InvalidValue> {
+        if self.adopt != Some(Adopt::Sink) || is_in_a_sink {
+            return Ok(());
+        }
+        let what = format!("{}: adopt = \"sink\", but no sink has a token of this app that can be read", self.id());
+        let remedy = "Add a [[sink]] of a Redis, a file, or a database with read; or name the place itself, as \
+                      adopt = { file = \"/path\" }.";
+        Err(InvalidValue::new(what, remedy))
     }
 }

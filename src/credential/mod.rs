@@ -1,6 +1,6 @@
 //! Managed keys: credentials that the server keeps current. Readers never wait for a renewal and never call a platform.
 //!
-//! - `app`, `options`: what is configured. `plan`: which credentials that makes.
+//! - `app`, `options`: what is configured, and `collisions` between apps. `plan`: which credentials that makes.
 //! - `table`: what readers see. `value_cell` is one value in it, `reliable_until` how long a client can rely on it,
 //!   `wildcards` the keys that are known by their end. `facts` and `journal` are what is told besides the values.
 //! - `refresher`: the one writer of the table. `slot` is its data about one credential, `fetch_task` one fetch,
@@ -18,6 +18,7 @@ pub mod alias_templates;
 mod app;
 mod app_name;
 mod cluster_fetch;
+pub mod collisions;
 pub mod facts;
 mod fetch_task;
 pub mod generation;
@@ -53,7 +54,7 @@ use tracing::warn;
 
 use refresher::{ClusterWatch, SharedTicket};
 
-pub use app::{Adopt, Alias, App};
+pub use app::{Adopt, Alias, App, judge_agent, judge_appid};
 pub use app_name::{app_name, warn_of_duplicates};
 pub use options::Options;
 pub use refresher::Refresher;

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use url::Url;
+
 use super::App;
 use crate::cluster;
-use crate::platform::ClientOptions;
+use crate::platform::client::address;
+use crate::platform::{ClientOptions, PLATFORMS, mp};
 
 /// Apps, and what their credentials need.
 #[derive(Clone, Debug, Default)]
@@ -15,4 +18,42 @@ pub struct Options {
     pub cluster: Option<cluster::Options>,
     pub upstream: ClientOptions,
     pub apps: Vec<App>,
+}
+
+impl Options {
+    /// A sentence for each address of an API that has a path.
+    pub fn path_warnings(&self) -> Vec<String> {
+        let upstream = &self.upstream;
+        let of_wechat = |setting: &str, url: &str| address::path_warning(setting, url, mp::PLATFORM.calls_begin);
+        let of_hosts = upstream.hosts.iter().filter_map(|url| of_wechat("upstream.hosts", url));
+        let of_all = of_wechat("upstream.base_url", &upstream.base_url).filter(|_| upstream.hosts.is_empty());
+        let own = self.apps.iter().filter(|app| app.component.is_none()).filter_map(|app| {
+            let setting = format!("app {}: base_url", app.id());
+            address::path_warning(&setting, app.base_url.as_deref()?, app.platform.calls_begin)
+        });
+        of_all.into_iter().chain(of_hosts).chain(own).collect()
+    }
+
+    /// The hosts that are called over https. Plain http is to this machine alone.
+    pub fn called_hosts(&self) -> Vec<String> {
+        let upstream = &self.upstream;
+        let with_secret = self.apps.iter().filter(|app| !app.secret.is_absent());
+        let mut bases: Vec<&str> = with_secret.map(|app| app.base_url(upstream)).collect();
+        bases.sort_unstable();
+        bases.dedup();
+        let mut hosts = Vec::new();
+        for base in bases {
+            let platform = PLATFORMS.iter().find(|platform| platform.base_url == base);
+            let urls: Vec<&str> = match platform {
+                _ if base == upstream.base_url && !upstream.hosts.is_empty() => {
+                    upstream.hosts.iter().map(String::as_str).collect()
+                }
+                Some(platform) if base != upstream.base_url => platform.hosts.to_vec(),
+                _ => vec![base],
+            };
+            let urls = urls.into_iter().filter_map(|url| Url::parse(url).ok()).filter(|url| url.scheme() == "https");
+            hosts.extend(urls.filter_map(|url| url.host_str().map(str::to_owned)));
+        }
+        hosts
+    }
 }

@@ -116,12 +116,30 @@ fn php_json(text: &str) -> String {
     escaped
 }
 
+/// `{type}`, and as it was written before, which is still read.
+const TYPE: [&str; 2] = ["{type}", "{kind}"];
+
+/// A word in braces as it is written now.
+pub fn current_word(word: &str) -> &str {
+    if word == "kind" { "type" } else { word }
+}
+
+/// Whether a text is another for each type of credential.
+pub fn has_type(text: &str) -> bool {
+    TYPE.iter().any(|word| text.contains(word))
+}
+
+/// The text with the type of a credential in its place.
+pub fn fill_type(text: &str, of: &str) -> String {
+    TYPE.iter().fold(text.to_owned(), |text, word| text.replace(word, of))
+}
+
 /// `{word}` must be one that is known; other braces are part of the key.
 pub fn known_words(key: &str, known: &[&str]) -> Result<(), InvalidValue> {
     for rest in key.split('{').skip(1) {
         let Some((inner, _)) = rest.split_once('}') else { continue };
         let is_word = !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if is_word && !known.contains(&inner) {
+        if is_word && !known.contains(&current_word(inner)) {
             let what = format!("{{{}}} is not known in a key", quoted_name(inner).trim_matches('"'));
             let words: Vec<String> = known.iter().map(|word| format!("{{{word}}}")).collect();
             let (last, others) = words.split_last().map_or(("", &[][..]), |(last, others)| (last, others));

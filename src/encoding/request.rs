@@ -1,7 +1,7 @@
 //! What a key is to show, in the words of the configuration (`encoding`, `shows`, `fields`, `constant`) -> a form, and back.
 //! Pure.
 
-use super::{Constant, Fact, Field, Form};
+use super::{ClientLibrary, Constant, Fact, Field, Form};
 use crate::invalid_value::InvalidValue;
 
 /// How a value is written.
@@ -18,6 +18,15 @@ pub enum Encoding {
 }
 
 impl Encoding {
+    /// The flags that readers with that library look for.
+    pub fn flags_for(self, client: ClientLibrary) -> u32 {
+        match self {
+            Encoding::Php | Encoding::PhpString | Encoding::PhpArray => client.serialized_flags(),
+            Encoding::JsonObject => client.object_flags(),
+            _ => 0,
+        }
+    }
+
     pub const WORDS: [(&str, Encoding); 8] = [
         ("raw", Encoding::Raw),
         ("json", Encoding::Json),

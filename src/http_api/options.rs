@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use crate::access::ApiKeys;
 use crate::files::{self, AUTH_FILE_BYTES_MAX};
-use crate::network::Network;
+use crate::invalid_value::{InvalidValue, quoted};
+use crate::network::{Network, reachable_by_others};
 use crate::tls::TlsOptions;
 
 /// The port of the HTTP API unless an address says otherwise.
@@ -66,6 +67,19 @@ impl Options {
         }
     }
 
+    /// Other machines need a key; the fault is about `listen`. Also a warning, if it is needed.
+    pub fn judge_addresses(&self) -> Result<Option<String>, InvalidValue> {
+        let open = reachable_by_others(&self.listen);
+        if !open.is_empty() && self.keys_file.is_none() {
+            let what = format!("{open} can be reached from other machines, and there are no keys");
+            let remedy = "Write keys into a file and name it: keys_file = \"...\" in [http]; or listen on 127.0.0.1.";
+            return Err(InvalidValue::new(what, remedy));
+        }
+        let in_plain_text = !open.is_empty() && self.tls.is_none() && self.trusted_proxies.is_empty();
+        Ok(in_plain_text
+            .then(|| format!("keys and tokens pass {open} in plain text; [http.tls] would hide them from the network")))
+    }
+
     /// Reads the file of API keys; `None` without one. The error is a sentence that quotes nothing of the file.
     pub fn read_keys(&self) -> Result<Option<ApiKeys>, String> {
         let Some(path) = &self.keys_file else { return Ok(None) };
@@ -73,6 +87,22 @@ impl Options {
         let bytes = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
         ApiKeys::parse(&bytes).map(Some).map_err(|error| fault(&error))
     }
+}
+
+/// A name as browsers send it, without a port; case does not matter.
+pub fn host_name(text: &str) -> Result<String, InvalidValue> {
+    let fits = !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte))
+        && (!text.contains(':') || text.starts_with('['));
+    let remedy = "Write the name alone, such as \"tokencached.internal\".";
+    let wrong = || InvalidValue::new(format!("{} is not a host name", quoted(text)), remedy);
+    if fits { Ok(text.to_ascii_lowercase()) } else { Err(wrong()) }
+}
+
+/// Where a proxy may be.
+pub fn proxy_network(text: &str) -> Result<Network, InvalidValue> {
+    let remedy = "Write an address like 10.0.0.5 or a network like 10.0.0.0/8.";
+    text.parse().map_err(|()| InvalidValue::new(format!("{} is not a network", quoted(text)), remedy))
 }
 
 /// Which credentials have series of their own in `/metrics`.

@@ -23,6 +23,14 @@ impl CredentialName {
         CredentialName::ComponentToken,
     ];
 
+    /// The usual name of its value among fields.
+    pub fn value_name(self) -> &'static str {
+        match self {
+            CredentialName::AccessToken | CredentialName::ComponentToken => self.word(),
+            _ => "ticket",
+        }
+    }
+
     /// The name of a type of credential.
     pub fn of(credential_type: &CredentialType) -> Option<CredentialName> {
         CredentialName::ALL.into_iter().find(|of| of.is(credential_type))

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::options::RedisAt;
-use crate::invalid_value::InvalidValue;
+use crate::invalid_value::{InvalidValue, Judgement};
+use crate::network::is_this_machine;
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -16,6 +17,40 @@ pub struct RedisAddress {
     pub at: RedisAt,
     pub tls: bool,
     pub db: Option<u32>,
+}
+
+impl RedisAddress {
+    /// Whether what is given beside the URL fits it. `db` is the number given there.
+    pub fn judge(&self, db: Option<u32>, is_given: impl Fn(&str) -> bool) -> Judgement {
+        let mut judgement = Judgement::default();
+        let far = match &self.at {
+            RedisAt::Tcp { host, .. } if !is_this_machine(host) => Some(host),
+            // Where the master will be is not known yet.
+            RedisAt::Sentinel { sentinels, .. } => {
+                sentinels.iter().map(|(host, _)| host).find(|host| !is_this_machine(host))
+            }
+            _ => None,
+        };
+        let has_key = is_given("key_file") || is_given("key_credential");
+        match ["ca_file", "cert_file", "key_file", "key_credential"].into_iter().find(|key| is_given(key)) {
+            Some(key) if self.tls => {
+                let is_half = is_given("cert_file") != has_key;
+                judgement.fault_if(is_half, key, "cert_file and key_file belong together", "Give both, or neither.");
+            }
+            Some(key) => {
+                judgement.fault_if(true, key, "the url does not speak TLS", "Write url = \"rediss://...\".");
+            }
+            None => far.filter(|_| !self.tls).into_iter().for_each(|host| {
+                let what = format!("tokens pass the network in the clear on their way to {host}; rediss:// hides them");
+                judgement.warn("url", what);
+            }),
+        }
+        if let (Some(db), Some(other)) = (db, self.db) {
+            let what = format!("the url says {other}, and db {db}");
+            judgement.fault_if(db != other, "url", what, "Keep one of the two.");
+        }
+        judgement
+    }
 }
 
 /// `redis://host[:port][/db]`, `rediss://` likewise, `unix:/path`, `redis+sentinel://host[:port],.../master[/db]`.

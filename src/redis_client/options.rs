@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::invalid_value::{InvalidValue, quoted};
 use crate::network::Network;
 use crate::secret_source::{SecretOrigin, SecretSource};
 
@@ -89,19 +90,26 @@ pub enum TrustedHost {
 }
 
 impl TrustedHost {
+    /// How a list of them is written.
+    pub const REMEDY: &str = "Write a list such as [\"10.0.0.0/24\", \"redis-2.example.com\", \"*.db.example.com\"].";
+
     /// `10.0.0.1`, `10.0.0.0/24`, `redis.example.com`, `*.example.com`.
-    pub fn parse(given: &str) -> Option<TrustedHost> {
-        let given = given.trim().to_ascii_lowercase();
-        if let Ok(network) = given.parse() {
-            return Some(TrustedHost::Network(network));
+    pub fn parse(given: &str) -> Result<TrustedHost, InvalidValue> {
+        let host = given.trim().to_ascii_lowercase();
+        if let Ok(network) = host.parse() {
+            return Ok(TrustedHost::Network(network));
         }
-        let labels = given.strip_prefix("*.").unwrap_or(&given);
+        let labels = host.strip_prefix("*.").unwrap_or(&host);
         let plain = |label: &str| {
             !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         };
-        labels.split('.').all(plain).then(|| match given.strip_prefix('*') {
+        if !labels.split('.').all(plain) {
+            let what = format!("{} is no address, network or host", quoted(given));
+            return Err(InvalidValue::new(what, TrustedHost::REMEDY));
+        }
+        Ok(match host.strip_prefix('*') {
             Some(domain) => TrustedHost::Domain(domain.to_owned()),
-            None => TrustedHost::Name(given.clone()),
+            None => TrustedHost::Name(host),
         })
     }
 

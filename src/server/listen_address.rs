@@ -1,7 +1,9 @@
-//! An address to listen on, as people write it. Pure.
+//! Addresses to listen on, as people write them: the socket addresses that are meant.
 
-use std::net::IpAddr;
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::environment::Environment;
 use crate::invalid_value::{InvalidValue, quoted};
 
 /// A host and perhaps a port, as written.
@@ -29,6 +31,57 @@ pub fn parse(text: &str) -> Result<ListenAddress, InvalidValue> {
         || (!host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)));
     let port = port.map(|port| port.parse::<u16>().map_err(|_| wrong())).transpose()?;
     if host_fits { Ok(ListenAddress { host: host.to_owned(), port }) } else { Err(wrong()) }
+}
+
+/// What memcached's `-p` means.
+#[derive(Clone, Copy)]
+pub enum TcpPort {
+    Off,
+    Fixed(u16),
+}
+
+/// `11211`; `0` for no TCP, `-1` for any free port.
+pub fn parse_port(text: &str) -> Result<TcpPort, InvalidValue> {
+    match text.trim().parse::<i64>() {
+        Ok(0) => return Ok(TcpPort::Off),
+        Ok(-1) => return Ok(TcpPort::Fixed(0)),
+        Ok(port) => u16::try_from(port).ok().map(TcpPort::Fixed),
+        Err(_) => None,
+    }
+    .ok_or_else(|| {
+        let remedy = "Give a port from 1 to 65535, 0 for no TCP, or -1 for any free port.";
+        InvalidValue::new(format!("{} is not a port", quoted(text)), remedy)
+    })
+}
+
+/// The socket addresses, each once, and the names that have none. `port` is for what is written without one.
+pub fn resolve(
+    written: &[ListenAddress],
+    port: u16,
+    environment: &dyn Environment,
+) -> (Vec<SocketAddr>, Vec<InvalidValue>) {
+    let (mut addresses, mut unknown) = (Vec::new(), Vec::new());
+    for ListenAddress { host, port: own } in written {
+        let found = match host.parse::<IpAddr>() {
+            Ok(ip) => Ok(vec![ip]),
+            // Not left to the resolver: where it also answers `::1`, a machine without IPv6 could not start.
+            Err(_) if host.eq_ignore_ascii_case("localhost") => {
+                let ipv6 = environment.has_ipv6_loopback().then_some(Ipv6Addr::LOCALHOST.into());
+                Ok(std::iter::once(Ipv4Addr::LOCALHOST.into()).chain(ipv6).collect())
+            }
+            Err(_) => environment.resolve(host),
+        };
+        match found {
+            Ok(ips) => addresses.extend(ips.into_iter().map(|ip| SocketAddr::new(ip, own.unwrap_or(port)))),
+            Err(error) => {
+                let what = format!("the name {} has no address: {error}", quoted(host));
+                unknown.push(InvalidValue::new(what, "Write an IP address, or a name this machine knows."));
+            }
+        }
+    }
+    let mut seen = HashSet::new();
+    addresses.retain(|address| address.port() == 0 || seen.insert(*address));
+    (addresses, unknown)
 }
 
 #[cfg(test)]

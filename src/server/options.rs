@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::access::{CertificateMatcher, Rights, Users, UsersFault};
+use crate::byte_size::size_text;
 use crate::files::{self, AUTH_FILE_BYTES_MAX};
+use crate::invalid_value::InvalidValue;
+use crate::network::reachable_by_others;
 use crate::service::RefuseWith;
 use crate::tls::{ClientCertificates, TlsOptions};
 
@@ -104,13 +107,61 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The word of a configuration for it.
+    /// Each with its word in the configuration.
+    pub const WORDS: &[(&str, Protocol)] =
+        &[("auto", Protocol::Auto), ("ascii", Protocol::Ascii), ("binary", Protocol::Binary)];
+
+    /// As the configuration spells it.
     pub fn word(self) -> &'static str {
-        match self {
-            Protocol::Auto => "auto",
-            Protocol::Ascii => "ascii",
-            Protocol::Binary => "binary",
-        }
+        Self::WORDS.iter().find(|(_, of)| *of == self).map_or("auto", |(word, _)| word)
+    }
+}
+
+/// Whether items may be that large: at most half of the memory.
+pub fn judge_item_size(item: u64, memory: u64) -> Result<(), InvalidValue> {
+    if item <= memory / 2 {
+        return Ok(());
+    }
+    let what = format!("an item of {} is more than half of the memory, {}", size_text(item), size_text(memory));
+    Err(InvalidValue::new(what, "Give more memory (-m, server.memory) or allow smaller items only."))
+}
+
+const HOW_TO_PROTECT: &str = "Let clients log in (auth_file = \"...\" in [server], -Y FILE), or ask for their certificates \
+    (cert, key and client_ca under [server.tls]), or listen on 127.0.0.1 or on a Unix socket; or, if a firewall or a \
+    private network keeps others out, set allow_unauthenticated = true in [server] \
+    (TOKENCACHED_SERVER_ALLOW_UNAUTHENTICATED=true, --allow-unauthenticated).";
+
+/// What keeps strangers from an address.
+#[derive(Clone, Copy, Default)]
+pub struct Protection {
+    /// Clients log in.
+    pub passwords: bool,
+    pub tls: bool,
+    /// Clients show certificates.
+    pub certificates: bool,
+    /// Nothing here does, and that is meant.
+    pub allowed: bool,
+}
+
+impl Protection {
+    /// Addresses that other machines can reach need something that keeps strangers out. Also a warning, if it is needed.
+    pub fn judge(self, addresses: &[SocketAddr]) -> Result<Option<String>, InvalidValue> {
+        let open = reachable_by_others(addresses);
+        Ok(match self {
+            _ if open.is_empty() => None,
+            Protection { certificates: true, .. } | Protection { passwords: true, tls: true, .. } => None,
+            Protection { passwords: true, .. } => Some(format!(
+                "passwords and tokens pass {open} in plain text; [server.tls] (-Z) would hide them from the network"
+            )),
+            Protection { allowed: true, .. } => Some(format!(
+                "allow_unauthenticated is in effect: whoever reaches {open} can read every token and every item"
+            )),
+            Protection { tls, .. } => {
+                let alone = if tls { "; TLS alone hides what is said, but asks nobody who they are" } else { "" };
+                let what = format!("{open} can be reached from other machines, and nothing keeps strangers out{alone}");
+                return Err(InvalidValue::new(what, HOW_TO_PROTECT));
+            }
+        })
     }
 }
 

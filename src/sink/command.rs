@@ -22,6 +22,7 @@ use super::options::{SinkCommand, SinkEntry};
 use crate::clock::{LogThrottle, boot_ms};
 use crate::descriptors;
 use crate::encoding::Fact;
+use crate::encoding::key_words::fill_type;
 use crate::files::trusted;
 
 pub(super) use self::process::kill_all;
@@ -122,11 +123,10 @@ fn fill(word: &str, entry: &SinkEntry, current: &CurrentValue) -> String {
     let facts = [
         ("{appid}", appid.to_owned()),
         ("{id}", id.to_owned()),
-        ("{kind}", entry.of.word().to_owned()),
         ("{expires_at}", time(Fact::ExpiresAt)),
         ("{expires_in}", time(Fact::ExpiresIn)),
     ];
-    facts.iter().fold(word.to_owned(), |word, (placeholder, fact)| word.replace(placeholder, fact))
+    facts.iter().fold(fill_type(word, entry.of.word()), |word, (placeholder, fact)| word.replace(placeholder, fact))
 }
 
 fn judge_end(end: &ProgramEnd, config: &SinkCommand) -> Result<(), SinkFault> {

@@ -24,28 +24,28 @@ pub const FILE_PRESETS: &[FilePreset] = &[
     // WeChat's own JS-SDK sample for PHP, as of 2015: access_token.php and jsapi_ticket.php, read from byte 15 on.
     FilePreset {
         name: "jssdk",
-        layout: Layout::Text("<?php exit();?>{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
+        layout: Layout::Text("<?php exit();?>{\"expire_time\":{expires_at},\"{type}\":\"{value}\"}", Escape::Json),
     },
     // The older one: access_token.json and jsapi_ticket.json.
     FilePreset {
         name: "jssdk-json",
-        layout: Layout::Text("{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
+        layout: Layout::Text("{\"expire_time\":{expires_at},\"{type}\":\"{value}\"}", Escape::Json),
     },
     FilePreset {
         name: "access_token.php",
         layout: Layout::Text(
-            "<?php return array('{kind}' => '{value}', 'expire_time' => {expires_at});\n",
+            "<?php return array('{type}' => '{value}', 'expire_time' => {expires_at});\n",
             Escape::Php,
         ),
     },
     // Despite its name the time of the fetch: the script adds 3600.
     FilePreset {
         name: "access_token.json",
-        layout: Layout::Text("{\"{kind}\": \"{value}\", \"expires_time\": {expires_at-3600}}", Escape::Json),
+        layout: Layout::Text("{\"{type}\": \"{value}\", \"expires_time\": {expires_at-3600}}", Escape::Json),
     },
     FilePreset {
         name: "access_token.txt",
-        layout: Layout::Text("{\"expire_time\":{expires_at},\"{kind}\":\"{value}\"}", Escape::Json),
+        layout: Layout::Text("{\"expire_time\":{expires_at},\"{type}\":\"{value}\"}", Escape::Json),
     },
     // The cache of WeChatDeveloper and ThinkAdmin without another driver.
     FilePreset { name: "zoujingli", layout: Layout::NamedArray },

@@ -9,6 +9,7 @@ use super::keys::{Scope, duplicate_key_fault};
 use super::options::{SinkContent, SinkEntry};
 use super::template::{Escape, Piece, Source, Template, TimeShown};
 use crate::credential::App;
+use crate::encoding::key_words::{fill_type, has_type};
 use crate::encoding::{Fact, View};
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::CredentialName;
@@ -28,7 +29,7 @@ impl FileContent {
         Some(match self {
             FileContent::Template(source) => SinkContent::Template(source.of(of.word(), &app.appid, &app.id())),
             FileContent::NamedArray => SinkContent::Template(named_array(&self.file_name(app, of)?)),
-            FileContent::Views(views) => SinkContent::View(views.iter().find(|(kind, _)| *kind == of)?.1.clone()),
+            FileContent::Views(views) => SinkContent::View(views.iter().find(|(only, _)| *only == of)?.1.clone()),
         })
     }
 
@@ -55,7 +56,7 @@ fn named_array(name: &str) -> Template {
 /// A file for each credential, up to the first that cannot be one.
 pub fn entries(path: &str, content: &FileContent, scope: &Scope<'_>) -> (Vec<SinkEntry>, Option<InvalidValue>) {
     let (mut entries, mut known): (Vec<SinkEntry>, HashMap<String, usize>) = Default::default();
-    let of_each_type = path.contains("{kind}") || path.contains("{name}");
+    let of_each_type = has_type(path) || path.contains("{name}");
     for app in &scope.apps {
         let mut kept = scope.kept(app);
         kept.truncate(if of_each_type { usize::MAX } else { 1 });
@@ -119,7 +120,7 @@ fn file_entry(
         let what = format!("the app {} cannot stand in a path", quoted(&app.id()));
         return Err(InvalidValue::new(what, "Letters, digits, _ and - can. Name the apps of this sink."));
     }
-    let file = path.replace("{kind}", of.word()).replace("{name}", name);
+    let file = fill_type(path, of.word()).replace("{name}", name);
     let file = file.replace("{appid}", &app.appid).replace("{id}", &app.id());
     let last = Path::new(&file).components().next_back();
     match last {
@@ -128,7 +129,7 @@ fn file_entry(
         }
         _ => {
             let what = format!("{} does not end in a file's name of up to {FILE_NAME_BYTES_MAX} bytes", quoted(&file));
-            Err(InvalidValue::new(what, "Write a path such as \"/var/www/site/cache/{kind}.php\"."))
+            Err(InvalidValue::new(what, "Write a path such as \"/var/www/site/cache/{type}.php\"."))
         }
     }
 }

@@ -1,30 +1,31 @@
-//! Keys of a sink as templates (`{kind}:{id}`) -> the keys of each app. Pure but for reading an app's secret, which
+//! Keys of a sink as templates (`{type}:{id}`) -> the keys of each app. Pure but for reading an app's secret, which
 //! a key may hold; such a key is never shown.
 
 use std::collections::{HashMap, HashSet};
 
 use super::options::{SinkContent, SinkEntry};
 use crate::credential::App;
-use crate::encoding::View;
-use crate::encoding::key_words::insert_secret;
+use crate::encoding::key_words::{fill_type, has_type, insert_secret};
+use crate::encoding::{Form, View};
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::CredentialName;
+use crate::preset::Preset;
 
 const KEY_BYTES_MAX: usize = 1024;
 
-/// Which apps and kinds a sink is about.
+/// Which apps and types a sink is about.
 pub struct Scope<'a> {
     pub apps: Vec<&'a App>,
     /// The ids of these apps.
     pub ids: HashSet<String>,
     /// None: all types.
-    pub kinds: Option<Vec<CredentialName>>,
+    pub types: Option<Vec<CredentialName>>,
 }
 
 impl Scope<'_> {
     /// The app's credentials that this sink writes.
     pub fn kept(&self, app: &App) -> Vec<CredentialName> {
-        let wanted = |of: &CredentialName| self.kinds.as_ref().is_none_or(|kinds| kinds.contains(of));
+        let wanted = |of: &CredentialName| self.types.as_ref().is_none_or(|types| types.contains(of));
         app.credential_types().filter_map(CredentialName::of).filter(wanted).collect()
     }
 
@@ -50,7 +51,7 @@ pub struct KeyTemplate {
     pub key: String,
     /// For this app alone.
     pub app: Option<String>,
-    /// None: whatever `{kind}` stands for, or the app's token.
+    /// None: whatever `{type}` stands for, or the app's token.
     pub of: Option<CredentialName>,
     pub views: Views,
     /// It came from a preset, for apps of a platform with agents or for the others.
@@ -65,15 +66,15 @@ pub struct OfPreset {
 
 pub enum Views {
     One(View),
-    /// Fields have their names from the kind.
-    ByKind(Vec<(CredentialName, View)>),
+    /// Fields have their names from the type.
+    ByType(Vec<(CredentialName, View)>),
 }
 
 impl Views {
     fn of(&self, of: CredentialName) -> View {
         match self {
             Views::One(view) => view.clone(),
-            Views::ByKind(views) => views.iter().find(|(kind, _)| *kind == of).map_or(View::RAW, |(_, v)| v.clone()),
+            Views::ByType(views) => views.iter().find(|(only, _)| *only == of).map_or(View::RAW, |(_, v)| v.clone()),
         }
     }
 }
@@ -108,7 +109,7 @@ impl Keys {
             own.sort_unstable();
             for at in own {
                 let template = &templates[at];
-                for of in template.kinds(app, &kept) {
+                for of in template.types(app, &kept) {
                     used[at] = true;
                     let key = template.key(app, of, secret.text());
                     if let Err(fault) = key.and_then(|key| keys.claim(key, at, template))
@@ -122,7 +123,7 @@ impl Keys {
         let unused = templates.iter().zip(used).enumerate().filter(|(_, (of, used))| !used && of.of_preset.is_none());
         for (at, _) in unused.filter(|_| !scope.apps.is_empty()) {
             let what = "a key is about nothing that is kept for these apps";
-            let remedy = "See tickets of the [[app]], and apps and kinds of the [[sink]].";
+            let remedy = "See tickets of the [[app]], and apps and types of the [[sink]].";
             keys.faults.push((at, InvalidValue::new(what, remedy)));
         }
         keys
@@ -149,8 +150,23 @@ impl KeyTemplate {
         KeyTemplate { key: key.to_owned(), app: None, of: None, views: Views::One(View::RAW), of_preset: None }
     }
 
+    /// The keys of a preset, for both sorts of platforms.
+    pub fn of_preset(preset: &'static Preset, prefix: &str) -> Vec<KeyTemplate> {
+        let of_platform = |agents| {
+            let written = preset.keys(agents).filter(|(.., view)| view.form != Form::Nothing);
+            written.map(move |(of, key, view)| KeyTemplate {
+                key: format!("{prefix}{key}"),
+                app: None,
+                of: Some(of),
+                views: Views::One(View { flags: 0, ..view }),
+                of_preset: Some(OfPreset { agents }),
+            })
+        };
+        [false, true].into_iter().flat_map(of_platform).collect()
+    }
+
     /// The app's credentials that this key is for.
-    fn kinds(&self, app: &App, kept: &[CredentialName]) -> Vec<CredentialName> {
+    fn types(&self, app: &App, kept: &[CredentialName]) -> Vec<CredentialName> {
         // An authorizer has no secret, so no client reads a key with one.
         let fits = |preset: &OfPreset| {
             preset.agents == app.platform.has_agents
@@ -162,7 +178,7 @@ impl KeyTemplate {
         }
         match self.of {
             Some(of) => kept.iter().copied().filter(|kept| *kept == of).collect(),
-            None if self.key.contains("{kind}") => kept.to_vec(),
+            None if has_type(&self.key) => kept.to_vec(),
             // The app's token stands first.
             None => kept.first().copied().into_iter().collect(),
         }
@@ -178,7 +194,7 @@ impl KeyTemplate {
             let what = format!("a key with a secret, and the {owner} {} has none", quoted(&app.id()));
             return Err(InvalidValue::new(what, "Name the apps of this sink, or write {appid} in its place."));
         }
-        let key = self.key.replace("{kind}", of.word()).replace("{id}", &app.id());
+        let key = fill_type(&self.key, of.word()).replace("{id}", &app.id());
         let key = key.replace("{appid}", &app.appid).replace("{agent}", app.agent.as_deref().unwrap_or_default());
         let (name, redacted_name) = insert_secret(key, secret);
         if name.is_empty() || name.len() > KEY_BYTES_MAX || name.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
@@ -186,7 +202,7 @@ impl KeyTemplate {
                 "the key {} is empty, longer than {KEY_BYTES_MAX} bytes or has a control character",
                 quoted(&redacted_name)
             );
-            return Err(InvalidValue::new(what, "Write a key such as \"{kind}:{appid}\"."));
+            return Err(InvalidValue::new(what, "Write a key such as \"{type}:{appid}\"."));
         }
         let redacted_name = (redacted_name != name).then_some(redacted_name);
         Ok(SinkEntry { app: app.id(), of, name, redacted_name, content: SinkContent::View(self.views.of(of)) })

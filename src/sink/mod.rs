@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `runner` | one task for each sink, the same for every type: what to write, when, and what to do after a failure |
 //! | `backend` | the trait that each type of sink implements: `redis`, `file`, `sql`, `command` |
+//! | `options`, `validate` | what is configured, and whether it makes sense |
 //! | `item` | what is written of one credential, and the judgement of what is found there; pure |
 //! | `queue` | what is written next; pure |
 //! | `adopt_source` | reads what the site's stores have before the first write |
@@ -31,6 +32,7 @@ pub mod sql_address;
 pub mod sql_presets;
 pub mod sql_statement;
 pub mod template;
+pub mod validate;
 
 use std::sync::Arc;
 

@@ -170,6 +170,16 @@ impl SinkEntry {
         self.redacted_name.as_deref().unwrap_or(&self.name)
     }
 
+    /// The name as a key of the configuration could have it: a hash tag of a cluster would be taken for a word in braces.
+    pub fn written_name(&self) -> String {
+        let (appid, agent) = self.app.split_once(':').unwrap_or((&self.app, ""));
+        let words = [("appid", appid), ("agent", agent), ("type", self.of.word())];
+        let tagged = words.iter().filter(|(_, value)| !value.is_empty());
+        tagged.fold(self.redacted_name().to_owned(), |name, (word, value)| {
+            name.replace(&format!("{{{value}}}"), &format!("{{{{{word}}}}}"))
+        })
+    }
+
     /// The key that memcached's clients read the same credential under.
     pub fn managed_key(&self) -> String {
         format!("{}:{}", self.of.word(), self.app)
@@ -198,6 +208,13 @@ pub struct SinkFile {
     pub at_least_s: u32,
     /// The modification time to set; none: the true one.
     pub mtime: Option<TimeShown>,
+}
+
+impl SinkFile {
+    /// What readers are told, unless it is set: three rounds of writing, a day at most.
+    pub fn default_at_least_s(rewrite_every_ms: u64) -> u64 {
+        (rewrite_every_ms / 1000 * 3).min(86_400)
+    }
 }
 
 #[cfg(test)]

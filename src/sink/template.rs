@@ -3,6 +3,7 @@
 //! `{value}` may only stand where its escaping holds: in single quotes for PHP, in double quotes for JSON.
 
 use crate::encoding::Fact;
+use crate::encoding::key_words::current_word;
 use crate::invalid_value::{InvalidValue, quoted};
 
 /// How a value is escaped in its place.
@@ -57,7 +58,7 @@ impl Template {
 }
 
 /// The words for what never changes: they are filled in at the start.
-pub const NAMES: [&str; 3] = ["kind", "appid", "id"];
+pub const NAMES: [&str; 3] = ["type", "appid", "id"];
 
 /// A template as configured, for any credential.
 #[derive(Clone, Debug)]
@@ -80,7 +81,7 @@ impl Source {
                 None => {
                     let times = Fact::ALL.iter().skip(1).map(|(word, _)| format!("{{{word}}}")).collect::<Vec<_>>();
                     let remedy = format!(
-                        "Known are {{value}}, {{kind}}, {{appid}}, {{id}}, {} and those with a number added, such as \
+                        "Known are {{value}}, {{type}}, {{appid}}, {{id}}, {} and those with a number added, such as \
                          {{expires_at-7000}}.",
                         times.join(", ")
                     );
@@ -95,7 +96,7 @@ impl Source {
     }
 
     /// Fills in the names of one credential. They have no special characters.
-    pub fn of(&self, kind: &str, appid: &str, id: &str) -> Template {
+    pub fn of(&self, type_name: &str, appid: &str, id: &str) -> Template {
         let (mut pieces, mut open, mut rest) = (Vec::new(), String::new(), 0);
         for (at, word) in words(&self.text) {
             open.push_str(&self.text[rest..at]);
@@ -105,7 +106,7 @@ impl Source {
                 Some(TemplateWord::Time(time)) => Piece::Time(time),
                 Some(TemplateWord::Name(name)) => {
                     open.push_str(match name {
-                        "kind" => kind,
+                        "type" => type_name,
                         "appid" => appid,
                         _ => id,
                     });
@@ -159,7 +160,7 @@ fn word_of(word: &str) -> Option<TemplateWord> {
     if word == "value" {
         return Some(TemplateWord::Value);
     }
-    if let Some(name) = NAMES.iter().find(|name| **name == word) {
+    if let Some(name) = NAMES.iter().find(|name| **name == current_word(word)) {
         return Some(TemplateWord::Name(name));
     }
     time_shown(word).map(TemplateWord::Time)
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn words_are_filled_in_and_other_braces_are_text() {
-        let source = Source::new("{\"{kind}\":\"{value}\",\"t\":{expires_at-7000},\"u\":{}}", Escape::Json).unwrap();
+        let source = Source::new("{\"{type}\":\"{value}\",\"t\":{expires_at-7000},\"u\":{}}", Escape::Json).unwrap();
         let text = |text: &str| Piece::Text(text.to_owned());
         let time = Piece::Time(TimeShown { fact: Fact::ExpiresAt, add: -7000 });
         let expected = [text("{\"access_token\":\""), Piece::Value, text("\",\"t\":"), time, text(",\"u\":{}}")];

@@ -3,6 +3,7 @@
 //! Never logs a key, and never falls back to plain text.
 
 mod options;
+pub mod pem_file;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use self::options::TlsOptions as Files;
-pub use self::options::{ClientCertificates, TlsOptions, TlsVersion};
+pub use self::options::{AskedFor, ClientCertificates, TlsOptions, TlsVersion};
 use crate::access::CertificateName;
 use crate::files;
 use crate::files::watch::{ContentDigest, FileContent, NotApplied, WatchedFiles, digest_of};

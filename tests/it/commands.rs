@@ -32,7 +32,7 @@ fn program(folder: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 /// A sink that runs `put` in the node's folder, and gives it the folder and whose value it is.
-const SINK: &str = "[[sink]]\ncommand = [\"{folder}/put\", \"{folder}\", \"{appid}\", \"{kind}\", \"{expires_in}\"]\n";
+const SINK: &str = "[[sink]]\ncommand = [\"{folder}/put\", \"{folder}\", \"{appid}\", \"{type}\", \"{expires_in}\"]\n";
 
 fn start(wechat: &Wechat, script: &str, more: &str) -> Node {
     let folder = folder();
@@ -454,7 +454,7 @@ fn faults_of_a_command_are_named_with_what_to_do() {
         (command("[\"{folder}/plain\"]"), "is not executable", "chmod a+x"),
         (command("[\"{folder}/open\"]"), "others could change the program", "chmod go-w"),
         (command("[\"{folder}/put\", \"{value}\"]"), "show the value to every user", "standard input"),
-        (command("[\"{folder}/put\", \"{secret}\"]"), "{secret} is not known", "Known are {appid}, {id}, {kind}"),
+        (command("[\"{folder}/put\", \"{secret}\"]"), "{secret} is not known", "Known are {appid}, {id}, {type}"),
         (format!("{}presets = [\"workerman\"]\n", command("[\"{folder}/put\"]")), "has no keys", "Remove it"),
         (
             format!("{}url = \"redis://localhost\"\n", command("[\"{folder}/put\"]")),
@@ -467,9 +467,9 @@ fn faults_of_a_command_are_named_with_what_to_do() {
         assert!(said.contains("the configuration has 1 fault:"), "{sink}: {said}");
         assert!(said.contains(what) && said.contains(remedy), "{sink}: {said}");
     }
-    let good = command("[\"{folder}/put\", \"{appid}\", \"{id}\", \"{kind}\", \"{expires_at}\", \"--json={}\"]");
+    let good = command("[\"{folder}/put\", \"{appid}\", \"{id}\", \"{type}\", \"{expires_at}\", \"--json={}\"]");
     let said = check(folder.path(), &good);
-    assert!(said.contains("kinds = [\"access_token\"]\nrewrite_every_s = 0\ntimeout_s = 10\n"), "{said}");
+    assert!(said.contains("types = [\"access_token\"]\nrewrite_every_s = 0\ntimeout_s = 10\n"), "{said}");
     // What others can write may name any program.
     let file = folder.path().join("tokencached.toml");
     for (path, mode, back) in [(file.as_path(), 0o666, 0o600), (folder.path(), 0o770, 0o700)] {

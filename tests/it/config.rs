@@ -802,7 +802,7 @@ fn what_check_prints_of_sinks_of_databases_is_the_same_sinks_and_no_password() {
     let both = vec![format!("access_token:{one}"), format!("jsapi_ticket:{one}")];
     let tokens = vec![format!("access_token:{one}"), format!("access_token:{other}")];
     assert_eq!(credentials(0), both, "rows of both types");
-    assert_eq!(credentials(1), [both, vec![format!("access_token:{other}")]].concat(), "every type, by {{kind}}");
+    assert_eq!(credentials(1), [both, vec![format!("access_token:{other}")]].concat(), "every type, by {{type}}");
     assert_eq!((credentials(2), credentials(4)), (tokens.clone(), tokens), "the apps' tokens");
     assert_eq!(credentials(3), [format!("access_token:{other}")]);
     let warnings = first.warnings.join("\n");

@@ -152,7 +152,7 @@ fn the_defaults_of_the_table_are_those_of_the_parts() {
 #[test]
 fn the_defaults_of_sinks_and_of_the_cluster_are_those_of_the_parts() {
     let file = "[state]\nurl = \"redis://127.0.0.1\"\nsecret_env = \"WX_SECRET\"\n[[sink]]\nurl = \"redis://127.0.0.1\"\n\
-                [[sink]]\nfile = \"/srv/{kind}\"\n[[sink]]\ncommand = [\"/bin/true\"]\n";
+                [[sink]]\nfile = \"/srv/{type}\"\n[[sink]]\ncommand = [\"/bin/true\"]\n";
     let loaded = crate::config::given(Some(file), &[], "").unwrap_or_else(|faults| panic!("{faults}")).config;
     let of = |section: &str, key: &str| match schema::section(section).find(key).map(|setting| &setting.takes) {
         Some(Takes::Number { default: Some(default), .. }) => *default,

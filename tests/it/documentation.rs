@@ -88,7 +88,7 @@ fn what_is_kept_is_named_where_it_can_be_chosen() {
     let sinks = text("docs/en/settings.md");
     let sinks = sinks.split("\n## `[[sink]]`").nth(1).unwrap();
     let keys = || kinds().map(|(_, _, kind)| kind.key);
-    assert_named("the row `kinds` of docs/en/settings.md", row(sinks, "kinds"), keys());
+    assert_named("the row `types` of docs/en/settings.md", row(sinks, "types"), keys());
     assert_named("docs/en/http-api.md", &text("docs/en/http-api.md"), keys());
 }
 

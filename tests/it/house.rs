@@ -22,13 +22,14 @@ demo -> app app/options cli credential/app credential/options http_api http_api/
 app -> app/options cache cluster/options credential credential/refresher credential/state_lock descriptors files
     http_api http_api/options process server server/options service service/options sink sink/options stats
     supervision telemetry
-config -> access app/options cli cluster/options credential/alias_templates credential/app credential/app_name
-    credential/options descriptors encoding files http_api/options invalid_value network platform
+config -> access app/options byte_size cli cluster/options credential/alias_templates credential/app credential/app_name
+    credential/collisions credential/options descriptors encoding environment files http_api/options invalid_value network platform
     platform/client/address platform/client/options platform/client/surroundings preset redis_client/address
     redis_client/options secret secret_source server/listen_address server/options service/options sink/file_presets
-    sink/files sink/keys sink/options sink/sql_address sink/sql_presets sink/sql_statement sink/template telemetry tls
+    sink/files sink/keys sink/options sink/sql_address sink/sql_presets sink/sql_statement sink/template
+    sink/validate telemetry tls
 cli -> invalid_value secret
-app/options -> credential/options http_api/options server/options sink/options telemetry
+app/options -> credential/options http_api/options invalid_value server/options sink/options telemetry
 
 # What clients and the site's stores talk to, and what renews: none of these four knows another.
 http_api -> access address_group clock credential/app credential/facts credential/journal credential/table descriptors
@@ -80,25 +81,27 @@ credential/adopt -> credential/app files
 redis_client -> descriptors files redis_client/options secret_source
 
 # The settings of the parts.
-http_api/options -> access files network tls
-server/options -> access files service/options tls
-server/listen_address -> invalid_value
+http_api/options -> access files invalid_value network tls
+server/options -> access byte_size files invalid_value network service/options tls
+server/listen_address -> environment invalid_value
 service/options ->
-sink/files sink/keys -> credential/app encoding invalid_value platform secret sink/options sink/template
+sink/validate -> encoding files invalid_value network sink/keys sink/options sink/sql_statement sink/template
+sink/files sink/keys -> credential/app encoding invalid_value platform preset secret sink/options sink/template
 sink/sql_address -> invalid_value sink/options sink/sql_statement
 sink/file_presets sink/sql_presets -> invalid_value platform sink/options sink/sql_statement sink/template
 sink/options -> encoding platform redis_client/options secret_source sink/sql_statement sink/template
 sink/sql_statement -> encoding invalid_value sink/template
 sink/template -> encoding invalid_value
-credential/options -> cluster/options credential/app platform/client/options
+credential/options -> cluster/options credential/app platform platform/client/address platform/client/options
 credential/alias_templates credential/app_name -> credential/app encoding invalid_value platform preset secret_source
-credential/app -> encoding platform platform/client/options secret_source
-cluster/options -> redis_client/options secret_source
+credential/collisions -> credential/app invalid_value platform
+credential/app -> encoding invalid_value platform platform/client/options secret_source
+cluster/options -> invalid_value network redis_client/options secret_source
 platform/client/surroundings -> platform/client/address platform/client/options
 platform/client/address -> invalid_value platform secret_source
-platform/client/options -> platform secret_source
-redis_client/address -> invalid_value redis_client/options
-redis_client/options -> network secret_source
+platform/client/options -> invalid_value platform secret_source
+redis_client/address -> invalid_value network redis_client/options
+redis_client/options -> invalid_value network secret_source
 preset -> encoding platform
 
 # What readers look at.
@@ -114,17 +117,17 @@ credential/id credential/value_cell -> sync
 # The platforms' rules, and what anything may use.
 platform -> clock descriptors https invalid_value secret secret_source
 https -> descriptors files
-tls -> access clock files
+tls -> access clock files invalid_value
 secret_source -> descriptors files secret
 encoding -> clock invalid_value
 sandbox -> clock
 telemetry ->
-access ->
+access -> invalid_value
 files ->
 stats -> sync
 clock -> sync
 protocol ->
-address_group allocator invalid_value descriptors network process secret supervision sync unit ->
+address_group allocator byte_size environment invalid_value descriptors network process secret supervision sync unit ->
 ";
 
 /// Modules without async code and without sockets.

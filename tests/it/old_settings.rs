@@ -37,7 +37,7 @@ const SETTINGS_THEN: &str = "
 /// The files of then, each with the settings that have another name now: old, new.
 const FILES: &[(&str, &[(&str, &str)])] = &[
     ("fine-before-7ffe52d.toml", &[("[side]", "[http]"), ("kind", "platform")]),
-    ("fine-before-7ffe52d-sinks.toml", &[("kind", "platform")]),
+    ("fine-before-7ffe52d-sinks.toml", &[("kind", "platform"), ("kinds", "types")]),
     (
         "fine-before-7ffe52d-follower.toml",
         &[
@@ -149,6 +149,27 @@ fn every_setting_of_then_is_read_and_a_notice_gives_each_new_name() {
     for (state, renamed) in VARIANTS {
         let loaded = given(Some(&variant(state)), &[], "");
         assert_notices(&loaded.unwrap_or_else(|faults| panic!("{state}: {faults}")), renamed, state);
+    }
+}
+
+/// `{kind}` is `{type}` wherever a sink fills it in, without a notice.
+#[cfg(all(feature = "redis", feature = "sql"))]
+#[test]
+fn the_placeholder_of_then_is_filled_in() {
+    let sinks_of_then = "[[sink]]\nurl = \"redis://127.0.0.1\"\nkeys = [\"site:{kind}\", \"{{kind}}:{md5:{kind}}\"]\n\
+                 [[sink]]\nfile = \"/srv/site/{kind}.php\"\ntemplate = \"<?php '{kind}' => '{value}'\"\n\
+                 [[sink]]\nurl = \"sqlite:/srv/site.db\"\nstatement = \"UPDATE t SET v = {value} WHERE k = {kind} AND a = {appid}\"\n\
+                 [[sink]]\ncommand = [\"/bin/true\", \"{kind}\"]\n";
+    let app = format!("[[app]]\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\ntickets = [\"jsapi\"]\n");
+    let sinks = |sinks: &str| {
+        let loaded = given(Some(&format!("{app}{sinks}")), &[], "").unwrap_or_else(|faults| panic!("{faults}"));
+        assert!(loaded.notices.is_empty(), "{:?}", loaded.notices);
+        loaded.config.sinks
+    };
+    let (then, now) = (sinks(sinks_of_then), sinks(&sinks_of_then.replace("{kind}", "{type}")));
+    for (then, now) in then.iter().zip(&now) {
+        assert!(then.entries.len() >= 2, "{then}");
+        assert_eq!(then.entries, now.entries);
     }
 }
 

@@ -97,8 +97,8 @@ fn a_token_is_written_at_the_start_and_at_each_renewal_with_what_is_left_of_its_
 fn each_key_has_the_form_that_its_reader_wants() {
     let (wechat, redis) = (Wechat::start(), Redis::start(&[]));
     let keys = r#"keys = [
-        "{kind}:{appid}",
-        { key = "json:{kind}", encoding = "json_string" },
+        "{type}:{appid}",
+        { key = "json:{type}", encoding = "json_string" },
         { key = "ticket", of = "jsapi_ticket" },
         { key = "php", encoding = "php_array", fields = { token = "value" } },
         { key = "one", constant = 1 },

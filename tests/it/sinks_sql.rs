@@ -195,7 +195,7 @@ fn an_upsert_of_the_databases_own_writes_every_kind(store: Store) {
         _ => "ON DUPLICATE KEY UPDATE token = VALUES(token)",
     };
     let lines = format!(
-        "statement = \"\"\"INSERT INTO kinds VALUES ({{appid}}, {{kind}}, {{value}}, {{expires_in_ms}}) {upsert};\"\"\""
+        "statement = \"\"\"INSERT INTO kinds VALUES ({{appid}}, {{type}}, {{value}}, {{expires_in_ms}}) {upsert};\"\"\""
     );
     let node = start(&wechat, "tickets = [\"jsapi\"]", &sink(&store, &lines));
     let mut client = node.connect();

@@ -138,7 +138,7 @@ pub const WAYS: &[Way] = &[
             "jssdk",
             "WeChat's JS-SDK sample, token and ticket",
             "jssdk.php",
-            "file = \"{store}/{kind}.php\"\npresets = [\"jssdk\"]",
+            "file = \"{store}/{type}.php\"\npresets = [\"jssdk\"]",
         )
     },
     filed(

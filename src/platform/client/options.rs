@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
+use crate::invalid_value::InvalidValue;
 use crate::platform::mp;
 use crate::secret_source::HIDDEN;
 
@@ -49,6 +50,16 @@ impl ClientOptions {
             concurrency: 16,
             proxy: None,
         }
+    }
+
+    /// Whether the two timeouts fit; the fault is about `connect_timeout_ms`.
+    pub fn judge_timeouts(&self) -> Result<(), InvalidValue> {
+        let (connect_ms, total_ms) = (self.connect_timeout_ms, self.total_timeout_ms);
+        if connect_ms <= total_ms {
+            return Ok(());
+        }
+        let what = format!("{connect_ms} ms is longer than the whole call may take, {total_ms} ms");
+        Err(InvalidValue::new(what, "Raise total_timeout_ms or lower connect_timeout_ms."))
     }
 }
 

@@ -54,7 +54,7 @@ const OF_THE_EXPORTER: &str = "up uptime_seconds time_seconds version process_us
     slab_chunks_used slab_chunks_free slab_chunks_free_end slab_mem_requested_bytes slab_commands_total";
 
 /// One that is written and one that fails.
-const SINKS: &str = "[[sink]]\ncommand = [\"/bin/true\"]\n[[sink]]\nkinds = [\"access_token\"]\ncommand = [\"/bin/false\", \"{kind}\"]\n";
+const SINKS: &str = "[[sink]]\ncommand = [\"/bin/true\"]\n[[sink]]\ntypes = [\"access_token\"]\ncommand = [\"/bin/false\", \"{type}\"]\n";
 
 fn busy() -> (Wechat, HttpNode) {
     busy_with("")
