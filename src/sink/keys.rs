@@ -165,7 +165,7 @@ impl KeyTemplate {
         [false, true].into_iter().flat_map(of_platform).collect()
     }
 
-    /// The app's credentials that this key is for; the app is one that it may be about.
+    /// The app's credentials that this key is for.
     fn types(&self, app: &App, kept: &[CredentialName]) -> Vec<CredentialName> {
         // An authorizer has no secret, so no client reads a key with one.
         let fits = |preset: &OfPreset| {
