@@ -135,8 +135,7 @@ impl Walk<'_> {
         }
         for (key, value) in table.get_ref() {
             let name = key.get_ref().as_ref();
-            let Some(section) = SECTIONS.iter().find(|section| section.name == name || is_old_name(section, name))
-            else {
+            let Some(section) = top_sections().find(|section| section.name == name || is_old_name(section, name)) else {
                 self.unknown_section(name, key.span());
                 continue;
             };
@@ -246,13 +245,12 @@ impl Walk<'_> {
     }
 
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {
-        let sections = || SECTIONS.iter().filter(|section| !section.name.contains('.'));
-        let close = closest(name, sections().map(|section| section.name)).and_then(schema::find_section);
+        let close = closest(name, top_sections().map(|section| section.name)).and_then(schema::find_section);
         let remedy = match (section_of(name), close) {
             (Some(section), _) => format!("It belongs under a line [{section}]."),
             (None, Some(section)) => format!("Did you mean {}?", header(section)),
             (None, None) => {
-                let headers: Vec<String> = sections().map(header).collect();
+                let headers: Vec<String> = top_sections().map(header).collect();
                 let (last, others) = headers.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
                 format!("Remove it; the sections are {} and {last}.", others.join(", "))
             }
@@ -337,6 +335,11 @@ fn section_of(key: &str) -> Option<&'static str> {
     let of_tables = ["app", "sink"].map(schema::section).iter().any(has);
     let mut sections = SECTIONS.iter().filter(|section| !section.is_list && (section.name != "state" || !of_tables));
     sections.find(has).map(|section| section.name)
+}
+
+/// The sections that a line of their own begins; others are below one.
+fn top_sections() -> impl Iterator<Item = &'static Section> {
+    SECTIONS.iter().filter(|section| !section.name.contains('.'))
 }
 
 fn is_old_name(section: &Section, name: &str) -> bool {

@@ -202,3 +202,16 @@ fn a_base_url_with_a_path_is_warned_about_and_taken() {
     only(&warnings_of(&own), &["base_url", "/wechat/cgi-bin/"]);
     assert!(said_of(&[], "base_url = \"https://proxy.example/\"").is_empty());
 }
+
+/// A name in quotes is one word, and no table stands below another by it.
+#[test]
+fn a_header_in_quotes_that_names_a_table_below_another_is_not_known() {
+    for name in ["server.listener", "app.authorizer"] {
+        let file = format!("[[\"{name}\"]]\nfile = \"/srv/{{appid}}.php\"\n");
+        let said = fault(Some(&file), &[], "");
+        assert!(said.contains(&format!(":1: \"{name}\" is not known")), "{said}");
+        let beside = format!("{file}[[sink]]\nfile = \"/srv/{{type}}/{{id}}.php\"\n");
+        let said = given(Some(&beside), &[], "").unwrap_err().to_string();
+        assert!(said.contains(&format!("\"{name}\" is not known")), "{said}");
+    }
+}
