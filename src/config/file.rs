@@ -200,8 +200,12 @@ impl Walk<'_> {
     }
 
     fn old_name(&mut self, span: Range<usize>, old: String, new: String, both: bool) {
+        if both {
+            let what = format!("{old} is the old name of {new}, and both are given");
+            return self.fault(span, SettingProblem::new(what, format!("Keep {new}.")));
+        }
         let place = self.place(span);
-        self.old_names.used(old, new, both, &place, self.faults);
+        self.old_names.used(old, new, &place);
     }
 
     fn list(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) {

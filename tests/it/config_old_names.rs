@@ -70,10 +70,24 @@ fn an_old_name_beside_the_new_one_is_a_fault_that_names_both() {
         let shown = fault(Some(file), &[], "");
         assert!(shown.contains(what), "{shown}");
     }
-    let variables = [("TOKENCACHED_SIDE_LISTEN", "127.0.0.1:0"), ("TOKENCACHED_HTTP_LISTEN", "127.0.0.1:0")];
-    let shown = fault(None, &variables, "");
-    assert!(shown.contains("environment TOKENCACHED_SIDE_LISTEN: "), "{shown}");
-    assert!(shown.contains("is the old name of TOKENCACHED_HTTP_LISTEN, and both are given"), "{shown}");
+}
+
+/// A unit may set the one and a drop-in the other, which is no reason not to start.
+#[test]
+fn an_old_variable_beside_the_new_one_is_not_used_and_a_warning_names_both() {
+    let variables = [("TOKENCACHED_SIDE_LISTEN", "127.0.0.1:1"), ("TOKENCACHED_HTTP_LISTEN", "127.0.0.1:2")];
+    let loaded = given(None, &variables, "").unwrap_or_else(|faults| panic!("{faults}"));
+    let listen = loaded.config.http.map(|http| http.listen).unwrap_or_default();
+    assert_eq!(listen, ["127.0.0.1:2".parse().unwrap()]);
+    let warning = "environment TOKENCACHED_SIDE_LISTEN is not used: it is the old name of TOKENCACHED_HTTP_LISTEN, \
+                   which is set too";
+    assert_eq!(loaded.warnings.iter().filter(|said| *said == warning).count(), 1, "{:?}", loaded.warnings);
+    assert!(loaded.notices.is_empty(), "{:?}", loaded.notices);
+    // What is not used is not judged, and one that is empty counts as not set.
+    let variables = [("TOKENCACHED_SIDE_LISTEN", "nonsense:x"), ("TOKENCACHED_HTTP_LISTEN", "127.0.0.1:2")];
+    assert!(given(None, &variables, "").is_ok());
+    let variables = [("TOKENCACHED_SIDE_LISTEN", "127.0.0.1:1"), ("TOKENCACHED_HTTP_LISTEN", "")];
+    assert!(given(None, &variables, "").unwrap().config.http.is_some());
 }
 
 /// A setting that never had another name has no old one: `_file` in a table is a key that nobody knows.
