@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::fault::SettingProblem;
 use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
+use super::redis::RedisFields;
 use super::report::some_texts;
 use super::secrets::Wanted;
 use super::value::{self, RawValue, ReadResult};
@@ -50,6 +51,16 @@ impl Company {
     }
 }
 
+/// The keys of `[state]`, each judged by itself.
+struct NodeFields {
+    redis: RedisFields,
+    prefix: String,
+    poll_every_ms: u64,
+    node: String,
+    leader_urls: Option<Vec<String>>,
+    leader_ca_file: Option<PathBuf>,
+}
+
 impl Reader<'_> {
     /// The state file; the inner none: tokens are kept in memory only.
     pub(super) fn state_path(&mut self, table: &RawTable) -> Option<Option<PathBuf>> {
@@ -88,16 +99,20 @@ impl Reader<'_> {
         table.print("path", path.map_or_else(|| toml_text("none"), |path| toml_path(path)));
     }
 
-    /// What several nodes have in common, if there are several.
+    /// What several nodes have in common, if there are several. The values are judged whether or not there is a use for them.
     pub(super) fn cluster(&mut self, table: &RawTable) -> Option<ClusterOptions> {
+        if table.all().all(|(key, _)| key == "path") {
+            return None;
+        }
+        let fields = self.node_fields(table);
         match (table.has("url"), table.has("leader_urls")) {
             (true, true) => {
                 let what = "it stands beside url: a node shares a Redis or follows another node, not both";
                 self.refuse(table, "leader_urls", what, "Keep one of the two.");
                 None
             }
-            (true, false) => self.store(table).map(|store| ClusterOptions::Redis(Box::new(store))),
-            (false, true) => self.leader(table).map(ClusterOptions::Leader),
+            (true, false) => self.store(table, fields).map(|store| ClusterOptions::Redis(Box::new(store))),
+            (false, true) => self.leader(table, fields).map(ClusterOptions::Leader),
             (false, false) => {
                 let remedy = "Add url = \"redis://...\" or leader_urls = \"http://...\", or remove the key.";
                 let what = "there is neither url nor leader_urls in [state]";
@@ -107,13 +122,30 @@ impl Reader<'_> {
         }
     }
 
+    fn node_fields(&mut self, table: &RawTable) -> NodeFields {
+        let redis = self.redis_fields(table);
+        let prefix =
+            self.text(table, "prefix", |prefix| Ok(StoreOptions::judge_prefix(prefix).map(|()| prefix.to_owned())?));
+        let node = self.text(table, "node", |node| Ok(judge_node(node).map(|()| node.to_owned())?));
+        let node = node.unwrap_or_else(|| node_of_host(&self.environment.host_name()));
+        table.print("node", toml_text(&node));
+        NodeFields {
+            redis,
+            prefix: prefix.unwrap_or_default(),
+            poll_every_ms: self.number(table, "poll_every_ms"),
+            node,
+            leader_urls: self.read(table, "leader_urls", urls),
+            leader_ca_file: self.path_that(table, "leader_ca_file", judge::certificates),
+        }
+    }
+
     /// Faults of keys that have no use here.
     fn do_not_belong(&mut self, table: &RawTable, is_one: impl Fn(&str) -> bool, what: &str, remedy: &str) {
         let keys: BTreeSet<&str> = table.all().map(|(key, _)| key).filter(|key| is_one(key)).collect();
         self.refuse_keys(table, keys, what, remedy);
     }
 
-    fn store(&mut self, table: &RawTable) -> Option<StoreOptions> {
+    fn store(&mut self, table: &RawTable, fields: NodeFields) -> Option<StoreOptions> {
         let of_leader = |key: &str| key.starts_with("leader_");
         self.do_not_belong(table, of_leader, "it belongs to leader_urls, which is not given", "Remove it.");
         if !cfg!(feature = "redis") {
@@ -121,20 +153,11 @@ impl Reader<'_> {
             self.refuse(table, "url", "this build cannot share its state through a Redis", remedy);
             return None;
         }
+        let NodeFields { redis, prefix, poll_every_ms, node, .. } = fields;
         let sealing = self.sealing(table);
-        let server = self.redis(table);
-        let prefix =
-            self.text(table, "prefix", |prefix| Ok(StoreOptions::judge_prefix(prefix).map(|()| prefix.to_owned())?));
-        let (poll_every_ms, node) = self.poll_and_node(table);
-        let ((sealing, sealing_origin), prefix) = (sealing?, prefix.unwrap_or_default());
+        let server = self.redis(table, redis);
+        let (sealing, sealing_origin) = sealing?;
         Some(StoreOptions { server: server?, sealing, sealing_origin, prefix, poll_every_ms, node })
-    }
-
-    fn poll_and_node(&mut self, table: &RawTable) -> (u64, String) {
-        let node = self.text(table, "node", |node| Ok(judge_node(node).map(|()| node.to_owned())?));
-        let node = node.unwrap_or_else(|| node_of_host(&self.environment.host_name()));
-        table.print("node", toml_text(&node));
-        (self.number(table, "poll_every_ms"), node)
     }
 
     /// What values are sealed with. It has to be there and must not be short.
@@ -152,16 +175,15 @@ impl Reader<'_> {
         Some((source, origin))
     }
 
-    fn leader(&mut self, table: &RawTable) -> Option<LeaderOptions> {
+    fn leader(&mut self, table: &RawTable, fields: NodeFields) -> Option<LeaderOptions> {
         let of_store =
             |key: &str| !["path", "timeout_ms", "poll_every_ms", "node"].contains(&key) && !key.starts_with("leader_");
         self.do_not_belong(table, of_store, "it belongs to url, which is not given", "Remove it.");
-        let urls = self.read(table, "leader_urls", urls);
-        let ca_file = self.path_that(table, "leader_ca_file", judge::certificates);
-        let timeout_ms = self.number(table, "timeout_ms");
-        let (poll_every_ms, node) = self.poll_and_node(table);
+        table.forget("prefix");
+        let NodeFields { redis, poll_every_ms, node, leader_urls, leader_ca_file: ca_file, .. } = fields;
+        let timeout_ms = redis.timeout_ms;
         let key = self.secret_if_any(table, &LEADER_KEY);
-        let urls = urls?;
+        let urls = leader_urls?;
         table.print("leader_urls", toml_texts(&urls));
         let judgement = LeaderOptions::judge(&urls, LEADER_KEY.is_given(table), table.has("leader_ca_file"));
         self.judged(table, judgement);

@@ -20,9 +20,12 @@ pub(super) fn variables(
         for setting in section.settings() {
             let (new, old) = (section.variable(setting).unwrap_or_default(), section.old_variable(setting));
             let is_set = |name: &String| environment.get(name).is_some_and(|value| !value.is_empty());
-            let both = is_set(&new) && old.as_ref().is_some_and(is_set);
-            if let Some(old) = old.as_ref().filter(|old| is_set(old)) {
-                old_names.used(old.clone(), new.clone(), both, &Place::Environment(old.clone()), faults);
+            match old.as_ref().filter(|old| is_set(old)) {
+                // A unit may set the one and a drop-in the other: a start has to come of that.
+                Some(old) if is_set(&new) => warnings
+                    .push(format!("environment {old} is not used: it is the old name of {new}, which is set too")),
+                Some(old) => old_names.used(old.clone(), new.clone(), &Place::Environment(old.clone())),
+                None => {}
             }
             let name = if is_set(&new) { Some(&new) } else { old.as_ref().filter(|old| is_set(old)) };
             if let Some((name, value)) = name.and_then(|name| Some((name, environment.get(name)?))) {

@@ -135,7 +135,7 @@ impl Walk<'_> {
         }
         for (key, value) in table.get_ref() {
             let name = key.get_ref().as_ref();
-            let Some(section) = SECTIONS.iter().find(|section| section.name == name || is_old_name(section, name))
+            let Some(section) = top_sections().find(|section| section.name == name || is_old_name(section, name))
             else {
                 self.unknown_section(name, key.span());
                 continue;
@@ -201,8 +201,12 @@ impl Walk<'_> {
     }
 
     fn old_name(&mut self, span: Range<usize>, old: String, new: String, both: bool) {
+        if both {
+            let what = format!("{old} is the old name of {new}, and both are given");
+            return self.fault(span, SettingProblem::new(what, format!("Keep {new}.")));
+        }
         let place = self.place(span);
-        self.old_names.used(old, new, both, &place, self.faults);
+        self.old_names.used(old, new, &place);
     }
 
     fn list(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) {
@@ -246,13 +250,14 @@ impl Walk<'_> {
     }
 
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {
-        let sections = || SECTIONS.iter().filter(|section| !section.name.contains('.'));
-        let close = closest(name, sections().map(|section| section.name)).and_then(schema::find_section);
-        let remedy = match (section_of(name), close) {
-            (Some(section), _) => format!("It belongs under a line [{section}]."),
+        let names = top_sections().flat_map(|section| [section.name, section.old_name]);
+        let close = closest(name, names)
+            .and_then(|close| top_sections().find(|section| section.name == close || is_old_name(section, close)));
+        let remedy = match (elsewhere(name), close) {
+            (Some(remedy), _) => remedy,
             (None, Some(section)) => format!("Did you mean {}?", header(section)),
             (None, None) => {
-                let headers: Vec<String> = sections().map(header).collect();
+                let headers: Vec<String> = top_sections().map(header).collect();
                 let (last, others) = headers.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
                 format!("Remove it; the sections are {} and {last}.", others.join(", "))
             }
@@ -264,10 +269,13 @@ impl Walk<'_> {
         let of = header(section);
         let below = SECTIONS.iter().filter_map(|below| below.name.strip_prefix(section.name)?.strip_prefix('.'));
         let known: Vec<&str> = section.settings().map(|setting| setting.key).chain(below).collect();
-        let remedy = match (closest(key, known.iter().copied()), section_of(key)) {
+        let old = section.settings().map(|setting| setting.old_key);
+        let close = closest(key, known.iter().copied().chain(old));
+        let close = close.map(|close| section.find_old(close).map_or(close, |setting| setting.key));
+        let remedy = match (close, elsewhere(key)) {
             _ if key == "port" => "Write the port with the address: listen = [\"127.0.0.1:11211\"].".to_owned(),
             (Some(close), _) => format!("Did you mean {close:?}?"),
-            (None, Some(section)) => format!("It belongs under a line [{section}]."),
+            (None, Some(remedy)) => remedy,
             (None, None) => format!("Remove it; known here are {}.", known.join(", ")),
         };
         self.fault(span, SettingProblem::new(format!("{} is not a key of {of}", quoted(key)), remedy));
@@ -331,12 +339,26 @@ fn repeated_list(text: &str, at: usize) -> Option<(usize, &'static str)> {
     Some((header, list.name))
 }
 
+/// Where a key of that name belongs; if it is an old name, with the one to write.
+fn elsewhere(key: &str) -> Option<String> {
+    if let Some(section) = section_of(key) {
+        return Some(format!("It belongs under a line [{section}]."));
+    }
+    let renamed = SECTIONS.iter().find_map(|section| Some((section, section.find_old(key)?)));
+    renamed.map(|(section, setting)| format!("It belongs under a line {}: write {}.", header(section), setting.key))
+}
+
 /// The section that has a key of that name. A secret or a url is hardly that of [state] wherever it has got lost.
 fn section_of(key: &str) -> Option<&'static str> {
     let has = |section: &&Section| section.find(key).is_some();
     let of_tables = ["app", "sink"].map(schema::section).iter().any(has);
     let mut sections = SECTIONS.iter().filter(|section| !section.is_list && (section.name != "state" || !of_tables));
     sections.find(has).map(|section| section.name)
+}
+
+/// The sections that a line of their own begins; others are below one.
+fn top_sections() -> impl Iterator<Item = &'static Section> {
+    SECTIONS.iter().filter(|section| !section.name.contains('.'))
 }
 
 fn is_old_name(section: &Section, name: &str) -> bool {

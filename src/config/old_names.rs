@@ -1,18 +1,15 @@
 //! Names that settings had before. They are still read; the start and `check` say once for each what to write.
 
-use super::fault::{Fault, Place, SettingProblem};
+use super::fault::Place;
 
 /// The old names that are in use, each where it was seen first.
 #[derive(Default)]
 pub(super) struct OldNames(Vec<(String, String, Place)>);
 
 impl OldNames {
-    /// A value stands under its old name; `both`: under the new one as well, which is a fault.
-    pub fn used(&mut self, old: String, new: String, both: bool, place: &Place, faults: &mut Vec<Fault>) {
-        if both {
-            let what = format!("{old} is the old name of {new}, and both are given");
-            faults.push(SettingProblem::new(what, format!("Keep {new}.")).at(place));
-        } else if self.0.iter().all(|(known, ..)| *known != old) {
+    /// A value stands under its old name alone.
+    pub fn used(&mut self, old: String, new: String, place: &Place) {
+        if self.0.iter().all(|(known, ..)| *known != old) {
             self.0.push((old, new, place.clone()));
         }
     }

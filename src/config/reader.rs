@@ -275,15 +275,18 @@ impl Reader<'_> {
         let environment = self.environment;
         let by_path = self.placed(table, key, |value, base| judged_path(value, base, judge));
         let by_name = self.placed(table, credential, |value, _| secrets::credential_path(environment, value, key));
+        if let (Some(path), Some(name)) = (table.get(key), table.get(credential))
+            && path.place.layer() == name.place.layer()
+        {
+            let key = table.name_in_faults(key).unwrap_or_default();
+            self.fault(
+                table,
+                credential,
+                SettingProblem::new(format!("{key} is given as well"), "Keep one of the two."),
+            );
+        }
         let takes_name = match (&by_path, &by_name) {
-            (Some((_, path)), Some((_, name))) => {
-                if path.layer() == name.layer() {
-                    let key = table.name_in_faults(key).unwrap_or_default();
-                    let problem = SettingProblem::new(format!("{key} is given as well"), "Keep one of the two.");
-                    self.fault_at(table, credential, problem, name);
-                }
-                path.layer() <= name.layer()
-            }
+            (Some((_, path)), Some((_, name))) => path.layer() <= name.layer(),
             _ => by_name.is_some(),
         };
         let file = if takes_name { by_name } else { by_path };

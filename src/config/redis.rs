@@ -1,5 +1,7 @@
 //! Which Redis and how to get in: the keys that a `[[sink]]` and `[state]` have in common.
 
+use std::path::PathBuf;
+
 use super::reader::{RawTable, Reader, toml_text, toml_texts};
 use super::report::some_texts;
 use super::secrets::Wanted;
@@ -17,17 +19,35 @@ const PASSWORD: Wanted = Wanted {
     of_app: false,
 };
 
+/// The keys of a Redis, each judged by itself.
+pub(super) struct RedisFields {
+    address: Option<RedisAddress>,
+    db: Option<u32>,
+    user: Option<String>,
+    ca_file: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    trusted_hosts: Vec<TrustedHost>,
+    pub timeout_ms: u64,
+}
+
 impl Reader<'_> {
-    /// The Redis of a table. None if there is no address that could be read.
-    pub(super) fn redis(&mut self, table: &RawTable) -> Option<RedisOptions> {
-        let address = self.read(table, "url", |value| Ok(address::parse(text(value)?)?));
-        let db = table.has("db").then(|| self.number::<u32>(table, "db"));
-        let user = self.any_text(table, "user");
-        let ca_file = self.path_that(table, "ca_file", judge::certificates);
-        let cert = self.path_that(table, "cert_file", judge::certificates);
-        let key = self.file(table, "key_file", "key_credential", judge::pem).map(|(path, _)| path);
-        let trusted_hosts = self.read(table, "trusted_hosts", trusted_hosts).unwrap_or_default();
-        let timeout_ms = self.number(table, "timeout_ms");
+    pub(super) fn redis_fields(&mut self, table: &RawTable) -> RedisFields {
+        RedisFields {
+            address: self.read(table, "url", |value| Ok(address::parse(text(value)?)?)),
+            db: table.has("db").then(|| self.number(table, "db")),
+            user: self.any_text(table, "user"),
+            ca_file: self.path_that(table, "ca_file", judge::certificates),
+            cert: self.path_that(table, "cert_file", judge::certificates),
+            key: self.file(table, "key_file", "key_credential", judge::pem).map(|(path, _)| path),
+            trusted_hosts: self.read(table, "trusted_hosts", trusted_hosts).unwrap_or_default(),
+            timeout_ms: self.number(table, "timeout_ms"),
+        }
+    }
+
+    /// The whole, and what its keys have to do with each other. None if there is no address that could be read.
+    pub(super) fn redis(&mut self, table: &RawTable, fields: RedisFields) -> Option<RedisOptions> {
+        let RedisFields { address, db, user, ca_file, cert, key, trusted_hosts, timeout_ms } = fields;
         if user.is_some() && !PASSWORD.is_given(table) {
             self.refuse(table, "user", "a user without a password", "Add password_file = \"/path\".");
         }

@@ -153,7 +153,8 @@ impl Reader<'_> {
             self.refuse_table(table, "this build cannot write to a Redis", remedy);
             return None;
         }
-        let server = self.redis(table);
+        let fields = self.redis_fields(table);
+        let server = self.redis(table, fields);
         let ttl = self.ttl(table);
         let scope = scope?;
         let (templates, given) = self.sink_templates(table, scope);

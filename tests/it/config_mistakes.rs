@@ -202,3 +202,61 @@ fn a_base_url_with_a_path_is_warned_about_and_taken() {
     only(&warnings_of(&own), &["base_url", "/wechat/cgi-bin/"]);
     assert!(said_of(&[], "base_url = \"https://proxy.example/\"").is_empty());
 }
+
+/// A name in quotes is one word, and no table stands below another by it.
+#[test]
+fn a_header_in_quotes_that_names_a_table_below_another_is_not_known() {
+    for name in ["server.listener", "app.authorizer"] {
+        let file = format!("[[\"{name}\"]]\nfile = \"/srv/{{appid}}.php\"\n");
+        let said = fault(Some(&file), &[], "");
+        assert!(said.contains(&format!(":1: \"{name}\" is not known")), "{said}");
+        let beside = format!("{file}[[sink]]\nfile = \"/srv/{{type}}/{{id}}.php\"\n");
+        let said = given(Some(&beside), &[], "").unwrap_err().to_string();
+        assert!(said.contains(&format!("\"{name}\" is not known")), "{said}");
+    }
+}
+
+/// Every fault of `[state]` at once, also of keys that the way in which nodes come together has no use for.
+#[test]
+fn the_values_of_state_are_judged_whichever_way_nodes_come_together() {
+    let faults = |state: &str, variables: &[(&str, &str)]| {
+        let file = format!("[state]\n{state}\n");
+        let faults = given(Some(&file), variables, "").unwrap_err();
+        let shown = faults.iter().map(|fault| format!("{}: {}", fault.place, fault.what)).collect::<Vec<_>>();
+        shown
+            .iter()
+            .map(|said| said.split_once("tokencached.toml:").map_or(said.clone(), |said| said.1.to_owned()))
+            .collect()
+    };
+    let common = "timeout_ms = \"x\"\nca_file = \"/nope\"";
+    let both: Vec<String> = faults(&format!("url = \"redis://127.0.0.1\"\nupstream = \"ftp://x\"\n{common}"), &[]);
+    assert_eq!(both.len(), 4, "{both:?}");
+    assert!(both[0].starts_with("3: ") && both[0].contains("neither https nor http"), "{both:?}");
+    assert!(both[1].starts_with("3: ") && both[1].contains("it stands beside url"), "{both:?}");
+    assert!(both[2].starts_with("4: ") && both[2].contains("\"x\" is not a number"), "{both:?}");
+    assert!(both[3].starts_with("5: ") && both[3].contains("/nope"), "{both:?}");
+    let none: Vec<String> = faults(common, &[]);
+    assert_eq!(none.len(), 4, "{none:?}");
+    let neither = none.iter().filter(|said| said.contains("there is neither url nor leader_urls in [state]"));
+    assert_eq!(neither.count(), 2, "{none:?}");
+    let follower = "path = \"none\"\nleader_urls = \"http://127.0.0.1\"";
+    let variables = [("TOKENCACHED_STATE_DB", "many"), ("TOKENCACHED_STATE_PREFIX", "{a}")];
+    let of_store: Vec<String> = faults(follower, &variables);
+    assert_eq!(of_store.len(), 4, "{of_store:?}");
+    assert!(of_store.iter().any(|said| said.contains("\"many\" is not a number")), "{of_store:?}");
+    assert!(of_store.iter().any(|said| said.contains("braces")), "{of_store:?}");
+    let leader = "url = \"redis://127.0.0.1\"\nsecret = \"a-secret-of-nodes\"\nleader_ca_file = \"/nope\"";
+    let of_leader: Vec<String> = faults(leader, &[]);
+    assert_eq!(of_leader.len(), 2, "{of_leader:?}");
+}
+
+#[test]
+fn a_key_file_beside_a_credential_that_is_none_is_said_too() {
+    let sink = "[[sink]]\nurl = \"rediss://localhost\"\ncert_file = \"{pem}\"\nkey_file = \"{pem}\"\nkey_credential = [\"a\"]\n";
+    let pem = format!("{}/tests/configs/secrets/server.pem", env!("CARGO_MANIFEST_DIR"));
+    let said = given(Some(&sink.replace("{pem}", &pem)), &[], "").unwrap_err();
+    let said: Vec<&str> = said.iter().map(|fault| fault.what.as_str()).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("a list stands where a text belongs"), "{said:?}");
+    assert!(said[1].contains("key_file is given as well"), "{said:?}");
+}

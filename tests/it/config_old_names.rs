@@ -70,10 +70,66 @@ fn an_old_name_beside_the_new_one_is_a_fault_that_names_both() {
         let shown = fault(Some(file), &[], "");
         assert!(shown.contains(what), "{shown}");
     }
-    let variables = [("TOKENCACHED_SIDE_LISTEN", "127.0.0.1:0"), ("TOKENCACHED_HTTP_LISTEN", "127.0.0.1:0")];
-    let shown = fault(None, &variables, "");
-    assert!(shown.contains("environment TOKENCACHED_SIDE_LISTEN: "), "{shown}");
-    assert!(shown.contains("is the old name of TOKENCACHED_HTTP_LISTEN, and both are given"), "{shown}");
+}
+
+/// A unit may set the one and a drop-in the other, which is no reason not to start.
+#[test]
+fn an_old_variable_beside_the_new_one_is_not_used_and_a_warning_names_both() {
+    let variables = [("TOKENCACHED_SIDE_LISTEN", "127.0.0.1:1"), ("TOKENCACHED_HTTP_LISTEN", "127.0.0.1:2")];
+    let loaded = given(None, &variables, "").unwrap_or_else(|faults| panic!("{faults}"));
+    let listen = loaded.config.http.map(|http| http.listen).unwrap_or_default();
+    assert_eq!(listen, ["127.0.0.1:2".parse().unwrap()]);
+    let warning = "environment TOKENCACHED_SIDE_LISTEN is not used: it is the old name of TOKENCACHED_HTTP_LISTEN, \
+                   which is set too";
+    assert_eq!(loaded.warnings.iter().filter(|said| *said == warning).count(), 1, "{:?}", loaded.warnings);
+    assert!(loaded.notices.is_empty(), "{:?}", loaded.notices);
+    // What is not used is not judged, and one that is empty counts as not set.
+    let variables = [("TOKENCACHED_SIDE_LISTEN", "nonsense:x"), ("TOKENCACHED_HTTP_LISTEN", "127.0.0.1:2")];
+    assert!(given(None, &variables, "").is_ok());
+    let variables = [("TOKENCACHED_SIDE_LISTEN", "127.0.0.1:1"), ("TOKENCACHED_HTTP_LISTEN", "")];
+    assert!(given(None, &variables, "").unwrap().config.http.is_some());
+}
+
+/// Who misspells an old name is told the new one.
+#[test]
+fn a_misspelt_old_name_is_told_the_new_one() {
+    for (file, what, remedy) in [
+        ("[sid]\n", ":1: \"sid\" is not known", "Did you mean [http]?"),
+        ("[sied]\n", ":1: \"sied\" is not known", "Did you mean [http]?"),
+        ("[Side]\n", ":1: \"Side\" is not known", "Did you mean [http]?"),
+        ("[sides]\n", ":1: \"sides\" is not known", "Did you mean [http]?"),
+        ("[sinks]\n", ":1: \"sinks\" is not known", "Did you mean [[sink]]?"),
+        ("kind = \"mp\"\n", ":1: \"kind\" is not known", "It belongs under a line [[app]]: write platform."),
+        (
+            "upstream_key_file = \"/k\"\n",
+            ":1: \"upstream_key_file\" is not known",
+            "It belongs under a line [state]: write leader_key_file.",
+        ),
+        (
+            "[server]\nupstream_key_file = \"/k\"\n",
+            ":2: \"upstream_key_file\" is not a key of [server]",
+            "It belongs under a line [state]: write leader_key_file.",
+        ),
+        ("[state]\nupstraem = \"x\"\n", ":2: \"upstraem\" is not a key of [state]", "Did you mean \"leader_urls\"?"),
+        (
+            "[state]\nupstream_keyfile = \"x\"\n",
+            ":2: \"upstream_keyfile\" is not a key of [state]",
+            "Did you mean \"leader_key_file\"?",
+        ),
+        (
+            "[server]\nrequests_per_s = 1\n",
+            ":2: \"requests_per_s\" is not a key of [server]",
+            "Did you mean \"requests_per_turn\"?",
+        ),
+    ] {
+        let shown = fault(Some(file), &[], "");
+        assert!(shown.contains(&format!("{what}\n     {remedy}")), "{remedy} is not in {shown}");
+    }
+    for key in ["kimd", "Kind"] {
+        let app = format!("[[app]]\nappid = \"{APPID}\"\nsecret_env = \"WX_SECRET\"\n{key} = \"mp\"\n");
+        let shown = fault(Some(&app), &[], "");
+        assert!(shown.contains(":4: ") && shown.contains("Did you mean \"platform\"?"), "{shown}");
+    }
 }
 
 /// A setting that never had another name has no old one: `_file` in a table is a key that nobody knows.

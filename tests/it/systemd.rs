@@ -136,6 +136,14 @@ fn a_configuration_that_is_refused_is_not_started_again() {
     assert_eq!(status.code(), Some(78), "{said}");
 }
 
+/// A drop-in of an operator has the name that was there before; as the same variable it replaces the unit's.
+#[test]
+fn the_unit_of_several_nodes_sets_a_variable_that_the_version_before_reads_too() {
+    let unit = unit("tokencached@.service");
+    let set = unit.lines().filter_map(|line| line.strip_prefix("Environment=")).collect::<Vec<_>>().join(" ");
+    assert!(set.contains("TOKENCACHED_SIDE_LISTEN=127.0.0.1:213%i") && !set.contains("TOKENCACHED_HTTP_"), "{set}");
+}
+
 /// A process with no right beyond those of its user and groups.
 fn without_rights(groups: &str) -> Command {
     let mut command = crate::support::program("setpriv");
