@@ -41,8 +41,8 @@ const SEND_MAX: Duration = Duration::from_secs(60);
 /// A scrape is sent in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// `GET /metrics`, with `old_names=1` by the names of before. It is written on a thread of its own, so that others are
-/// answered meanwhile, however many apps there are.
+/// `GET /metrics`, with `old_names=1` by the names of before, with `old_names=0` by the new ones. It is written on a
+/// thread of its own, so that others are answered meanwhile, however many apps there are.
 pub async fn scrape(
     State(context): ContextExtractor,
     Extension(caller): CallerExtractor,
@@ -50,7 +50,7 @@ pub async fn scrape(
 ) -> Result<Response, Problem> {
     let params = QueryParams::of(&uri, &["old_names"])?;
     caller.require_status()?;
-    let old_names = params.switch("old_names")? || context.settings.old_metric_names;
+    let old_names = params.choice("old_names")?.unwrap_or(context.settings.old_metric_names);
     let turn = tokio::time::timeout(WAIT_MAX, context.scrapes.clone().acquire_owned()).await;
     let Ok(Ok(permit)) = turn else {
         let detail = "other scrapes are still being written or taken";

@@ -1,5 +1,5 @@
 //! The metric names of before: what `/metrics` gives with `?old_names=1` or `old_metric_names = true`, so that an old
-//! dashboard and old alerts go on working. Pure.
+//! dashboard and old alerts go on working. `?old_names=0` gives the new ones all the same. Pure.
 //!
 //! Nothing else knows the old names: the code, the dashboard and the alerts use the new ones.
 
@@ -44,11 +44,10 @@ pub fn translate(metrics: &str) -> String {
         let (name, rest) = rest.split_at_checked(rest.find([' ', '{']).unwrap_or(rest.len())).unwrap_or((rest, ""));
         old.push_str(comment);
         push_name(&mut old, name);
-        match rest.rsplit_once("} ") {
-            Some((labels, value)) if comment.is_empty() && !name.starts_with(UNCHANGED) => {
-                old.extend([&*rename_labels(labels), "} ", value]);
-            }
-            _ => old.push_str(rest),
+        if comment.is_empty() && !name.starts_with(UNCHANGED) {
+            push_labels(&mut old, rest);
+        } else {
+            old.push_str(rest);
         }
     }
     old
@@ -60,15 +59,29 @@ fn push_name(out: &mut String, name: &str) {
     out.push_str(ending);
 }
 
-/// A quote inside a value is escaped, so these texts stand only where a label begins.
-fn rename_labels(labels: &str) -> String {
-    let mut labels = labels.to_owned();
-    for (old, new) in LABELS {
-        for before in ["{", ","] {
-            labels = labels.replace(&format!("{before}{new}"), &format!("{before}{old}"));
-        }
+/// Adds the labels at the beginning of `rest` by their old names, and what follows them as it is.
+fn push_labels(out: &mut String, mut rest: &str) {
+    while let Some((separator, label, after)) = split_label(rest) {
+        let renamed = LABELS.iter().find_map(|(old, new)| Some((*old, label.strip_prefix(new)?)));
+        let (begin, end) = renamed.unwrap_or(("", label));
+        out.extend([separator, begin, end]);
+        rest = after;
     }
-    labels
+    out.push_str(rest);
+}
+
+/// The `{` or `,` before a label, the label with its value, and what follows. What is inside a value is no label.
+fn split_label(text: &str) -> Option<(&str, &str, &str)> {
+    let (separator, label) = text.split_at_checked(1).filter(|(separator, _)| matches!(*separator, "{" | ","))?;
+    let value = label.find("=\"")? + 2;
+    let mut escaped = false;
+    let length = label.bytes().skip(value).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })?;
+    let (label, after) = label.split_at_checked(value + length + 1)?;
+    Some((separator, label, after))
 }
 
 #[cfg(test)]
@@ -93,6 +106,31 @@ mod tests {
             .replace("outcome=\"internal\"", "outcome=\"own-bug\"")
             .replace("class=\"internal\"} 0.0", "class=\"own-bug\"} 0.0");
         assert_eq!(translate(new), old);
+    }
+
+    #[test]
+    fn a_label_inside_a_value_is_no_label() {
+        let new = [
+            r#"tokencached_reports_total{app="shop,type=",type="access_token"} 3"#,
+            r#"tokencached_reports_total{app="{type=",type="a"} 3"#,
+            r#"tokencached_app_info{app="wx1",name="outcome=\",type=\"x\\"} 1"#,
+            r#"tokencached_app_info{app="wx1",name="a\\",type="b"} 1"#,
+            r#"tokencached_fetches_total{app="class=",outcome="internal",subtype="c",class="internally"} 1 2"#,
+            r#"tokencached_app_info{app="中文,type=",type="} ,type="} 1"#,
+            r#"tokencached_app_info{} 1"#,
+            "",
+        ];
+        let old = [
+            r#"tokencached_passive_refreshes_total{app="shop,type=",kind="access_token"} 3"#,
+            r#"tokencached_passive_refreshes_total{app="{type=",kind="a"} 3"#,
+            r#"tokencached_app_info{app="wx1",name="outcome=\",type=\"x\\"} 1"#,
+            r#"tokencached_app_info{app="wx1",name="a\\",kind="b"} 1"#,
+            r#"tokencached_fetches_total{app="class=",outcome="own-bug",subtype="c",class="internally"} 1 2"#,
+            r#"tokencached_app_info{app="中文,type=",kind="} ,type="} 1"#,
+            r#"tokencached_app_info{} 1"#,
+            "",
+        ];
+        assert_eq!(translate(&new.join("\n")), old.join("\n"));
     }
 
     #[test]

@@ -39,6 +39,16 @@ impl QueryParams {
         }
     }
 
+    /// A parameter that says yes or no, and none if it is not there. Without a value it is yes.
+    pub fn choice(&self, name: &'static str) -> Result<Option<bool>, Problem> {
+        match self.text(name) {
+            None => Ok(None),
+            Some("" | "1" | "true") => Ok(Some(true)),
+            Some("0" | "false") => Ok(Some(false)),
+            Some(_) => Err(Problem::bad(format!("the parameter {name} takes no value but 0 or 1"))),
+        }
+    }
+
     /// A parameter that must be a number.
     pub fn number<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, Problem> {
         let fault = |_| Problem::bad(format!("the parameter {name} is not a number in its range"));

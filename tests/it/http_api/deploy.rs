@@ -289,6 +289,7 @@ fn an_old_dashboard_finds_every_old_name_with_old_names_in_the_url() {
     let new = families(&node.get("/metrics", &[]).body);
     assert!(!new.iter().any(|line| line.starts_with("tokencached_side_") || line.contains("own-bug")), "{new:?}");
     assert_eq!(new.len(), recorded_families().len());
+    assert_eq!(families(&node.get("/metrics?old_names=0", &[]).body), new);
     assert_eq!(node.get("/metrics?old_names=2", &[]).problem(), "bad-request");
 }
 
@@ -296,6 +297,9 @@ fn an_old_dashboard_finds_every_old_name_with_old_names_in_the_url() {
 fn an_old_dashboard_finds_every_old_name_with_the_setting() {
     let (_wechat, node) = busy_with("old_metric_names = true");
     assert_eq!(families(&node.get("/metrics", &[]).body), recorded_families());
+    assert_eq!(families(&node.get("/metrics?old_names=1", &[]).body), recorded_families());
+    let new = families(&node.get("/metrics?old_names=0", &[]).body);
+    assert!(!new.iter().any(|line| line.starts_with("tokencached_side_") || line.contains("own-bug")), "{new:?}");
     node.node.await_log("/metrics gives the metric names of before");
 }
 
