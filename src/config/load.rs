@@ -98,7 +98,9 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     warnings.extend(surroundings::unused(&|name| environment.get(name), &credentials.upstream, &hosts));
     let config = Config { server, access, credentials, http, sinks, log };
     warnings.extend(config.unknown_apps());
-    Ok(Loaded { config, warnings, notices: old_names.notices(), origins, printed })
+    let of_metrics = old_names.of_metrics(&document.http);
+    let notices = old_names.notices().into_iter().chain(of_metrics).collect();
+    Ok(Loaded { config, warnings, notices, origins, printed })
 }
 
 /// All tables as they hold. A component's authorizers follow it.

@@ -37,11 +37,12 @@ fn each_old_name_is_said_once_with_its_first_place_and_the_new_one() {
     let apps = app("ww0123456789abcdef") + &app("wwfedcba9876543210");
     let file = format!("[side]\nlisten = \"127.0.0.1:0\"\n{apps}");
     let notices = notices(Some(&file), &[("TOKENCACHED_SIDE_REQUESTS_PER_S", "7")]);
-    assert_eq!(notices.len(), 3, "{notices:?}");
+    assert_eq!(notices.len(), 4, "{notices:?}");
     for part in [
         ":1: [side] is an old name, still read: write [http]",
         ":6: kind is an old name, still read: write platform",
         "TOKENCACHED_SIDE_REQUESTS_PER_S is an old name, still read: write TOKENCACHED_HTTP_REQUESTS_PER_S",
+        ":2: metrics have new names; old_metric_names = true beside listen gives those of before",
     ] {
         assert!(notices.iter().any(|notice| notice.ends_with(part)), "{part:?} is not in {notices:?}");
     }
@@ -55,7 +56,7 @@ fn an_old_variable_does_what_it_did() {
     let loaded = given(None, &variables, "").unwrap();
     assert!(loaded.config.http.is_some() && loaded.config.credentials.cluster.is_some());
     assert!(!loaded.warnings.join("\n").contains("TOKENCACHED_"), "{:?}", loaded.warnings);
-    assert_eq!(loaded.notices.len(), 2);
+    assert_eq!(loaded.notices.len(), 3);
 }
 
 #[test]
@@ -88,6 +89,30 @@ fn an_old_variable_beside_the_new_one_is_not_used_and_a_warning_names_both() {
     assert!(given(None, &variables, "").is_ok());
     let variables = [("TOKENCACHED_SIDE_LISTEN", "127.0.0.1:1"), ("TOKENCACHED_HTTP_LISTEN", "")];
     assert!(given(None, &variables, "").unwrap().config.http.is_some());
+}
+
+/// Whoever has the old section has dashboards with the old metrics.
+#[test]
+fn a_listen_under_the_old_section_brings_a_notice_of_the_metrics_unless_their_names_are_chosen() {
+    let of_metrics = |file: &str, variables: &[(&str, &str)]| -> Vec<String> {
+        notices(Some(file), variables).into_iter().filter(|said| said.contains("metrics")).collect()
+    };
+    let listen = "listen = \"127.0.0.1:0\"\n";
+    let said = of_metrics(&format!("[side]\nmax_connections = 9\n{listen}"), &[]);
+    let end = ":3: metrics have new names; old_metric_names = true beside listen gives those of before";
+    assert!(said.len() == 1 && said[0].ends_with(end), "{said:?}");
+    let variable = [("TOKENCACHED_SIDE_LISTEN", "127.0.0.1:0")];
+    let all = "environment TOKENCACHED_SIDE_LISTEN: metrics have new names; TOKENCACHED_HTTP_OLD_METRIC_NAMES=true gives \
+               those of before";
+    assert_eq!(of_metrics("", &variable), [all]);
+    for on in [true, false] {
+        let chosen = format!("[side]\n{listen}old_metric_names = {on}\n");
+        assert!(of_metrics(&chosen, &[]).is_empty());
+        let chosen = format!("[http]\nold_metric_names = {on}\n");
+        assert!(of_metrics(&chosen, &variable).is_empty());
+    }
+    assert!(of_metrics(&format!("[http]\n{listen}"), &[]).is_empty());
+    assert!(of_metrics(&format!("[http]\n{listen}"), &[("TOKENCACHED_SIDE_REQUESTS_PER_S", "7")]).is_empty());
 }
 
 /// Who misspells an old name is told the new one.

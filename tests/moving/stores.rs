@@ -90,11 +90,13 @@ impl Database {
     fn start() -> Database {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
+        // At its start a MariaDB removes the temporary tables that it finds there, another server's too.
+        let temporary = format!("--tmpdir={}", folder.path().display());
         let user = if rustix::process::geteuid().is_root() { "--user=root" } else { "--skip-grant-tables" };
         let install = program("mariadb-install-db")
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
-            .args([user, "--auth-root-authentication-method=normal", "--skip-test-db"])
+            .args([user, "--auth-root-authentication-method=normal", "--skip-test-db", &temporary])
             .output()
             .unwrap_or_else(|error| panic!("mariadb-install-db: {error}; tests/run installs what is needed"));
         assert!(install.status.success(), "{}", String::from_utf8_lossy(&install.stderr));
@@ -104,7 +106,7 @@ impl Database {
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", folder.path().join("sock").display()))
             .arg(format!("--pid-file={}", folder.path().join("pid").display()))
-            .args([user, "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=16M"])
+            .args([user, &temporary, "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=16M"])
             .args(["--innodb-flush-log-at-trx-commit=0", &format!("--port={port}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
