@@ -27,7 +27,7 @@ fn config(wechat: &Wechat, json: bool, name: &str) -> String {
     let app = format!(
         "name = {name}\ntickets = [\"jsapi\"]\n[[app]]\nappid = \"{OTHER}\"\nsecret = \"{SECRET}\"\n\
          [[app]]\nappid = \"{BLOCKED}\"\nsecret = \"{SECRET}\"\n\
-         [side]\nlisten = [\"127.0.0.1:0\"]\n[log]\njson = {json}\n"
+         [http]\nlisten = [\"127.0.0.1:0\"]\n[log]\njson = {json}\n"
     );
     wechat.config("", &app)
 }
