@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokencached::sandbox::{Endpoint, FaultKind, InjectedFault, Options};
 
-use crate::support::{APPID, Client, Node, Wechat, config, run, tokencached, wait_for};
+use crate::support::{APPID, Client, Node, Wechat, config, free_port, run, tokencached, wait_for};
 
 const ALIAS: &str = "aliases = [\"access_token\"]";
 
@@ -281,8 +281,8 @@ fn a_taken_port_is_said_with_a_remedy() {
 #[test]
 fn localhost_is_served_where_something_else_has_its_other_address() {
     // Without IPv6 there is nothing to be taken.
-    let Ok(taken) = TcpListener::bind("[::1]:0") else { return };
-    let port = taken.local_addr().unwrap().port();
+    let port = free_port();
+    let Ok(_taken) = TcpListener::bind(("::1", port)) else { return };
     let node = Node::plain(&["-p", &port.to_string(), "-l", "localhost"]);
     node.connect().expect("mn\r\n", "MN\r\n");
     node.await_log("127.0.0.1 is served without it");

@@ -3,9 +3,10 @@
 //! Nothing here sleeps to wait for something: readiness is a file that appears, an answer, or the end of a process.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -26,6 +27,20 @@ pub use tier::{as_root, needs, program, real_time, version_before};
 
 /// How long anything may take before the test gives up; far beyond what a slow machine needs.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A port of this machine that nobody listens on. Each is given once, and none is of those that the kernel gives to whoever
+/// asks for any port: another test cannot have it a moment later.
+pub fn free_port() -> u16 {
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Another run of the tests beside this one begins elsewhere.
+    let begin = std::process::id().wrapping_mul(97);
+    (0..COUNT)
+        .map(|_| (FIRST + begin.wrapping_add(GIVEN.fetch_add(1, Relaxed)) % COUNT) as u16)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port that nobody listens on")
+}
 
 /// Waits until `ready` gives a value. Looks again every few milliseconds; fails after [`TIMEOUT`].
 #[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]

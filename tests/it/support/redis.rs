@@ -1,7 +1,6 @@
 //! A real redis-server of a test's own, on a Unix socket in a folder of its own; TCP and TLS only where a test asks.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
@@ -9,6 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
 
+pub use super::free_port;
 use super::{program, wait_for, write};
 
 /// A redis-server process. Killed when dropped.
@@ -226,11 +226,6 @@ impl Drop for Sentinel {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port of this machine that nobody listened on a moment ago.
-pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A certificate authority in a folder: `ca.pem`, and what it signs.
