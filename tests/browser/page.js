@@ -412,6 +412,16 @@ async function withTheKeyboard(browser) {
   await reads(page, '#ask-outcome', /^WeChat accepts/);
   await page.keyboard.press('Enter');
   assert.deepEqual([(await here()).name, (await here()).app], ['probe', APP], 'the focus goes back to where it was');
+  // The event that a dialog is closed comes a moment later: who has gone on by then is not called back.
+  await page.keyboard.press('Enter');
+  assert.equal((await here()).name, 'ask-no');
+  const stays = await page.evaluate(() => new Promise((done) => {
+    const dialog = document.querySelector('#ask');
+    dialog.addEventListener('close', () => done(document.activeElement.id), { once: true });
+    dialog.close();
+    document.querySelector('#lanes').focus();
+  }));
+  assert.equal(stays, 'lanes', 'the focus stays where it has gone');
   await page.locator('#lanes').focus();
   await page.keyboard.press('Escape');
   await reads(page, '#moment h3', /^Latest$/);

@@ -14,7 +14,8 @@ export class Ask {
     $("ask-yes").addEventListener("click", () => this.go());
     this.dialog.addEventListener("close", () => {
       this.turn += 1;
-      this.from?.focus();
+      // The browser has given the focus back already, unless that row was drawn anew; somebody may have moved it on since.
+      if (document.activeElement === document.body) this.from?.focus();
     });
     this.turn = 0;
   }
