@@ -1,4 +1,4 @@
-//! What the demo of demo nodes prints. Texts only.
+//! What the demo with several nodes prints. Texts only.
 
 use std::fmt::Write;
 use std::time::Duration;
