@@ -64,11 +64,7 @@ impl HttpNode {
         let rate = if http.contains("requests_per_s") { "" } else { "requests_per_s = 100000\n" };
         let http = format!("[http]\nlisten = [\"127.0.0.1:0\"]\n{rate}{http}\n");
         let node = Node::start_in(folder, &format!("{http}{}", wechat.config(server, app)), &[]);
-        let address = wait_for("the HTTP API", || {
-            let log = node.log();
-            let rest = log.split("http=\"").nth(1)?;
-            rest.split('"').next()?.parse().ok()
-        });
+        let address = node.http_address();
         HttpNode { node, address }
     }
 
