@@ -10,7 +10,7 @@
 //! | `client.rs`, `hosts.rs` | the HTTPS client, and which of several hosts it calls |
 //!
 //! All but the client is values and pure functions. A new platform is a file here, a file in `errcodes/` and a line in
-//! [`PLATFORMS`]; nothing else in the source names a platform. Never decides when a call is made.
+//! [`PLATFORMS`]; `tests/README.md` has the other places that name one. Never decides when a call is made.
 
 pub mod answer;
 pub mod client;
