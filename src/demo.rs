@@ -123,8 +123,7 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> app::Options {
 
 fn welcome(address: SocketAddr, http: Option<SocketAddr>, sandbox: &str, lifetime: Duration) -> String {
     let page = http.map_or(String::new(), |http| format!("http://{http}/"));
-    let (host, port) = (address.ip(), address.port());
-    let host = if host.is_unspecified() { "127.0.0.1".to_owned() } else { host.to_string() };
+    let (host, port) = (texts::host(address.ip()), address.port());
     let life = lifetime.as_secs();
     format!(
         r#"tokencached demo: a cache for memcached clients on {address}, and a simulated WeChat: {sandbox}

@@ -69,13 +69,13 @@ worker_stats! {
     store_no_memory,
     bytes_read,
     bytes_written,
-    /// Times a connection gave way to its neighbours in mid-batch.
+    /// Times a connection with many requests had to let others go first.
     conn_yields,
     /// Gets answered from a managed key.
     managed_hits,
-    /// Gets of a managed key that had nothing to give.
+    /// Gets of a managed key without a live value.
     managed_misses,
-    /// Connections closed because their peer did not speak memcached's protocols.
+    /// Connections that did not speak memcached's protocols, and were closed.
     foreign_protocols,
     /// Attempts to log in.
     auth_cmds,
@@ -85,15 +85,15 @@ worker_stats! {
     auth_delays,
     /// TLS handshakes that failed.
     ssl_handshake_errors,
-    /// Connections closed for saying nothing for too long.
+    /// Connections closed because they were idle.
     idle_kicks,
-    /// Connections closed because a request did not become whole in time.
+    /// Connections closed because a request was not complete in time.
     request_timeouts,
-    /// Connections closed because their peer did not take its answers.
+    /// Connections closed because the client did not read its answers.
     write_timeouts,
-    /// Half-received requests given up because connections held all the memory they may.
+    /// Half-received requests dropped because connections used all the memory they may.
     in_flight_refusals,
-    /// Connections closed for the same reason in the midst of an answer.
+    /// Connections closed for the same reason in the middle of an answer.
     answer_refusals,
 }
 

@@ -40,7 +40,8 @@ impl Options {
     /// A sentence for each app that has rights and is not there: a misspelling. It gives nothing away, so it stops nothing.
     pub fn unknown_apps(&self) -> Vec<String> {
         let known: HashSet<String> = self.credentials.apps.iter().map(|app| app.id()).collect();
-        let keys = self.http.as_ref().and_then(|http| http.read_keys().ok().flatten()).unwrap_or_default();
+        let keys = self.http.as_ref().and_then(|http| http.read_keys().ok().flatten());
+        let keys = keys.map(|(keys, _)| keys).unwrap_or_default();
         let listeners = self.server.listeners.iter().map(|listener| &listener.rights);
         let of_certificates = self.access.certificates.iter().map(|(_, rights)| rights);
         let rights = self.access.users.values().chain(of_certificates).chain(listeners).chain([&self.server.rights]);

@@ -117,6 +117,15 @@ pub enum CredentialState {
 }
 
 impl CredentialState {
+    pub const ALL: [CredentialState; 6] = [
+        CredentialState::Fresh,
+        CredentialState::Renewing,
+        CredentialState::Stale,
+        CredentialState::Waiting,
+        CredentialState::Blocked,
+        CredentialState::Dead,
+    ];
+
     /// One word for statistics.
     pub fn name(self) -> &'static str {
         match self {

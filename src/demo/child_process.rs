@@ -98,13 +98,13 @@ impl Drop for ChildProcess {
 }
 
 /// Ends these processes: asks them to end, and kills those that do not.
-pub async fn end(parts: &mut [ChildProcess]) {
-    parts.iter_mut().for_each(ChildProcess::ask_to_end);
+pub async fn end(processes: &mut [ChildProcess]) {
+    processes.iter_mut().for_each(ChildProcess::ask_to_end);
     let until = Instant::now() + END_TIMEOUT;
-    while parts.iter_mut().any(ChildProcess::is_running) && Instant::now() < until {
+    while processes.iter_mut().any(ChildProcess::is_running) && Instant::now() < until {
         sleep(POLL_EVERY).await;
     }
-    parts.iter_mut().for_each(ChildProcess::kill);
+    processes.iter_mut().for_each(ChildProcess::kill);
 }
 
 fn read_lines(output: impl Read, index: usize, events: &UnboundedSender<ProcessEvent>) {

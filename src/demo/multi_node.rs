@@ -1,4 +1,4 @@
-//! `tokencached demo --nodes 3`: demo nodes, a process each, for people who want to kill one and watch.
+//! `tokencached demo --nodes 3`: several nodes, a process each, for people who want to kill one and watch.
 //!
 //! With a redis-server on PATH the nodes share a Redis; otherwise the first node renews and the others follow it. A process
 //! that was killed is started again. Everything is in one temporary folder and ends with the demo. Never calls a real

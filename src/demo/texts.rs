@@ -1,6 +1,7 @@
-//! What the demo of demo nodes prints. Texts only.
+//! What the demo with several nodes prints. Texts only.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -49,15 +50,14 @@ fn describe_store(demo: &MultiNodeDemo) -> String {
     }
 }
 
-/// What a client would call the first node's address.
-fn host(demo: &MultiNodeDemo) -> String {
-    let ip = demo.addresses[0].listen.ip();
+/// What a client on this machine would call this address.
+pub fn host(ip: IpAddr) -> String {
     if ip.is_unspecified() { "127.0.0.1".to_owned() } else { ip.to_string() }
 }
 
 fn how_to_read(demo: &MultiNodeDemo) -> String {
     let ports: Vec<String> = demo.addresses.iter().map(|addresses| addresses.listen.port().to_string()).collect();
-    let (ports, host) = (ports.join(" "), host(demo));
+    let (ports, host) = (ports.join(" "), host(demo.addresses[0].listen.ip()));
     format!(
         r#"
 Read from each node: the same token everywhere, from memory:
@@ -89,7 +89,8 @@ fn how_to_kill(demo: &MultiNodeDemo) -> String {
 }
 
 fn how_to_report(demo: &MultiNodeDemo, sandbox: &str) -> String {
-    let (host, port) = (host(demo), demo.addresses[demo.addresses.len() - 1].listen.port());
+    let last = demo.addresses[demo.addresses.len() - 1].listen;
+    let (host, port) = (host(last.ip()), last.port());
     format!(
         r#"
 End a token at WeChat and report that to any node: one node verifies it, and all get the next token:

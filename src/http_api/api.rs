@@ -37,7 +37,7 @@ const GENERATION_MAX: u64 = 1 << 53;
 /// How long a node of a cluster waits for a generation that another node may have given out already.
 const CATCH_UP: Duration = Duration::from_secs(2);
 /// The longest wait for a next value, seconds.
-pub(super) const WAIT_S_MAX: u64 = 60;
+const WAIT_S_MAX: u64 = 60;
 /// The longest wait for a verification.
 const VERIFICATION_MAX: Duration = Duration::from_secs(20);
 
@@ -165,6 +165,15 @@ fn check_generation(generation: Option<u64>) -> Result<Option<u64>, Problem> {
     }
 }
 
+/// How long a request waits for what comes next: the parameter `wait_s`, or the default.
+pub(super) fn wait_of(params: &QueryParams, has_after: bool) -> Result<Duration, Problem> {
+    let wait_s = params.number::<u64>("wait_s")?.unwrap_or(if has_after { 30 } else { 0 });
+    if wait_s > WAIT_S_MAX {
+        return Err(Problem::bad("the parameter wait_s is larger than 60"));
+    }
+    Ok(Duration::from_secs(wait_s))
+}
+
 pub(super) fn find_visible_app<'p>(context: &'p ApiContext, caller: &Caller, id: &str) -> Result<&'p ApiApp, Problem> {
     caller.require_visible(id)?;
     context.app(id).ok_or_else(Problem::not_found)
@@ -191,15 +200,12 @@ pub async fn get_credential(
     let credential = find_credential(&context, &caller, &id, &credential_type)?;
     caller.require_read(&id)?;
     let after = check_generation(params.number::<u64>("after")?)?;
-    let wait_s = params.number::<u64>("wait_s")?.unwrap_or(if after.is_some() { 30 } else { 0 });
-    if wait_s > WAIT_S_MAX {
-        return Err(Problem::bad("the parameter wait_s is larger than 60"));
-    }
+    let wait = wait_of(&params, after.is_some())?;
     let asked = Instant::now();
-    let until = asked + Duration::from_secs(wait_s);
+    let until = asked + wait;
     // Another node of a cluster may have given it out a moment ago.
     let catch_up = if context.table().cluster.node().is_some() { CATCH_UP } else { Duration::ZERO };
-    let lower_from = asked + catch_up.min(Duration::from_secs(wait_s));
+    let lower_from = asked + catch_up.min(wait);
     let mut changes = credential.subscribe();
     loop {
         let lower = Instant::now() >= lower_from;

@@ -21,14 +21,6 @@ const TROUBLED_MAX: usize = 1_000;
 /// A foreign writer counts as trouble for so long.
 const FOREIGN_WRITE_MS: i64 = 3_600_000;
 
-const STATES: [CredentialState; 6] = [
-    CredentialState::Fresh,
-    CredentialState::Renewing,
-    CredentialState::Stale,
-    CredentialState::Waiting,
-    CredentialState::Blocked,
-    CredentialState::Dead,
-];
 const CLASSES: [&str; 4] = ["retry", "wait", "operator", "internal"];
 
 /// A credential at the time of the scrape.
@@ -180,7 +172,7 @@ fn encode_each_credential(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSam
         each(out, (&name, help, *metric_type), seen.iter().filter_map(|of| Some((of.labels(), value(of)?))))?;
     }
     let states = seen.iter().flat_map(|of| {
-        STATES.map(|state| {
+        CredentialState::ALL.map(|state| {
             let labels = [of.labels(), vec![("state", state.name())]].concat();
             (labels, f64::from(u8::from(of.status.state == state)))
         })
@@ -246,7 +238,7 @@ fn encode_platform_totals(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSam
             }
             values.into_iter()
         };
-    let states = by_word("state", &STATES.map(CredentialState::name), |total| &total.states);
+    let states = by_word("state", &CredentialState::ALL.map(CredentialState::name), |total| &total.states);
     each(out, ("tokencached_credentials", "Credentials, by state.", GAUGE), states)?;
     let classes = by_word("class", &CLASSES, |total| &total.classes);
     each(

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::access_control::Caller;
-use super::api::{self, CallerExtractor, ContextExtractor, JsonResult, WAIT_S_MAX};
+use super::api::{self, CallerExtractor, ContextExtractor, JsonResult};
 use super::context::ApiContext;
 use super::old_fields::with_old_fields;
 use super::problem::Problem;
@@ -74,11 +74,7 @@ pub async fn get_credentials(
         None => caller.require_read_any()?,
     }
     let after = params.text("after").map(Cursor::parse).transpose()?;
-    let wait_s = params.number::<u64>("wait_s")?.unwrap_or(if after.is_some() { 30 } else { 0 });
-    if wait_s > WAIT_S_MAX {
-        return Err(Problem::bad("the parameter wait_s is larger than 60"));
-    }
-    let until = asked + Duration::from_secs(wait_s);
+    let until = asked + api::wait_of(&params, after.is_some())?;
     let mark = cursor_mark(&context, &caller);
     let mut changes = context.table().values();
     let after = after.filter(|after| after.of == mark && after.version <= *changes.borrow());

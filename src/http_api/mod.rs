@@ -46,7 +46,7 @@ mod wechat_expiry;
 mod wrong_secrets;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -84,15 +84,16 @@ impl ReloadHandle {
     /// need a restart.
     pub fn reload(&self, options: &Options) {
         self.keys_file.store(options.keys_file.clone().map(Arc::new));
-        if let (Some(path), true) = (&options.keys_file, self.access_control.has_keys()) {
+        if self.access_control.has_keys() {
             let mut in_use = self.keys_in_use.lock();
-            match read_keys(path) {
-                Ok((keys, digest)) => {
+            match options.read_keys() {
+                Ok(Some((keys, digest))) => {
                     let count = keys.len();
                     self.access_control.set_keys(keys);
                     *in_use = Some(digest);
                     tracing::info!(keys = count, "API keys reloaded");
                 }
+                Ok(None) => {}
                 Err(error) => tracing::error!("reload failed: {error}; the API keys stay as they were"),
             }
         }
@@ -111,13 +112,6 @@ impl ReloadHandle {
         let tls = self.tls.as_ref().map(|tls| tls.watched("the certificate and key of the HTTP API in"));
         keys.into_iter().chain(tls).collect()
     }
-}
-
-fn read_keys(path: &Path) -> Result<(ApiKeys, ContentDigest), String> {
-    let fault = |what: &dyn std::fmt::Display| format!("the keys' file {}: {what}", path.display());
-    let text = files::read(path, files::AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
-    let keys = ApiKeys::parse(&text).map_err(|error| fault(&error))?;
-    Ok((keys, digest_of(&[text])))
 }
 
 /// The file of API keys, to be watched.
@@ -165,7 +159,7 @@ impl BoundListeners {
     fn read(options: &Options) -> Result<ReloadHandle, String> {
         let tls = options.tls.as_ref().map(Tls::new).transpose();
         let tls = tls.map_err(|error| format!("TLS of the HTTP API: {error}"))?.map(Arc::new);
-        let (keys, in_use) = options.keys_file.as_deref().map(read_keys).transpose()?.unzip();
+        let (keys, in_use) = options.read_keys()?.unzip();
         let keys_file = ArcSwapOption::new(options.keys_file.clone().map(Arc::new));
         Ok(ReloadHandle {
             access_control: AccessControl::new(options, keys),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::access::ApiKeys;
+use crate::files::watch::{ContentDigest, digest_of};
 use crate::files::{self, AUTH_FILE_BYTES_MAX};
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::network::{Network, reachable_by_others};
@@ -80,12 +81,14 @@ impl Options {
             .then(|| format!("keys and tokens pass {open} in plain text; [http.tls] would hide them from the network")))
     }
 
-    /// Reads the file of API keys; `None` without one. The error is a sentence that quotes nothing of the file.
-    pub fn read_keys(&self) -> Result<Option<ApiKeys>, String> {
+    /// Reads the file of API keys, and gives its digest with them; `None` without a file. The error is a sentence that
+    /// quotes nothing of the file.
+    pub fn read_keys(&self) -> Result<Option<(ApiKeys, ContentDigest)>, String> {
         let Some(path) = &self.keys_file else { return Ok(None) };
         let fault = |what: &dyn fmt::Display| format!("the keys' file {}: {what}", path.display());
         let bytes = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
-        ApiKeys::parse(&bytes).map(Some).map_err(|error| fault(&error))
+        let keys = ApiKeys::parse(&bytes).map_err(|error| fault(&error))?;
+        Ok(Some((keys, digest_of(&[bytes]))))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::stats::SinkStats;
 
 type SinkFigure = fn(&SinkStats) -> f64;
 
-/// Name, help, metric_type, figure.
+/// Name, help, type, figure.
 const FAMILIES: &[(&str, &str, MetricType, SinkFigure)] = &[
     ("tokencached_sink_connected", "Whether the sink's target can be used at present.", GAUGE, |sink| {
         f64::from(u8::from(sink.connected.load(Relaxed)))

@@ -194,14 +194,7 @@ fn last_write_json(write: SinkWrite) -> Value {
 /// How many credentials are in each state.
 fn count_by_state(context: &ApiContext, now: Now) -> Value {
     let mut counts: Map<String, Value> = Map::new();
-    for state in [
-        CredentialState::Fresh,
-        CredentialState::Renewing,
-        CredentialState::Stale,
-        CredentialState::Waiting,
-        CredentialState::Blocked,
-        CredentialState::Dead,
-    ] {
+    for state in CredentialState::ALL {
         counts.insert(state.name().to_owned(), json!(0));
     }
     for credential in context.table().credentials() {

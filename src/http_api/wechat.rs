@@ -13,7 +13,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, Response, Uri, header};
 use axum::response::IntoResponse;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodFilter, MethodRouter, on, post};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -125,12 +125,7 @@ pub fn by_query<A>(ask: fn(WechatRequest<Uri>) -> A) -> MethodRouter<Arc<ApiCont
 where
     A: Future<Output = Json<Value>> + Send + 'static,
 {
-    let asked =
-        move |State(context): ContextExtractor, Extension(caller): CallerExtractor, headers: HeaderMap, uri: Uri| {
-            let client = client(&headers, &uri);
-            ask(WechatRequest { context, caller, what: uri, client })
-        };
-    get(asked).fallback(async || reply(Err(wechat_error(43001, "require GET method"))))
+    by_query_with(MethodFilter::GET, ask)
 }
 
 /// The same by GET or POST; the body of a POST is ignored.
@@ -138,12 +133,19 @@ pub fn by_query_or_post<A>(ask: fn(WechatRequest<Uri>) -> A) -> MethodRouter<Arc
 where
     A: Future<Output = Json<Value>> + Send + 'static,
 {
-    let posted =
+    by_query_with(MethodFilter::GET.or(MethodFilter::POST), ask)
+}
+
+fn by_query_with<A>(methods: MethodFilter, ask: fn(WechatRequest<Uri>) -> A) -> MethodRouter<Arc<ApiContext>>
+where
+    A: Future<Output = Json<Value>> + Send + 'static,
+{
+    let asked =
         move |State(context): ContextExtractor, Extension(caller): CallerExtractor, headers: HeaderMap, uri: Uri| {
             let client = client(&headers, &uri);
             ask(WechatRequest { context, caller, what: uri, client })
         };
-    by_query(ask).post(posted)
+    on(methods, asked).fallback(async || reply(Err(wechat_error(43001, "require GET method"))))
 }
 
 /// The route of a call with its parameters in a JSON body.

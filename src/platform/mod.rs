@@ -10,7 +10,7 @@
 //! | `client.rs`, `hosts.rs` | the HTTPS client, and which of several hosts it calls |
 //!
 //! All but the client is values and pure functions. A new platform is a file here, a file in `errcodes/` and a line in
-//! [`PLATFORMS`]; nothing else in the source names a platform. Never decides when a call is made.
+//! [`PLATFORMS`]; `tests/README.md` has the other places that name one. Never decides when a call is made.
 
 pub mod answer;
 pub mod client;
@@ -167,20 +167,17 @@ impl CredentialType {
         request: fn(&FetchParams<'_>) -> HttpRequest,
         quota: Quota,
     ) -> CredentialType {
-        let (renewal, answer_fields, api) =
-            (Renewal::Poll, AnswerFields::of("ticket"), ApiCall { platform, endpoint: ApiEndpoint::Ticket });
-        let (life_ms_max, needs_token, probe, can_force) = (TWO_HOURS, true, None, false);
         CredentialType {
             id,
             key,
-            renewal,
-            life_ms_max,
-            answer_fields,
-            api,
-            needs_token,
+            renewal: Renewal::Poll,
+            life_ms_max: TWO_HOURS,
+            answer_fields: AnswerFields::of("ticket"),
+            api: ApiCall { platform, endpoint: ApiEndpoint::Ticket },
+            needs_token: true,
             request,
-            probe,
-            can_force,
+            probe: None,
+            can_force: false,
             quota,
         }
     }

@@ -8,7 +8,7 @@ use crate::secret_source::surplus;
 
 /// Of texts that stand for something else. None of them is in a secret of any platform.
 const MARKS: [&str; 7] = ["...", "…", "<", "changeme", "change_me", "change-me", "placeholder"];
-/// The same, where the answer_fields is known to be another.
+/// The same, looked for only in texts that do not look as their platform's do.
 const WEAK_MARKS: [&str; 5] = ["your", "xxx", "secret", "appid", "todo"];
 const KEPT_QUOTES: &str = "is in quotes, which are part of it: write it without (docker --env-file keeps quotes)";
 
@@ -41,7 +41,7 @@ pub fn doubt_secret(secret: &str, platform: &Platform) -> Option<String> {
     }
 }
 
-/// What is unlikely about an appid whose answer_fields is not its platform's: a sentence that begins with where it is.
+/// What is unlikely about an appid that does not look like one of its platform: a sentence that begins with where it is.
 pub fn doubt_appid(place: &str, appid: &str, platform: &Platform) -> String {
     let by_environment = place == "WECHAT_APPID";
     if is_in_quotes(appid) {

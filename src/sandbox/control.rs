@@ -123,14 +123,8 @@ async fn kill(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlRe
     change_app(&shared, |world| if unnoticed { world.kill_tokens_unnoticed(&appid) } else { world.kill_tokens(&appid) })
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Roll {
-    appid: String,
-}
-
 async fn roll(State(shared): State<Arc<SandboxState>>, body: Bytes) -> ControlResult {
-    let Roll { appid } = parse(&body)?;
+    let AppidBody { appid } = parse(&body)?;
     change_app(&shared, |world| world.roll_tickets(&appid))
 }
 

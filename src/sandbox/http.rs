@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodFilter, MethodRouter, on, post};
 use axum::{Json, Router};
 use serde_json::Value;
 
@@ -149,21 +149,25 @@ fn malformed(endpoint: Endpoint, errcode: i64, text: &str) -> ApiRequest {
 
 /// A GET call with its parameters in the query; any other method is 43001.
 fn by_query(endpoint: Endpoint, parse: fn(&mut CallParams) -> ApiRequest) -> MethodRouter<Arc<SandboxState>> {
-    get(move |State(shared): State<Arc<SandboxState>>, Extension(caller): Extension<CallerConnection>, uri: Uri| async move {
+    by_query_with(MethodFilter::GET, endpoint, parse)
+}
+
+/// The same by GET or by POST; a body is not read.
+fn by_query_or_post(endpoint: Endpoint, parse: fn(&mut CallParams) -> ApiRequest) -> MethodRouter<Arc<SandboxState>> {
+    by_query_with(MethodFilter::GET.or(MethodFilter::POST), endpoint, parse)
+}
+
+fn by_query_with(
+    methods: MethodFilter,
+    endpoint: Endpoint,
+    parse: fn(&mut CallParams) -> ApiRequest,
+) -> MethodRouter<Arc<SandboxState>> {
+    on(methods, move |State(shared): State<Arc<SandboxState>>, Extension(caller): Extension<CallerConnection>, uri: Uri| async move {
         serve(shared, caller, parse(&mut params_of(&uri))).await
     })
     .fallback(move |State(shared): State<Arc<SandboxState>>, Extension(caller): Extension<CallerConnection>| async move {
         serve(shared, caller, malformed(endpoint, 43001, "require GET method")).await
     })
-}
-
-/// The same by GET or by POST; a body is not read.
-fn by_query_or_post(endpoint: Endpoint, parse: fn(&mut CallParams) -> ApiRequest) -> MethodRouter<Arc<SandboxState>> {
-    by_query(endpoint, parse).post(
-        move |State(shared): State<Arc<SandboxState>>, Extension(caller): Extension<CallerConnection>, uri: Uri| async move {
-            serve(shared, caller, parse(&mut params_of(&uri))).await
-        },
-    )
 }
 
 /// A POST call with its parameters in the body; any other method is 43002.

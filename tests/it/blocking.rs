@@ -363,11 +363,6 @@ fn a_systemd_that_takes_no_message_holds_up_nobody_and_is_told_when_it_does() {
     assert!(ends(&mut node).success(), "{}", node.log());
 }
 
-/// Where the node's HTTP port is.
-fn http_port(node: &Node) -> SocketAddr {
-    wait_for("the HTTP port", || node.log().split("http=\"").nth(1)?.split('"').next()?.parse().ok())
-}
-
 /// The status of an answer to `GET`.
 fn status_of(address: SocketAddr, path: &str) -> u16 {
     let mut client = Client::connect(address);

@@ -43,10 +43,10 @@ fn row<'p>(page: &'p str, name: &str) -> &'p str {
     page.lines().find(|line| line.starts_with(&begins)).unwrap_or_else(|| panic!("no row of {name}"))
 }
 
-fn kinds() -> impl Iterator<Item = (&'static Platform, &'static str, &'static CredentialType)> {
+fn credential_types() -> impl Iterator<Item = (&'static Platform, &'static str, &'static CredentialType)> {
     let all = PLATFORMS.iter().copied().chain([&AUTHORIZERS]);
     all.flat_map(|platform| {
-        platform.tokens.iter().chain(platform.tickets).map(move |(word, kind)| (platform, *word, *kind))
+        platform.tokens.iter().chain(platform.tickets).map(move |(word, of_type)| (platform, *word, *of_type))
     })
 }
 
@@ -87,7 +87,7 @@ fn a_platform_is_in_the_manual_in_both_readmes_and_on_the_page() {
 fn what_is_kept_is_named_where_it_can_be_chosen() {
     let sinks = text("docs/en/settings.md");
     let sinks = sinks.split("\n## `[[sink]]`").nth(1).unwrap();
-    let keys = || kinds().map(|(_, _, kind)| kind.key);
+    let keys = || credential_types().map(|(_, _, of_type)| of_type.key);
     assert_named("the row `types` of docs/en/settings.md", row(sinks, "types"), keys());
     assert_named("docs/en/http-api.md", &text("docs/en/http-api.md"), keys());
 }
@@ -98,11 +98,11 @@ async fn the_sandbox_knows_every_platforms_calls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let sandbox = Sandbox::start(Options::default()).await.unwrap();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    for (platform, word, kind) in kinds() {
+    for (platform, word, of_type) in credential_types() {
         let (secret, base_url) = (Secret::new("s".into()), sandbox.base_url());
         let ask =
             FetchParams { base_url: &base_url, appid: "a", secret: &secret, token: "t", component: "c", force: false };
-        let sent = (kind.request)(&ask);
+        let sent = (of_type.request)(&ask);
         let query: Vec<String> = sent.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let url = format!("{}?{}", sent.url, query.join("&"));
         let request = match sent.body {
@@ -245,7 +245,7 @@ fn a_state_and_a_class_are_explained_to_operators() {
     }
 }
 
-/// `http_api::described` holds that those under `/v1` are in the description, and the other way round.
+/// `http_api::openapi` holds that those under `/v1` are in the description, and the other way round.
 #[test]
 fn a_route_and_a_problem_of_the_http_port_are_in_the_manual() {
     let manual = text("docs/en/http-api.md");

@@ -200,6 +200,11 @@ impl Node {
         Client::connect(self.address)
     }
 
+    /// Where its HTTP API is, once it says so.
+    pub fn http_address(&self) -> SocketAddr {
+        wait_for("the HTTP API", || self.log().split("http=\"").nth(1)?.split('"').next()?.parse().ok())
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

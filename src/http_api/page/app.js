@@ -9,7 +9,7 @@ import { get, post, SILENCE_MS, Stream } from "./net.js";
 import { Nodes } from "./nodes.js";
 import { Sinks } from "./sinks.js";
 import { Timeline } from "./timeline.js";
-import { clock, num, span, t, translate } from "./words.js";
+import { chinese, clock, num, span, t, translate } from "./words.js";
 
 /** Without the right to the whole server's figures there is no stream; the apps are asked for now and then. */
 const POLL_MS = 5_000;
@@ -18,6 +18,8 @@ const POLL_MS = 5_000;
 const SUMMARY_MS = 250;
 
 const here = { status: null, figures: {}, offset_ms: 0, session: null, poll: null, snapshot: null, polled_ms: 0, head: "", title: "tokencached" };
+/** The language that the page can be switched to. */
+const otherLanguage = () => (chinese() ? "en" : "zh-CN");
 /** The server's time. */
 const clockNow = () => Date.now() + here.offset_ms;
 
@@ -229,7 +231,7 @@ function words() {
   filter.value = chosen;
   say($("language"), t("other_language"));
   mark($("language"), "aria-label", t("other_language_label"));
-  mark($("language"), "lang", document.documentElement.lang.startsWith("zh") ? "en" : "zh-CN");
+  mark($("language"), "lang", otherLanguage());
 }
 
 function everything() {
@@ -347,7 +349,7 @@ $("logout").addEventListener("click", async () => {
 });
 
 $("language").addEventListener("click", () => {
-  document.documentElement.lang = document.documentElement.lang.startsWith("zh") ? "en" : "zh-CN";
+  document.documentElement.lang = otherLanguage();
   keep("language", document.documentElement.lang);
   everything();
 });

@@ -1,10 +1,9 @@
 //! The addresses of a platform's API and of a proxy, as texts. Pure.
 
-use std::net::IpAddr;
-
-use url::{Host, Url};
+use url::Url;
 
 use crate::invalid_value::InvalidValue;
+use crate::network::is_this_machine;
 use crate::platform::mp;
 use crate::secret_source::HIDDEN;
 
@@ -20,7 +19,8 @@ pub fn base_url(text: &str) -> Result<String, InvalidValue> {
     }
     match url.scheme() {
         "https" => {}
-        "http" if is_this_machine(&url) => {}
+        // A URL has an IPv6 address in brackets.
+        "http" if url.host_str().is_some_and(|host| is_this_machine(host.trim_matches(['[', ']']))) => {}
         "http" => {
             let what = "plain http would send the app secret in the clear";
             return Err(InvalidValue::new(what, "Write https://; http:// is for a sandbox on this machine only."));
@@ -34,15 +34,6 @@ pub fn base_url(text: &str) -> Result<String, InvalidValue> {
 pub fn hosts_of(base_url: &str) -> Vec<String> {
     let hosts = if base_url == mp::PLATFORM.base_url { mp::PLATFORM.hosts } else { &[] };
     hosts.iter().map(|&url| url.to_owned()).collect()
-}
-
-fn is_this_machine(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => IpAddr::from(ip).to_canonical().is_loopback(),
-        None => false,
-    }
 }
 
 /// `http://[user:password@]host:port`.
@@ -105,10 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxys_password_is_hidden() {
-        use crate::platform::client::options::proxy_shown;
-        assert_eq!(proxy_shown("http://proxy:3128"), "http://proxy:3128");
-        assert_eq!(proxy_shown("http://me:word@proxy:3128"), "http://<hidden>@proxy:3128/");
+    fn a_hidden_password_is_no_password() {
         assert!(proxy("http://<hidden>@proxy:3128/").is_err());
     }
 }

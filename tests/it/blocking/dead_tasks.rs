@@ -49,7 +49,7 @@ fn an_http_listener_that_is_gone_ends_the_server_with_an_error() {
     let wechat = wechat();
     let config = format!("[side]\nlisten = [\"127.0.0.1:0\"]\n{}", wechat.config("", ALIAS));
     let mut node = Node::start(&config, &[]);
-    let http = http_port(&node);
+    let http = node.http_address();
     assert_eq!(status_of(http, "/livez"), 200);
     shutdown(listening_socket(&node, http), Shutdown::Both).unwrap();
     let status = node.wait();
@@ -80,7 +80,7 @@ fn a_refresher_that_stands_still_is_seen_by_systemd_and_livez_and_the_process_ca
     let variables = [("NOTIFY_SOCKET", systemd.path.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
     let config = format!("[side]\nlisten = [\"127.0.0.1:0\"]\n{}", wechat.config("", ALIAS));
     let mut node = Node::start_with(folder, &config, &[], &variables);
-    let (mut client, http) = (node.connect(), http_port(&node));
+    let (mut client, http) = (node.connect(), node.http_address());
     renews(&mut client);
     systemd.until("READY=1");
     systemd.until("WATCHDOG=1");

@@ -36,9 +36,9 @@ fn everything_comes_once_and_then_only_what_changes() {
     let (token, generation) = http.token(&[API_HEADER]);
     wait_for("the ticket", || http.node.connect().get(&format!("jsapi_ticket:{APPID}")));
     let all = settled(&http, &[API_HEADER]);
-    let mut kinds = told(&all);
-    kinds.sort();
-    assert_eq!(kinds, [(APPID.into(), "access_token".into()), (APPID.into(), "jsapi_ticket".into())]);
+    let mut types = told(&all);
+    types.sort();
+    assert_eq!(types, [(APPID.into(), "access_token".into()), (APPID.into(), "jsapi_ticket".into())]);
     assert_eq!((&all["from_start"], &all["more"]), (&json!(true), &json!(false)));
     let of = all["credentials"].as_array().unwrap().iter().find(|of| of["type"] == "access_token").unwrap();
     assert_eq!(

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::support::{APPID, Node, TIMEOUT, Wechat, wait_for};
 
-/// Keys of every kind; each name is its key's beginning.
+/// Keys with all rights and with some; each name is its key's beginning.
 pub const KEYS: &str = "\
 ops ops-0123456789abcdef0123 status read refresh\n\
 monitor monitor-0123456789abcdef status\n\
@@ -64,11 +64,7 @@ impl HttpNode {
         let rate = if http.contains("requests_per_s") { "" } else { "requests_per_s = 100000\n" };
         let http = format!("[http]\nlisten = [\"127.0.0.1:0\"]\n{rate}{http}\n");
         let node = Node::start_in(folder, &format!("{http}{}", wechat.config(server, app)), &[]);
-        let address = wait_for("the HTTP API", || {
-            let log = node.log();
-            let rest = log.split("http=\"").nth(1)?;
-            rest.split('"').next()?.parse().ok()
-        });
+        let address = node.http_address();
         HttpNode { node, address }
     }
 
@@ -100,16 +96,16 @@ impl HttpNode {
     }
 
     /// The credential as it is shown.
-    pub fn shown(&self, kind: &str, headers: &[&str]) -> Value {
+    pub fn shown(&self, credential_type: &str, headers: &[&str]) -> Value {
         let app = self.get(&format!("/v1/apps/{APPID}"), headers).json();
         let credentials = app["credentials"].as_array().unwrap_or_else(|| panic!("{app}"));
-        credentials.iter().find(|shown| shown["type"] == kind).unwrap().clone()
+        credentials.iter().find(|shown| shown["type"] == credential_type).unwrap().clone()
     }
 }
 
 /// The path of one of the app's credentials, and what is asked of it.
-pub fn credential(kind: &str, rest: &str) -> String {
-    format!("/v1/apps/{APPID}/credentials/{kind}{rest}")
+pub fn credential(credential_type: &str, rest: &str) -> String {
+    format!("/v1/apps/{APPID}/credentials/{credential_type}{rest}")
 }
 
 /// An answer.
@@ -126,7 +122,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The kind of a problem, which must be one in form.
+    /// The name of a problem; the answer must have the form of one.
     #[track_caller]
     pub fn problem(&self) -> String {
         assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");

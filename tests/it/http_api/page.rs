@@ -61,11 +61,7 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "keys", KEYS);
         let node = Node::start_in(folder, &config, &[]);
-        let page = wait_for("the HTTP API", || {
-            let log = node.log();
-            let rest = log.split("http=\"").nth(1)?;
-            rest.split('"').next()?.parse().ok()
-        });
+        let page = node.http_address();
         Scene { wechat, node, page }
     }
 

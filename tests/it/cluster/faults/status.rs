@@ -10,11 +10,7 @@ fn node(wechat: &Wechat, redis: &str, name: &str) -> HttpNode {
     let mut plan = Plan::new(wechat, redis, STABLE).state(&format!("timeout_ms = 20000\nnode = \"{name}\"\n"));
     plan.server += "[side]\nlisten = [\"127.0.0.1:0\"]\nrequests_per_s = 100000\n";
     let node: Node = plan.start();
-    let address = wait_for("the HTTP API", || {
-        let log = node.log();
-        let rest = log.split("http=\"").nth(1)?;
-        rest.split('"').next()?.parse().ok()
-    });
+    let address = node.http_address();
     HttpNode { node, address }
 }
 
