@@ -265,7 +265,7 @@ impl Driver {
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
             self.set_renewal_timer(id, at_ms.max(now_ms + time_limit_ms));
-            if self.refresher.slots[id].renewal_state.left_ms(now_ms) == 0 && self.lacks_parent_token(id) {
+            if !self.refresher.slots[id].is_live(now_ms) && self.lacks_parent_token(id) {
                 self.refresher.slots[id].set_waiting();
             }
             self.set_next_probe(id);
@@ -306,9 +306,7 @@ impl Driver {
         }
         slot.end_fallback(self.refresher.clock.unix_ms());
         let purpose = match slot.urgent.take() {
-            Some(FetchPurpose::Verify) if slot.renewal_state.left_ms(self.refresher.clock.boot_ms()) > 0 => {
-                FetchPurpose::Verify
-            }
+            Some(FetchPurpose::Verify) if slot.is_live(self.refresher.clock.boot_ms()) => FetchPurpose::Verify,
             _ => FetchPurpose::Renew,
         };
         if !purpose.only_probes(slot.credential_type) && self.lacks_parent_token(id) {
@@ -600,7 +598,7 @@ impl Driver {
     fn publish_persisted(&mut self, id: CredentialId) {
         let slot = &mut self.refresher.slots[id];
         // A later value of another node may have arrived meanwhile.
-        let current = slot.credential.published().map_or(0, |current| current.generation);
+        let current = slot.generation();
         if let Some(published) = slot.pending.take().filter(|published| published.generation >= current) {
             slot.publish_with_status(published);
             self.start_dependents(id);
@@ -653,7 +651,7 @@ impl Driver {
     ) -> FetchProgress {
         let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
-        let live = slot.renewal_state.left_ms(now.boot_ms) > 0;
+        let live = slot.is_live(now.boot_ms);
         let harmless = purpose == FetchPurpose::Verify && slot.credential_type.renewal != Renewal::Mint && live;
         let next_ms = if harmless {
             // The failed verification says nothing about the value, so its schedule stays.

@@ -39,15 +39,6 @@ impl CredentialSlot {
         }
     }
 
-    /// True while the present value is live.
-    pub(super) fn is_live(&self, now_ms: BootMs) -> bool {
-        self.renewal_state.left_ms(now_ms) > 0
-    }
-
-    pub(super) fn generation(&self) -> u64 {
-        self.credential.published().map_or(0, |published| published.generation)
-    }
-
     /// True for a node that follows a leader by its HTTP API: it has what the leader lists.
     pub(super) fn follows_leader(&self) -> bool {
         self.share.as_ref().is_some_and(|share| !share.handle.store.has_leases())
