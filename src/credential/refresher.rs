@@ -134,8 +134,8 @@ impl Refresher {
         let watching = CancellationToken::new();
         let _end_watch = watching.clone().drop_guard();
         // The driver keeps the receiver for longer than the watch runs.
-        let (tells, secrets) = mpsc::unbounded_channel();
-        let mut watched = self.watched_secrets(&tells);
+        let (secret_reads, secrets) = mpsc::unbounded_channel();
+        let mut watched = self.watched_secrets(&secret_reads);
         watched.extend(
             std::mem::take(&mut self.ticket_files).into_iter().map(|file| Box::new(file) as Box<dyn WatchedFiles>),
         );
@@ -256,7 +256,7 @@ impl Driver {
         let spread_ms = tokens as u64 * SPREAD_MS;
         let mut urgent = 0;
         for id in 0..self.refresher.slots.len() {
-            let time_limit_ms = self.first_wait_ms(id);
+            let first_wait_ms = self.first_wait_ms(id);
             let slot = &mut self.refresher.slots[id];
             let mut at_ms = slot.renewal_state.first_try_ms(now_ms, fastrand::f64());
             if at_ms <= now_ms || slot.urgent.is_some() {
@@ -264,7 +264,7 @@ impl Driver {
                 at_ms =
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
-            self.set_renewal_timer(id, at_ms.max(now_ms + time_limit_ms));
+            self.set_renewal_timer(id, at_ms.max(now_ms + first_wait_ms));
             if !self.refresher.slots[id].is_live(now_ms) && self.lacks_parent_token(id) {
                 self.refresher.slots[id].set_waiting();
             }
@@ -405,7 +405,7 @@ impl Driver {
         match (owner, output) {
             (Some(id), Ok(TaskOutput::Fetched(report))) => self.on_fetch_done(id, *report),
             (Some(id), Ok(TaskOutput::Persisted)) => self.publish_persisted(id),
-            (Some(id), Ok(TaskOutput::RefreshRequested(came))) => self.on_refresh_requested(id, came),
+            (Some(id), Ok(TaskOutput::RefreshRequested(result))) => self.on_refresh_requested(id, result),
             (Some(id), Err(error)) => self.on_task_crashed(id, &error),
             // Every task has an owner.
             (None, _) => {}

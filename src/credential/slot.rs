@@ -72,7 +72,7 @@ pub(super) struct CredentialSlot {
     /// A new secret in its file that the running fetch does not know, and whether it was there at the start.
     pub(super) replaced_secret: Option<(Secret, bool)>,
     pub(super) quota: Quota,
-    /// What it is asked with besides its secret, for kinds that need more.
+    /// What is sent besides the secret, for types that need more.
     pub(super) grant: Option<Grant>,
     pub(super) usage: QuotaUsage,
     /// The call counted for the running fetch.
