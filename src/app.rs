@@ -23,7 +23,7 @@ use crate::files::watch::{self, WatchedFiles};
 use crate::http_api::HttpApi;
 use crate::process::{PidFile, systemd};
 use crate::server::{self, BoundListener, Limits, Protocol, Server};
-use crate::service::{RefuseWith, Service, Settings};
+use crate::service::{Service, Settings};
 use crate::stats::Stats;
 use crate::supervision::Supervisor;
 use crate::telemetry;
@@ -217,10 +217,6 @@ fn shown_settings(config: &Options, addresses: &[SocketAddr]) -> Vec<(String, St
     let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let inter: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
     let socket = server.unix_socket.as_ref().map_or("NULL".to_owned(), |path| path.display().to_string());
-    let refuse_with = match server.refuse_with {
-        RefuseWith::NotStored => "not_stored",
-        RefuseWith::ClientError => "client_error",
-    };
     // memcached's word for it.
     let binding_protocol = match server.protocol {
         Protocol::Auto => "auto-negotiate",
@@ -253,7 +249,7 @@ fn shown_settings(config: &Options, addresses: &[SocketAddr]) -> Vec<(String, St
         ("dump_enabled", "no".to_owned()),
         ("idle_timeout", server.idle_timeout_s.to_string()),
         ("ssl_enabled", yes_no(config.access.tls.is_some())),
-        ("refuse_with", refuse_with.to_owned()),
+        ("refuse_with", server.refuse_with.word().to_owned()),
         ("first_get_wait_ms", server.first_get_wait_ms.to_string()),
     ]
     .into_iter()

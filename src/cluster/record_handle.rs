@@ -55,14 +55,14 @@ impl SecretCheck {
         if checked_ms > 0 && now_ms < checked_ms.saturating_add(CHECK_AGAIN_MS) {
             return Ok(());
         }
-        let record = self.offer(handle, 1).await?;
+        let record = self.offer(handle).await?;
         let is_right = checked_ms > 0 || self.is_ours(&record) || self.can_unseal_value_of(handle).await?;
         if is_right && !self.is_ours(&record) {
             handle
                 .store
                 .ask(SECRET_CHECK_TAG, Op::Discard { generation: record.generation, value: record.value })
                 .await?;
-            self.offer(handle, 1).await?;
+            self.offer(handle).await?;
         }
         if is_right {
             self.checked_ms.store(now_ms, Ordering::Release);
@@ -76,7 +76,8 @@ impl SecretCheck {
         })
     }
 
-    async fn offer(&self, handle: &RecordHandle, generation: u64) -> Result<Record, Unreachable> {
+    async fn offer(&self, handle: &RecordHandle) -> Result<Record, Unreachable> {
+        let generation = 1;
         let word = PublishedValue { value: SECRET_CHECK_TAG.to_owned(), generation, ..PublishedValue::default() };
         let Some(value) = self.seal.seal(&word) else { return Err(no_random_numbers()) };
         Ok(handle.store.ask(SECRET_CHECK_TAG, Op::Offer { generation, value }).await?.record)

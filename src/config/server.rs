@@ -47,7 +47,6 @@ impl Reader<'_> {
         let cores = std::thread::available_parallelism().map_or(4, usize::from).clamp(1, 1024);
         let threads = self.number_if_any(table, "threads").unwrap_or(cores);
         table.print("threads", threads.to_string());
-        let refusals = [("not_stored", RefuseWith::NotStored), ("client_error", RefuseWith::ClientError)];
         let server = Server {
             listen: self.listen(table, flags, &unix_socket, protection, !document.list("server.listener").is_empty()),
             unix_mode: self.socket_mode(table, "unix_mode", unix_group.as_deref()),
@@ -68,7 +67,7 @@ impl Reader<'_> {
             requests_per_turn: self.number(table, "requests_per_turn"),
             idle_timeout_s: self.number(table, "idle_timeout_s"),
             first_get_wait_ms: self.number(table, "first_get_wait_ms"),
-            refuse_with: self.word(table, "refuse_with", &refusals).unwrap_or(RefuseWith::NotStored),
+            refuse_with: self.word(table, "refuse_with", RefuseWith::WORDS).unwrap_or(RefuseWith::NotStored),
             protocol: self.word(table, "protocol", Protocol::WORDS).unwrap_or(Protocol::Auto),
             shutdown_command: self.switch(table, "shutdown_command", false),
             user: self.any_text(table, "user"),
@@ -205,7 +204,7 @@ impl Reader<'_> {
                 "Write a line user:password for each user, as for memcached -Y, into a file this process can read.";
             let users =
                 self.judge_access_file(path, access.read_users(), ["passwords", "auth_credential", usual], place);
-            if users.is_some_and(|users| users.is_empty()) {
+            if users.is_some_and(|(users, _)| users.is_empty()) {
                 self.warnings.push(format!("nobody in {} may log in: see [[user]]", path.display()));
             }
         }

@@ -55,7 +55,7 @@ pub struct FetchTask {
     pub appid: String,
     pub base_url: String,
     pub credential_type: &'static CredentialType,
-    /// The access token it is fetched with, for kinds that need one.
+    /// The access token it is fetched with, for types that need one.
     pub parent: Option<Arc<Credential>>,
     pub source: SecretSource,
     /// What is sent besides the secret, for types that need more.
@@ -141,8 +141,8 @@ pub enum FetchOutcome {
 }
 
 impl From<CallPrevented> for FetchOutcome {
-    fn from(held: CallPrevented) -> FetchOutcome {
-        match held {
+    fn from(prevented: CallPrevented) -> FetchOutcome {
+        match prevented {
             CallPrevented::LeaseDenied(answer, next) => FetchOutcome::LeaseDenied { answer, next },
             CallPrevented::LeaseExpired => FetchOutcome::LeaseExpired,
             CallPrevented::QuotaExceeded(denied) => FetchOutcome::QuotaExceeded(denied),
@@ -205,8 +205,8 @@ impl FetchTask {
         let mut cluster_fetch =
             match ClusterFetch::take_lease(context, async || self.is_accepted(&mut report).await).await {
                 Ok(cluster_fetch) => cluster_fetch,
-                Err(held) => {
-                    report.outcome = held.into();
+                Err(prevented) => {
+                    report.outcome = prevented.into();
                     return report;
                 }
             };
@@ -270,7 +270,7 @@ impl FetchTask {
         let params = self.fetch_params(secrets, &token);
         let at_most = match cluster_fetch.announce(self.clock.unix_ms()).await {
             Ok(at_most) => at_most.unwrap_or(Duration::MAX),
-            Err(held) => return held.into(),
+            Err(prevented) => return prevented.into(),
         };
         let sent_ms = self.clock.boot_ms();
         report.calls += 1;
@@ -360,8 +360,8 @@ impl FetchTask {
         let token =
             Token { value, expires_in_s: left_ms / 1000, lifetime_source: LifetimeSource::AsGiven, refresh: None };
         let life_ms = ADOPTED_TOLD_LIFE_MS.min(left_ms);
-        let arrival = FetchedValue { same: false, sent_ms, received_ms, life_ms };
-        report.shared = cluster_fetch.publish(&token, arrival, &self.renewal_state, None).await;
+        let fetched = FetchedValue { same: false, sent_ms, received_ms, life_ms };
+        report.shared = cluster_fetch.publish(&token, fetched, &self.renewal_state, None).await;
         let adopted = if is_end_known { Adopted::WithEnd } else { Adopted::WithoutEnd };
         report.adoption = Some(Adoption::Done { place: source.place(), adopted });
         Some(FetchOutcome::Answered { token, sent_ms, received_ms, probe: Some(probe) })

@@ -308,7 +308,7 @@ impl ClusterMembership {
         let mut watched = Vec::with_capacity(slots.len());
         for slot in slots.iter_mut() {
             slot.follows |= !self.shared.has_leases();
-            let CredentialIdentity { appid, endpoint, base, .. } = slot.name();
+            let CredentialIdentity { appid, endpoint, base, .. } = &slot.name;
             let handle = handle(&format!("{endpoint}:{appid}:{base}"));
             let (tag, app, kind) = (handle.tag.clone(), appid.clone(), slot.credential_type.key);
             watched.push(WatchedRecord { tag, app, kind, renews: !slot.follows });

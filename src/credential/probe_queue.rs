@@ -125,7 +125,7 @@ impl ProbeQueue {
     }
 
     /// Takes the next one that can be probed now.
-    pub fn pick(&mut self, now_ms: BootMs, turn: impl Fn(CredentialId) -> ProbeReadiness) -> Option<CredentialId> {
+    pub fn pick(&mut self, now_ms: BootMs, readiness: impl Fn(CredentialId) -> ProbeReadiness) -> Option<CredentialId> {
         if now_ms < self.free_ms {
             return None;
         }
@@ -133,7 +133,7 @@ impl ProbeQueue {
         for _ in 0..PUT_OFF_MAX {
             let at = self.longest_waiting(now_ms)?;
             let id = self.members.get(at)?.id;
-            match turn(id) {
+            match readiness(id) {
                 ProbeReadiness::Now => {
                     self.queue(at, now_ms + EVERY_MS);
                     self.picks += 1;

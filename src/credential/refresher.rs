@@ -134,8 +134,8 @@ impl Refresher {
         let watching = CancellationToken::new();
         let _end_watch = watching.clone().drop_guard();
         // The driver keeps the receiver for longer than the watch runs.
-        let (tells, secrets) = mpsc::unbounded_channel();
-        let mut watched = self.watched_secrets(&tells);
+        let (secret_reads, secrets) = mpsc::unbounded_channel();
+        let mut watched = self.watched_secrets(&secret_reads);
         watched.extend(
             std::mem::take(&mut self.ticket_files).into_iter().map(|file| Box::new(file) as Box<dyn WatchedFiles>),
         );
@@ -256,7 +256,7 @@ impl Driver {
         let spread_ms = tokens as u64 * SPREAD_MS;
         let mut urgent = 0;
         for id in 0..self.refresher.slots.len() {
-            let time_limit_ms = self.first_wait_ms(id);
+            let first_wait_ms = self.first_wait_ms(id);
             let slot = &mut self.refresher.slots[id];
             let mut at_ms = slot.renewal_state.first_try_ms(now_ms, fastrand::f64());
             if at_ms <= now_ms || slot.urgent.is_some() {
@@ -264,8 +264,8 @@ impl Driver {
                 at_ms =
                     if urgent <= self.refresher.concurrency { now_ms } else { now_ms + fastrand::u64(0..=spread_ms) };
             }
-            self.set_renewal_timer(id, at_ms.max(now_ms + time_limit_ms));
-            if self.refresher.slots[id].renewal_state.left_ms(now_ms) == 0 && self.lacks_parent_token(id) {
+            self.set_renewal_timer(id, at_ms.max(now_ms + first_wait_ms));
+            if !self.refresher.slots[id].is_live(now_ms) && self.lacks_parent_token(id) {
                 self.refresher.slots[id].set_waiting();
             }
             self.set_next_probe(id);
@@ -306,9 +306,7 @@ impl Driver {
         }
         slot.end_fallback(self.refresher.clock.unix_ms());
         let purpose = match slot.urgent.take() {
-            Some(FetchPurpose::Verify) if slot.renewal_state.left_ms(self.refresher.clock.boot_ms()) > 0 => {
-                FetchPurpose::Verify
-            }
+            Some(FetchPurpose::Verify) if slot.is_live(self.refresher.clock.boot_ms()) => FetchPurpose::Verify,
             _ => FetchPurpose::Renew,
         };
         if !purpose.only_probes(slot.credential_type) && self.lacks_parent_token(id) {
@@ -407,7 +405,7 @@ impl Driver {
         match (owner, output) {
             (Some(id), Ok(TaskOutput::Fetched(report))) => self.on_fetch_done(id, *report),
             (Some(id), Ok(TaskOutput::Persisted)) => self.publish_persisted(id),
-            (Some(id), Ok(TaskOutput::RefreshRequested(came))) => self.on_refresh_requested(id, came),
+            (Some(id), Ok(TaskOutput::RefreshRequested(result))) => self.on_refresh_requested(id, result),
             (Some(id), Err(error)) => self.on_task_crashed(id, &error),
             // Every task has an owner.
             (None, _) => {}
@@ -600,7 +598,7 @@ impl Driver {
     fn publish_persisted(&mut self, id: CredentialId) {
         let slot = &mut self.refresher.slots[id];
         // A later value of another node may have arrived meanwhile.
-        let current = slot.credential.published().map_or(0, |current| current.generation);
+        let current = slot.generation();
         if let Some(published) = slot.pending.take().filter(|published| published.generation >= current) {
             slot.publish_with_status(published);
             self.start_dependents(id);
@@ -653,7 +651,7 @@ impl Driver {
     ) -> FetchProgress {
         let now = self.refresher.clock.now();
         let slot = &mut self.refresher.slots[id];
-        let live = slot.renewal_state.left_ms(now.boot_ms) > 0;
+        let live = slot.is_live(now.boot_ms);
         let harmless = purpose == FetchPurpose::Verify && slot.credential_type.renewal != Renewal::Mint && live;
         let next_ms = if harmless {
             // The failed verification says nothing about the value, so its schedule stays.

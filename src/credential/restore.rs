@@ -56,12 +56,12 @@ impl RestoreCounts {
         let mut counts = RestoreCounts { configured: slots.len() as u64, ..RestoreCounts::default() };
         let mut found = 0;
         for slot in slots {
-            let known = kept.contains_key(slot.name());
+            let known = kept.contains_key(&slot.name);
             found += u64::from(known);
             *match known {
                 false => &mut counts.missing,
                 true if slot.renewal_state.is_withdrawn() => &mut counts.withdrawn,
-                true if slot.renewal_state.left_ms(now_ms) == 0 => &mut counts.expired,
+                true if !slot.is_live(now_ms) => &mut counts.expired,
                 true => &mut counts.restored,
             } += 1;
         }
@@ -141,8 +141,8 @@ fn restore_slots(
     let mut entries = Vec::with_capacity(slots.len());
     let mut usages = Vec::with_capacity(slots.len());
     for slot in slots {
-        usages.push(slot.restore_usage(counted.get(slot.name()).map(|kept| &kept.calls)));
-        entries.push(kept.get(slot.name()).map(|entry| {
+        usages.push(slot.restore_usage(counted.get(&slot.name).map(|kept| &kept.calls)));
+        entries.push(kept.get(&slot.name).map(|entry| {
             let worth = snapshot.remaining_life(entry, now, boot_id);
             let entry = entry.rebased(worth, now);
             slot.restore(&entry, worth, now);

@@ -44,7 +44,7 @@ pub struct RenewalState {
     same_at_ms: Option<u64>,
     /// When the present value must have ended, if its `expires_in` of 0 was true.
     ends_by_ms: Option<BootMs>,
-    /// How often a [`Renewal::Poll`] kind is asked.
+    /// How often a value of [`Renewal::Poll`] is polled.
     pub poll_ms: u64,
     /// Classic calls whose answers never came, oldest first.
     lost_calls: Vec<LostCalls>,

@@ -72,7 +72,7 @@ pub(super) struct CredentialSlot {
     /// A new secret in its file that the running fetch does not know, and whether it was there at the start.
     pub(super) replaced_secret: Option<(Secret, bool)>,
     pub(super) quota: Quota,
-    /// What it is asked with besides its secret, for kinds that need more.
+    /// What is sent besides the secret, for types that need more.
     pub(super) grant: Option<Grant>,
     pub(super) usage: QuotaUsage,
     /// The call counted for the running fetch.
@@ -199,7 +199,6 @@ impl ClusterShare {
         ClusterShare {
             handle,
             origin: ValueOrigin::OtherNode,
-
             sealed: None,
             expired_generation: 0,
             discarded_ms: None,
@@ -285,8 +284,19 @@ impl CredentialSlot {
         if self.grant.as_ref().is_some_and(Grant::is_refresh_token) { "refresh token" } else { "secret" }
     }
 
-    pub(super) fn name(&self) -> &CredentialIdentity {
-        &self.name
+    /// True while the present value is live.
+    pub(super) fn is_live(&self, now_ms: BootMs) -> bool {
+        self.renewal_state.left_ms(now_ms) > 0
+    }
+
+    /// The generation of the present value; 0 without one.
+    pub(super) fn generation(&self) -> u64 {
+        self.credential.published().map_or(0, |published| published.generation)
+    }
+
+    /// True on a single node, and in a cluster on the node that has fetched the present value.
+    pub(super) fn is_renewed_here(&self) -> bool {
+        self.share.as_ref().is_none_or(ClusterShare::is_ours)
     }
 
     /// Takes over what an earlier process has written, and publishes the value if it is live.
@@ -329,7 +339,7 @@ impl CredentialSlot {
             status.state = CredentialState::Fresh;
         });
         let published = self.published(value, generation, expires_boot_ms);
-        if self.renewal_state.left_ms(now.boot_ms) > 0 {
+        if self.is_live(now.boot_ms) {
             self.publish(published);
         } else {
             // Not served, but kept: the next answer may be the same value, and generations go on from it.
@@ -471,7 +481,7 @@ impl CredentialSlot {
             withdrawn: withdrawn_ms.is_some(),
             reliable_lead_ms: self.renewal_state.reliable_lead_ms,
             adopted: self.renewal_state.adopted,
-            ours: self.share.as_ref().is_none_or(ClusterShare::is_ours),
+            ours: self.is_renewed_here(),
         })
     }
 
@@ -492,7 +502,7 @@ impl CredentialSlot {
     }
 
     pub(super) fn show_failure(&mut self, failure: &Failure, now_ms: BootMs, next_ms: BootMs) {
-        let live = self.renewal_state.left_ms(now_ms) > 0;
+        let live = self.is_live(now_ms);
         let (mut advice, mut advice_zh) = (failure.advice(), failure.advice_zh());
         if let (true, Some(sentence)) = (failure.asks_for_secret(), self.source.takes_effect()) {
             advice = format!("{advice}; {}", sentence.en).into();

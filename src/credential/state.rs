@@ -92,7 +92,7 @@ pub struct CredentialIdentity {
 }
 
 impl CredentialIdentity {
-    /// The name of a credential of this kind. `id` is the app's, with its agent if it has one.
+    /// The name of a credential of this type. `id` is the app's, with its agent if it has one.
     pub fn of(credential_type: &CredentialType, id: &str, base_url: &str) -> CredentialIdentity {
         CredentialIdentity {
             appid: id.to_owned(),

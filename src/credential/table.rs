@@ -269,7 +269,7 @@ pub struct Credential {
     status: Mutex<CredentialStatus>,
     about: OnceLock<CredentialInfo>,
     /// Its keys, as people may read them.
-    redacted_name: OnceLock<Vec<String>>,
+    redacted_names: OnceLock<Vec<String>>,
     /// The number of [`Table::changes`] at its last change.
     version: AtomicU64,
     ticks: watch::Sender<u64>,
@@ -316,7 +316,7 @@ impl Credential {
             reports: AtomicU64::new(0),
             status: Mutex::new(CredentialStatus::default()),
             about: OnceLock::new(),
-            redacted_name: OnceLock::new(),
+            redacted_names: OnceLock::new(),
             version: AtomicU64::new(0),
             ticks: watch::Sender::new(0),
             value_version: AtomicU64::new(0),
@@ -349,7 +349,7 @@ impl Credential {
 
     /// Every key that it is read by, redacted where the key contains a secret.
     pub fn redacted_names(&self) -> &[String] {
-        self.redacted_name.get().map_or(&[], Vec::as_slice)
+        self.redacted_names.get().map_or(&[], Vec::as_slice)
     }
 
     /// Those of them that are known by their end.
@@ -739,8 +739,8 @@ impl Table {
             credential.ticks = ticks.clone();
             credential.values = values.clone();
             credential.bump_value_version();
-            let redacted_name = keys.iter().map(|key| key.redacted_name.as_ref().unwrap_or(&key.name).clone());
-            credential.redacted_name.get_or_init(|| redacted_name.collect());
+            let redacted_names = keys.iter().map(|key| key.redacted_name.as_ref().unwrap_or(&key.name).clone());
+            credential.redacted_names.get_or_init(|| redacted_names.collect());
             let credential = Arc::new(credential);
             for (key, view) in keys.into_iter().zip(indices) {
                 if has_wildcard(&key.name) {

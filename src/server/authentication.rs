@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use super::options::{Access, Protocol};
 use crate::access::{CertificateMatcher, CertificateName, Rights, Users, rights_of};
 use crate::clock::LogThrottle;
-use crate::files;
 use crate::files::AUTH_FILE_BYTES_MAX;
 use crate::files::watch::{ContentDigest, FileContent, NotApplied, WatchedFiles, digest_of};
 use crate::tls::Tls;
@@ -76,11 +75,8 @@ impl Authenticator {
 
     /// How many lines are in effect; `None` without a file.
     fn read_users(&self, access: &Access) -> Result<Option<usize>, String> {
-        let Some(path) = &access.auth_file else { return Ok(None) };
-        let fault = |what: &dyn std::fmt::Display| format!("the users' file {}: {what}", path.display());
         let mut in_use = self.users_in_use.lock();
-        let text = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
-        let users = access.users_of(&text).map_err(|error| fault(&error))?;
+        let Some((users, text)) = access.read_users()? else { return Ok(None) };
         let lines = users.len();
         self.users.store(Arc::new(users));
         *in_use = Some(digest_of(&[text]));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::access::{CertificateMatcher, Rights, Users, UsersFault};
 use crate::byte_size::size_text;
+use crate::files::watch::FileContent;
 use crate::files::{self, AUTH_FILE_BYTES_MAX};
 use crate::invalid_value::InvalidValue;
 use crate::network::reachable_by_others;
@@ -206,12 +207,14 @@ pub enum ListenAt {
 }
 
 impl Access {
-    /// Reads the file of users; `None` without one. The error is a sentence that quotes nothing of the file.
-    pub fn read_users(&self) -> Result<Option<Users>, String> {
+    /// Reads the file of users, with its text; `None` without one. The error is a sentence that quotes nothing of the
+    /// file.
+    pub fn read_users(&self) -> Result<Option<(Users, FileContent)>, String> {
         let Some(path) = &self.auth_file else { return Ok(None) };
         let fault = |what: &dyn std::fmt::Display| format!("the users' file {}: {what}", path.display());
-        let bytes = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
-        self.users_of(&bytes).map(Some).map_err(|error| fault(&error))
+        let text = files::read(path, AUTH_FILE_BYTES_MAX).map_err(|error| fault(&error))?;
+        let users = self.users_of(&text).map_err(|error| fault(&error))?;
+        Ok(Some((users, text)))
     }
 
     /// Reads the users out of the text of the file.

@@ -37,7 +37,7 @@ impl Service {
         self.table.credentials().iter().filter(|credential| rights.app(credential.app()))
     }
 
-    /// Refuses (rejects) a request that the client has no right to, with the answer for it; `None` to execute it. A `get` is
+    /// Rejects a request that the client has no right to, with the answer for it; `None` to execute it. A `get` is
     /// judged key by key.
     pub(super) fn reject_without_rights(
         &self,

@@ -75,7 +75,7 @@ impl Service {
         })
     }
 
-    /// Refuses (rejects) a write to a managed key, with the answer for it; `None` if the key is not managed.
+    /// Rejects a write to a managed key, with the answer for it; `None` if the key is not managed.
     /// `value` is the data block; empty if it was too large to be kept.
     pub(super) fn text_reject_write(
         &self,
@@ -96,7 +96,7 @@ impl Service {
         }
     }
 
-    /// Refuses (rejects) and counts a write if the key is managed; false if it is an ordinary key.
+    /// Rejects and counts a write if the key is managed; false if it is an ordinary key.
     pub(super) fn reject_managed_write(&self, key: &[u8], value: &[u8], context: &Context<'_>) -> bool {
         let Some(name) = self.table.name(key) else { return false };
         let foreign = name.holds_value() && is_foreign_value(&name.credential, value);

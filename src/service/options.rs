@@ -9,3 +9,14 @@ pub enum RefuseWith {
     /// `CLIENT_ERROR managed key`: PHP raises a notice.
     ClientError,
 }
+
+impl RefuseWith {
+    /// Each with its word in the configuration.
+    pub const WORDS: &[(&str, RefuseWith)] =
+        &[("not_stored", RefuseWith::NotStored), ("client_error", RefuseWith::ClientError)];
+
+    /// As the configuration spells it.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, of)| *of == self).map_or("not_stored", |(word, _)| word)
+    }
+}

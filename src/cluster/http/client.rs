@@ -2,6 +2,7 @@
 //!
 //! Never follows a redirect, never uses a proxy from the environment, and never quotes an answer or the key in an error.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ const IDLE: Duration = Duration::from_secs(5);
 /// Why there is no answer, in words that follow the leader's URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaderFault {
-    pub text: std::borrow::Cow<'static, str>,
+    pub text: Cow<'static, str>,
     pub advice: &'static str,
     /// The leader has judged the request: no other has to be asked.
     pub refused: Option<StatusCode>,
@@ -39,13 +40,17 @@ pub struct LeaderFault {
 
 impl LeaderFault {
     pub const fn new(text: &'static str, advice: &'static str) -> LeaderFault {
-        LeaderFault { text: std::borrow::Cow::Borrowed(text), advice, refused: None, is_own_fault: false }
+        LeaderFault { text: Cow::Borrowed(text), advice, refused: None, is_own_fault: false }
+    }
+
+    fn of_text(text: String, advice: &'static str) -> LeaderFault {
+        LeaderFault { text: text.into(), ..LeaderFault::new("", advice) }
     }
 }
 
 const UNREACHABLE_ADVICE: &str = "see whether that node runs and the network lets this one through";
 const NO_DESCRIPTOR: LeaderFault = LeaderFault {
-    text: std::borrow::Cow::Borrowed("cannot be asked: this process has no file descriptor left"),
+    text: Cow::Borrowed("cannot be asked: this process has no file descriptor left"),
     advice: descriptors::REMEDY,
     refused: None,
     is_own_fault: true,
@@ -129,14 +134,13 @@ impl LeaderClient {
 /// The header with the key. A key in a file is read each time, so that it can be replaced.
 async fn bearer(source: &SecretSource) -> Result<HeaderValue, LeaderFault> {
     const ADVICE: &str = "see leader_key and its variants in [state]";
-    let unusable = |what: String| LeaderFault { text: what.into(), ..LeaderFault::new("", ADVICE) };
     let key = source.read_in_background().await.map_err(|fault| match fault {
         SecretFault::NoDescriptor => NO_DESCRIPTOR,
-        fault => unusable(format!("cannot be asked: the key for it {fault}")),
+        fault => LeaderFault::of_text(format!("cannot be asked: the key for it {fault}"), ADVICE),
     })?;
     let header = zeroize::Zeroizing::new(format!("Bearer {}", key.expose()));
     let mut header = HeaderValue::try_from(header.as_str())
-        .map_err(|_| unusable("cannot be asked: the key for it has characters that no key has".into()))?;
+        .map_err(|_| LeaderFault::new("cannot be asked: the key for it has characters that no key has", ADVICE))?;
     header.set_sensitive(true);
     Ok(header)
 }
@@ -150,18 +154,10 @@ fn request_fault(error: reqwest::Error) -> LeaderFault {
     }
     if is_tls_error(&error) {
         let advice = "name the authority of its certificate in leader_ca_file, and the host as its certificate does";
-        return LeaderFault {
-            text: format!("is not trusted: {}", chain(error)).into(),
-            ..LeaderFault::new("", advice)
-        };
+        return LeaderFault::of_text(format!("is not trusted: {}", chain(error)), advice);
     }
-    if error.is_connect() {
-        return LeaderFault {
-            text: format!("cannot be reached: {}", chain(error)).into(),
-            ..LeaderFault::new("", UNREACHABLE_ADVICE)
-        };
-    }
-    LeaderFault { text: format!("broke off: {}", chain(error)).into(), ..LeaderFault::new("", UNREACHABLE_ADVICE) }
+    let what = if error.is_connect() { "cannot be reached" } else { "broke off" };
+    LeaderFault::of_text(format!("{what}: {}", chain(error)), UNREACHABLE_ADVICE)
 }
 
 /// What a refusal means for the operator of both nodes.
@@ -202,11 +198,7 @@ fn refusal(status: StatusCode, body: &[u8], keyed: bool) -> LeaderFault {
         (503 | 504, _) => ("is too busy", "wait, or look at that node"),
         _ => {
             let text = format!("answers with HTTP status {}", status.as_u16());
-            return LeaderFault {
-                text: text.into(),
-                refused: Some(status),
-                ..LeaderFault::new("", UNREACHABLE_ADVICE)
-            };
+            return LeaderFault { refused: Some(status), ..LeaderFault::of_text(text, UNREACHABLE_ADVICE) };
         }
     };
     LeaderFault { refused: Some(status), ..LeaderFault::new(text, advice) }

@@ -39,15 +39,6 @@ impl CredentialSlot {
         }
     }
 
-    /// True while the present value is live.
-    pub(super) fn is_live(&self, now_ms: BootMs) -> bool {
-        self.renewal_state.left_ms(now_ms) > 0
-    }
-
-    pub(super) fn generation(&self) -> u64 {
-        self.credential.published().map_or(0, |published| published.generation)
-    }
-
     /// True for a node that follows a leader by its HTTP API: it has what the leader lists.
     pub(super) fn follows_leader(&self) -> bool {
         self.share.as_ref().is_some_and(|share| !share.handle.store.has_leases())
@@ -203,7 +194,7 @@ impl Driver {
                     warn!(
                         advice,
                         "{unreachable}; tokens are served from memory, and only those whose renewal cannot \
-                                   harm other nodes are renewed"
+                         harm other nodes are renewed"
                     );
                 }
                 let slots = self.refresher.slots.iter();
@@ -288,8 +279,8 @@ impl Driver {
         let theirs_ms = slot.limited_expiry_ms(&value, clock_reading, now_ms);
         let older = slot.fetched.is_some_and(|ours| clock_reading.to_boot_ms(value.fetched_ms) <= ours.boot_ms);
         let withdrawn = value.withdrawn;
-        let beside = RecordComparison { held, theirs: value.generation, same, theirs_ms, older, withdrawn };
-        match slot.renewal_state.compare(&beside, now_ms) {
+        let comparison = RecordComparison { held, theirs: value.generation, same, theirs_ms, older, withdrawn };
+        match slot.renewal_state.compare(&comparison, now_ms) {
             RecordMeaning::Over => {
                 if let Some(share) = &mut slot.share {
                     share.expired_generation = value.generation;

@@ -40,13 +40,13 @@ impl Driver {
     pub(super) fn start_dependents(&mut self, id: CredentialId) {
         let poll_ms = (self.refresher.slots[id].renewal_state.longest_ms / 12).clamp(BACKOFF_FLOOR_MS, POLL_MS);
         let now_ms = self.refresher.clock.boot_ms();
-        let generation = self.refresher.slots[id].credential.published().map_or(0, |published| published.generation);
+        let generation = self.refresher.slots[id].generation();
         let dependents: Vec<CredentialId> = self.refresher.dependents.get(&id).cloned().unwrap_or_default();
         for child in dependents {
             let slot = &mut self.refresher.slots[child];
             slot.renewal_state.poll_ms = poll_ms;
             let was_refused = slot.refused_with.is_some_and(|(refused, _)| refused != generation);
-            let waits = slot.renewal_state.left_ms(now_ms) == 0 || slot.credential.status(now_ms).waits_for_parent;
+            let waits = !slot.is_live(now_ms) || slot.credential.status(now_ms).waits_for_parent;
             if !slot.fetching && (waits || was_refused) {
                 self.set_renewal_timer(child, now_ms);
             }

@@ -119,16 +119,9 @@ impl Driver {
         let value = PublishedValue {
             value: ticket,
             generation,
-            expires_ms: 0,
-            fetched_ms: 0,
-            life_ms: 0,
-            longest_ms: 0,
-            learned_ms: None,
-            withdrawn: false,
-            reliable_lead_ms: None,
-            refresh: None,
             by: handle.name.to_string(),
             node: handle.node,
+            ..PublishedValue::default()
         };
         self.refresher.spawn_untracked(async move { handle.offer(&value).await });
     }

@@ -7,7 +7,7 @@ use super::{Driver, Refresher, Timer, delay};
 use crate::clock::{BootMs, Now};
 use crate::credential::fetch_task::FetchPurpose;
 use crate::credential::probe_queue::{PER_DAY_MAX, PROBES_RUNNING_MAX, ProbeReadiness};
-use crate::credential::slot::{ClusterShare, CredentialSlot};
+use crate::credential::slot::CredentialSlot;
 use crate::credential::table::{CredentialId, log_credential};
 use crate::platform::errcodes;
 
@@ -30,11 +30,14 @@ impl Refresher {
 impl CredentialSlot {
     /// Whether the value may be probed now.
     fn probe_readiness(&self, now: Now) -> ProbeReadiness {
-        // In a cluster the node that has renewed the value probes it.
-        let may_probe = self.share.as_ref().is_none_or(ClusterShare::is_ours);
         let left_ms = self.renewal_state.left_ms(now.boot_ms);
         let tries = if now.unix_ms < self.usage.day_ends_unix_ms() { self.usage.probes_today() } else { 0 };
-        if !may_probe || left_ms < END_AWAY_MS || self.credential_type.probe.is_none() || tries >= PER_DAY_MAX {
+        // In a cluster the node that has renewed the value probes it.
+        if !self.is_renewed_here()
+            || left_ms < END_AWAY_MS
+            || self.credential_type.probe.is_none()
+            || tries >= PER_DAY_MAX
+        {
             return ProbeReadiness::Later;
         }
         let free = !self.fetching && self.next_try_ms >= now.boot_ms + RENEWAL_AWAY_MS;

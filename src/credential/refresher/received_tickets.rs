@@ -47,7 +47,7 @@ impl Driver {
     pub(super) fn first_wait_ms(&self, id: CredentialId) -> u64 {
         let (slots, now_ms) = (&self.refresher.slots, self.refresher.clock.boot_ms());
         let slot = &slots[id];
-        let dead = |id: CredentialId| slots[id].renewal_state.left_ms(now_ms) == 0;
+        let dead = |id: CredentialId| !slots[id].is_live(now_ms);
         // A live value keeps to its schedule: a new access token does not start its fetch.
         let orphaned = dead(id) && slot.parent.is_some_and(dead);
         // Values of other nodes arrive within a moment.
@@ -64,7 +64,7 @@ impl CredentialSlot {
         match self.credential.status(now_ms).last_error {
             // Without an errcode nothing was sent: there was no ticket, or no secret.
             Some(error) => matches!(error.errcode, Some(61005 | 61006)) || error.is_operators_own(),
-            None => self.renewal_state.left_ms(now_ms) == 0,
+            None => !self.is_live(now_ms),
         }
     }
 }

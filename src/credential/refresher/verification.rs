@@ -15,7 +15,7 @@ use super::{Driver, FetchProgress, Timer, delay};
 use crate::clock::{BootMs, nonzero};
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::schedule::ADOPTED_PROBE_MS;
-use crate::credential::slot::{ClusterShare, CredentialSlot};
+use crate::credential::slot::CredentialSlot;
 use crate::credential::table::{
     CredentialId, CredentialState, Event, LastError, VerificationReason, VerificationRequest, log_credential,
 };
@@ -37,9 +37,9 @@ impl Driver {
     pub(super) fn on_verification_request(&mut self, report: VerificationRequest) {
         let Some(slot) = self.refresher.slots.get_mut(report.id) else { return };
         let now_ms = self.refresher.clock.boot_ms();
-        let current = slot.credential.published().map_or(0, |published| published.generation);
+        let current = slot.generation();
         let late = report.generation.is_some_and(|seen| seen != current);
-        let nothing_live = slot.renewal_state.left_ms(now_ms) == 0;
+        let nothing_live = !slot.is_live(now_ms);
         if report.why == VerificationReason::ForeignWriter
             && slot.credential_type.renewal == Renewal::Mint
             && slot.probes.wanted_ms.is_none()
@@ -164,9 +164,9 @@ impl Driver {
         let now_ms = self.refresher.clock.boot_ms();
         let slot = &mut self.refresher.slots[id];
         // In a cluster the node that has renewed the value probes it.
-        let looks = slot.share.as_ref().is_none_or(ClusterShare::is_ours);
+        let is_prober = slot.is_renewed_here();
         let probes = &mut slot.probes;
-        if !looks {
+        if !is_prober {
             probes.next_ms = None;
             return;
         }
@@ -185,7 +185,7 @@ impl Driver {
         slot.probes.wanted_ms = slot.probes.wanted_ms.filter(|at_ms| *at_ms > now_ms);
         self.set_next_probe(id);
         let slot = &mut self.refresher.slots[id];
-        if slot.renewal_state.left_ms(now_ms) == 0 && !slot.renewal_state.is_withdrawn() {
+        if !slot.is_live(now_ms) && !slot.renewal_state.is_withdrawn() {
             return self.plan_probe(id);
         }
         // Not counted among `checks`, so that a client's report right after it is verified.

@@ -71,17 +71,17 @@ pub struct RecordComparison {
 
 impl RenewalState {
     /// Compares a value in the store with our own.
-    pub fn compare(&self, beside: &RecordComparison, now_ms: BootMs) -> RecordMeaning {
-        let RecordComparison { held, theirs, same, theirs_ms, .. } = *beside;
+    pub fn compare(&self, record: &RecordComparison, now_ms: BootMs) -> RecordMeaning {
+        let RecordComparison { held, theirs, same, theirs_ms, .. } = *record;
         let (live, withdrawn) = (self.left_ms(now_ms) > 0, self.is_withdrawn());
         if theirs_ms <= now_ms {
             RecordMeaning::Over
         } else if theirs < held && live && !same {
             RecordMeaning::Offer
-        } else if theirs < held && beside.older && !same {
+        } else if theirs < held && record.older && !same {
             // An old value was put back or restored, and ours, which was later, has ended.
             RecordMeaning::Over
-        } else if beside.withdrawn {
+        } else if record.withdrawn {
             if same && live { RecordMeaning::Withdraw } else { RecordMeaning::Nothing }
         } else if same && (live || withdrawn) {
             RecordMeaning::Agree
