@@ -42,6 +42,11 @@ pub fn free_port() -> u16 {
         .expect("a port that nobody listens on")
 }
 
+/// The same with its address.
+pub fn free_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
+
 /// Waits until `ready` gives a value. Looks again every few milliseconds; fails after [`TIMEOUT`].
 #[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]
 pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, FaultScope, InjectedFault, Options, SandboxPlatform};
 
-use crate::support::{Client, Node, Wechat, wait_for};
+use crate::support::{Client, Node, Wechat, free_address, wait_for};
 
 const APPID: &str = "wx0000000000000001";
 const CORPID: &str = "ww0000000000000001";
@@ -220,7 +220,7 @@ fn a_token_of_4096_bytes_is_served_everywhere_and_kept() {
     let token = format!("t-{}", "aB3.".repeat(1024).split_at(4094).0);
     let redis = crate::support::redis::Redis::start(&[]);
     let (base_url, gone) = answering(feishu_answer(&token));
-    let side = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let side = free_address();
     let key = format!("access_token:{FEISHU}");
     let shared = format!("url = \"{}\"\nsecret_file = \"{{folder}}/state.secret\"", redis.url());
     let config = |rest: &str| {

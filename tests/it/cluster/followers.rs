@@ -1,6 +1,6 @@
 //! Followers without secrets, as processes: of a leader that renews, or of a follower in between.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -12,12 +12,7 @@ use tokencached::sandbox::Verdict;
 
 use super::http::{Impostor, http};
 use crate::http_api::{API_HEADER, HttpNode};
-use crate::support::{APPID, Client, Node, SECRET, Wechat, tokencached, tokencached_before, wait_for};
-
-/// An address that was free a moment ago.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use crate::support::{APPID, Client, Node, SECRET, Wechat, free_address, tokencached, tokencached_before, wait_for};
 
 fn renewing(wechat: &Wechat, side: SocketAddr) -> Node {
     let side = format!("[side]\nlisten = [\"{side}\"]\n");
@@ -50,7 +45,7 @@ fn token(client: &mut Client) -> Option<String> {
 
 #[test]
 fn a_follower_of_a_follower_serves_what_is_renewed_and_its_reports_come_through() {
-    let (wechat, sides) = (Wechat::start(), [free(), free(), free()]);
+    let (wechat, sides) = (Wechat::start(), [free_address(), free_address(), free_address()]);
     let renews = renewing(&wechat, sides[0]);
     let (second, third) = (following(sides[0], sides[1]), following(sides[1], sides[2]));
     let mut clients = [renews.connect(), second.connect(), third.connect()];
@@ -72,7 +67,7 @@ fn a_follower_of_a_follower_serves_what_is_renewed_and_its_reports_come_through(
 /// The node that is followed dies: its followers serve on, and go on when it is back.
 #[test]
 fn followers_serve_on_while_the_node_they_follow_is_gone() {
-    let (wechat, sides) = (Wechat::start(), [free(), free()]);
+    let (wechat, sides) = (Wechat::start(), [free_address(), free_address()]);
     let renews = renewing(&wechat, sides[0]);
     let follows = following(sides[0], sides[1]);
     let mut client = follows.connect();
@@ -204,7 +199,7 @@ fn a_node_that_has_itself_been_cut_off_is_left_for_the_next() {
 #[test]
 #[ignore = "waits for real time"]
 fn a_follower_of_a_follower_says_how_long_the_node_that_renews_has_been_away() {
-    let (wechat, sides) = (Wechat::start(), [free(), free(), free()]);
+    let (wechat, sides) = (Wechat::start(), [free_address(), free_address(), free_address()]);
     let renews = HttpNode { node: renewing(&wechat, sides[0]), address: sides[0] };
     let _second = following(sides[0], sides[1]);
     let third = HttpNode { node: following(sides[1], sides[2]), address: sides[2] };
@@ -221,7 +216,7 @@ fn a_follower_of_a_follower_says_how_long_the_node_that_renews_has_been_away() {
 
 /// A node of one version renews, one of another follows it.
 fn goes_together(renews: Command, follows: Command) {
-    let (wechat, sides) = (Wechat::start(), [free(), free()]);
+    let (wechat, sides) = (Wechat::start(), [free_address(), free_address()]);
     let side = format!("[side]\nlisten = [\"{}\"]\n", sides[0]);
     let folder = || tempfile::tempdir().unwrap();
     let renewing = Node::start_binary(renews, folder(), &format!("{side}{}", wechat.config("", "")), &[], &[]);

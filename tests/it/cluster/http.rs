@@ -23,15 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http_api::{API_HEADER, HttpNode, KEYS, bearer, credential, key};
 use crate::refresher::Tls;
-use crate::support::{APPID, Node, SECRET, TIMEOUT, Wechat, wait_for, write};
+use crate::support::{APPID, Node, SECRET, TIMEOUT, Wechat, free_address, wait_for, write};
 
 const SEALING: &str = "drawn at random by the process";
 const TAG: &str = "the token";
-
-/// An address that was free a moment ago.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 /// A node that renews, with its HTTP API there, and these lines in `[side]` and in the app's table.
 fn node_in(folder: TempDir, wechat: &Wechat, address: SocketAddr, side: &str, app: &str) -> HttpNode {
@@ -41,13 +36,13 @@ fn node_in(folder: TempDir, wechat: &Wechat, address: SocketAddr, side: &str, ap
 }
 
 fn node(wechat: &Wechat) -> HttpNode {
-    node_in(tempfile::tempdir().unwrap(), wechat, free(), "", "")
+    node_in(tempfile::tempdir().unwrap(), wechat, free_address(), "", "")
 }
 
 fn keyed(wechat: &Wechat, app: &str) -> HttpNode {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "keys", KEYS);
-    node_in(folder, wechat, free(), "keys_file = \"{folder}/keys\"", app)
+    node_in(folder, wechat, free_address(), "keys_file = \"{folder}/keys\"", app)
 }
 
 fn url(address: SocketAddr) -> String {
@@ -193,7 +188,7 @@ fn renew(wechat: &Wechat, side: &HttpNode, headers: &[&str]) -> (String, u64) {
 #[ignore = "waits for real time"]
 fn all_values_arrive_with_their_ends_and_then_each_renewal() {
     let wechat = Wechat::short_lived(8);
-    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free(), "", "tickets = [\"jsapi\"]");
+    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free_address(), "", "tickets = [\"jsapi\"]");
     let both = vec![watched(TAG, APPID, "access_token"), watched("a ticket", APPID, "jsapi_ticket")];
     wait_for("both", || (other.get("/readyz?strict", &[]).status == 200).then_some(()));
     let mut follower = Follower::of(&of(&[url(other.address)]), both);
@@ -386,7 +381,7 @@ fn tls_is_spoken_with_whom_the_named_authority_vouches_for_and_nobody_else() {
         tls.file("cert.pem").display(),
         tls.file("key.pem").display()
     );
-    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free(), &files, "");
+    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free_address(), &files, "");
     wait_for("the token", || other.node.connect().get(&format!("access_token:{APPID}")));
     let there = |ca_file: Option<PathBuf>| LeaderOptions { ca_file, ..of(&[format!("https://{}", other.address)]) };
     let mut follower = Follower::start(&there(Some(tls.file("ca.pem"))));
@@ -480,7 +475,7 @@ fn pages_of_apps_all_arrive() {
     let known = (0..1_100).map(|n| AppOptions { appid: id(n), secret: "s".into(), ..AppOptions::default() });
     let wechat = Wechat::with(Options { apps: known.collect(), ..Options::default() });
     let tables: String = (0..1_100).map(|n| format!("[[app]]\nappid = \"{}\"\nsecret = \"s\"\n", id(n))).collect();
-    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free(), "", &tables);
+    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free_address(), "", &tables);
     wait_for("all tokens", || (other.get("/readyz?strict", &[]).status == 200).then_some(()));
     let all = (0..1_100).map(|n| watched(&format!("tag {n}"), &id(n), "access_token")).collect();
     let mut follower = Follower::of(&of(&[url(other.address)]), all);
