@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
 
-use crate::support::{APPID, Client, Node, SECRET, Wechat, tokencached, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, rust_sources, tokencached, wait_for, write};
 
 const NAME: &str = "商城小程序";
 const OTHER: &str = "wxfedcba9876543210";
@@ -202,18 +202,7 @@ fn two_apps_of_one_name_are_warned_about() {
 
 /// Every call of `tracing`'s macros in the source, without its white space.
 fn log_calls() -> Vec<String> {
-    fn sources(folder: &std::path::Path, all: &mut String) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                sources(&path, all);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                all.push_str(&std::fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
-    let mut all = String::new();
-    sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
+    let all: String = rust_sources("src").into_iter().map(|(_, text)| text).collect();
     let mut calls = Vec::new();
     for macro_name in ["warn!(", "info!(", "error!(", "debug!(", "log_credential!("] {
         for (at, _) in all.match_indices(macro_name) {
