@@ -103,7 +103,7 @@ fn adopt_is_a_setting_of_the_classic_call_and_check_says_when_it_is_lacking() {
         "endpoint = \"token\"\nadopt = { memcached = \"127.0.0.1:1\", key = \"a b\" }",
         "endpoint = \"token\"\nadopt = { file = \"/a\", key = \"k\" }",
         "adopt = \"sink\"",
-        "kind = \"wecom\"\nadopt = \"sink\"",
+        "platform = \"wecom\"\nadopt = \"sink\"",
     ] {
         let (status, said) = check(wrong);
         assert!(!status.success() && said.contains("adopt: "), "{wrong}: {said}");
@@ -296,13 +296,13 @@ mod sink {
         for none in [
             "",
             "[[sink]]\ncommand = [\"/bin/true\"]",
-            "[[sink]]\nfile = \"/srv/ticket.php\"\nkinds = [\"jsapi_ticket\"]",
+            "[[sink]]\nfile = \"/srv/ticket.php\"\ntypes = [\"jsapi_ticket\"]",
         ] {
             let (status, said) = check(none);
             assert!(!status.success(), "{said}");
             assert!(said.contains("no sink has a token of this app that can be read"), "{none}: {said}");
         }
-        let (status, said) = check("[[sink]]\nfile = \"/srv/{appid}.txt\"\nkinds = [\"access_token\"]");
+        let (status, said) = check("[[sink]]\nfile = \"/srv/{appid}.txt\"\ntypes = [\"access_token\"]");
         assert!(status.success(), "{said}");
     }
 }

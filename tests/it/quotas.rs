@@ -177,9 +177,9 @@ fn fallback_probes_and_forced_refreshes_are_settings_where_they_mean_something()
         ("fallback", "endpoint = \"token\"\nfallback = \"token\""),
         ("fallback", "fallback = true"),
         ("probe_every_s", "probe_every_s = 9"),
-        ("probe_every_s", "kind = \"qq\"\nprobe_every_s = 300"),
+        ("probe_every_s", "platform = \"qq\"\nprobe_every_s = 300"),
         ("forced_per_day", "forced_per_day = 21"),
-        ("forced_per_day", "kind = \"wecom\"\nforced_per_day = 1"),
+        ("forced_per_day", "platform = \"wecom\"\nforced_per_day = 1"),
     ] {
         let (status, said) = check(wrong);
         assert!(!status.success() && said.contains(&format!("{key}: ")), "{wrong}: {said}");

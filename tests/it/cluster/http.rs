@@ -28,10 +28,10 @@ use crate::support::{APPID, Node, SECRET, TIMEOUT, Wechat, free_address, wait_fo
 const SEALING: &str = "drawn at random by the process";
 const TAG: &str = "the token";
 
-/// A node that renews, with its HTTP API there, and these lines in `[side]` and in the app's table.
-fn node_in(folder: TempDir, wechat: &Wechat, address: SocketAddr, side: &str, app: &str) -> HttpNode {
-    let side = format!("[side]\nlisten = [\"{address}\"]\nrequests_per_s = 100000\n{side}\n");
-    let node = Node::start_in(folder, &format!("{side}{}", wechat.config("", app)), &[]);
+/// A node that renews, with its HTTP API there, and these lines in `[http]` and in the app's table.
+fn node_in(folder: TempDir, wechat: &Wechat, address: SocketAddr, http: &str, app: &str) -> HttpNode {
+    let http = format!("[http]\nlisten = [\"{address}\"]\nrequests_per_s = 100000\n{http}\n");
+    let node = Node::start_in(folder, &format!("{http}{}", wechat.config("", app)), &[]);
     HttpNode { node, address }
 }
 
@@ -54,9 +54,9 @@ fn of(urls: &[String]) -> LeaderOptions {
     LeaderOptions { timeout_ms: 10_000, poll_every_ms: 1_000, node: "follower".into(), ..options }
 }
 
-fn with_key(side: &HttpNode, name: &str) -> LeaderOptions {
+fn with_key(leader: &HttpNode, name: &str) -> LeaderOptions {
     let key = SecretSource::Fixed(Secret::new(key(name).to_owned()));
-    LeaderOptions { key: Some(key), ..of(&[url(side.address)]) }
+    LeaderOptions { key: Some(key), ..of(&[url(leader.address)]) }
 }
 
 fn watched(tag: &str, app: &str, kind: &'static str) -> WatchedRecord {
@@ -176,12 +176,12 @@ impl Drop for Follower {
 }
 
 /// Has the node make another token, and gives that.
-fn renew(wechat: &Wechat, side: &HttpNode, headers: &[&str]) -> (String, u64) {
-    let (before, _) = side.token(headers);
+fn renew(wechat: &Wechat, leader: &HttpNode, headers: &[&str]) -> (String, u64) {
+    let (before, _) = leader.token(headers);
     wechat.kill_tokens(APPID);
-    let answer = side.post(&credential("access_token", "/refresh"), headers, &format!("{{\"token\":\"{before}\"}}"));
+    let answer = leader.post(&credential("access_token", "/refresh"), headers, &format!("{{\"token\":\"{before}\"}}"));
     assert_eq!(answer.json()["verdict"], "renewed", "{answer:?}");
-    side.token(headers)
+    leader.token(headers)
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn tls_is_spoken_with_whom_the_named_authority_vouches_for_and_nobody_else() {
     let wechat = Wechat::start();
     let (tls, stranger) = (Tls::make("127.0.0.1", false), Tls::make("127.0.0.1", false));
     let files = format!(
-        "[side.tls]\ncert = \"{}\"\nkey = \"{}\"",
+        "[http.tls]\ncert = \"{}\"\nkey = \"{}\"",
         tls.file("cert.pem").display(),
         tls.file("key.pem").display()
     );
