@@ -3,16 +3,17 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokencached::sandbox::{AppOptions, Options};
 
 use crate::binary::Packet;
+use crate::differential::Memcached;
 use crate::support::{
     APPID, Client, Node, SECRET, TIMEOUT, Wechat, as_root, program, run, signal, tokencached, wait_for, write,
 };
@@ -26,32 +27,6 @@ fn guarded() -> Node {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "users", USERS);
     Node::start_in(folder, "[server]\nauth_file = \"users\"\n[state]\npath = \"none\"\n", &[])
-}
-
-/// Debian's memcached with the same users; ended with the test.
-struct Memcached(Child, SocketAddr);
-
-impl Memcached {
-    fn start(users: &Path) -> Memcached {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = program("memcached")
-            .args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0", "-t", "1", "-u", "root", "-Y"])
-            .arg(users)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("memcached is not installed; tests/run installs it");
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        wait_for("memcached to listen", || TcpStream::connect(address).ok());
-        Memcached(child, address)
-    }
-}
-
-impl Drop for Memcached {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Everything a server answers to these bytes on a connection of their own.
@@ -76,7 +51,7 @@ fn one_by_one(address: SocketAddr, lines: &[&str]) -> Vec<String> {
 #[ignore = "needs memcached"]
 fn logging_in_is_as_with_memcached() {
     let node = guarded();
-    let memcached = Memcached::start(&node.path("users"));
+    let memcached = Memcached::with(&["-Y", node.path("users").to_str().unwrap()]);
     let long = format!("set {} 0 0 12\r\nalice secret\r\nmn\r\n", "k".repeat(300));
     let wide = format!("set x 0 0 16000\r\n{}\r\n", "a".repeat(16000));
     let endless = "x".repeat(2048);
@@ -128,10 +103,10 @@ fn logging_in_is_as_with_memcached() {
         &endless,
     ] {
         let ours = all_answers(node.address, bytes.as_bytes());
-        assert_eq!(ours, all_answers(memcached.1, bytes.as_bytes()), "to {:?}", bytes.get(..80).unwrap_or(bytes));
+        assert_eq!(ours, all_answers(memcached.address, bytes.as_bytes()), "to {:?}", bytes.get(..80).unwrap_or(bytes));
     }
     let lines = ["get a\r\n", "set x 0 0 4\r\na b \r\n", "set x 0 0 5\r\nalice\r\n", LOGIN, "get a\r\n"];
-    assert_eq!(one_by_one(node.address, &lines), one_by_one(memcached.1, &lines));
+    assert_eq!(one_by_one(node.address, &lines), one_by_one(memcached.address, &lines));
 }
 
 #[test]

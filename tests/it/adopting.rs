@@ -7,7 +7,9 @@ use tokencached::clock::unix_ms;
 use tokencached::sandbox::Endpoint;
 
 use crate::differential::Memcached;
-use crate::support::{APPID, Client, Node, SECRET, Wechat, program, run, run_checked, tokencached, wait_for, write};
+use crate::support::{
+    APPID, Client, Node, SECRET, Wechat, free_port, program, run, run_checked, tokencached, wait_for, write,
+};
 
 /// A script that was not moved to the server yet.
 fn fetch(wechat: &Wechat) -> String {
@@ -66,7 +68,7 @@ fn the_token_in_the_sites_file_is_served_and_none_is_fetched() {
 #[test]
 fn a_place_without_a_token_is_named_and_the_first_token_is_fetched() {
     let wechat = Wechat::start();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nobody = free_port();
     let node = start(&wechat, &format!("{{ memcached = \"127.0.0.1:{nobody}\", key = \"access_token\" }}"));
     assert!(!token(&node).is_empty());
     node.await_log("cannot adopt the site's own token");
@@ -101,7 +103,7 @@ fn adopt_is_a_setting_of_the_classic_call_and_check_says_when_it_is_lacking() {
         "endpoint = \"token\"\nadopt = { memcached = \"127.0.0.1:1\", key = \"a b\" }",
         "endpoint = \"token\"\nadopt = { file = \"/a\", key = \"k\" }",
         "adopt = \"sink\"",
-        "kind = \"wecom\"\nadopt = \"sink\"",
+        "platform = \"wecom\"\nadopt = \"sink\"",
     ] {
         let (status, said) = check(wrong);
         assert!(!status.success() && said.contains("adopt: "), "{wrong}: {said}");
@@ -294,13 +296,13 @@ mod sink {
         for none in [
             "",
             "[[sink]]\ncommand = [\"/bin/true\"]",
-            "[[sink]]\nfile = \"/srv/ticket.php\"\nkinds = [\"jsapi_ticket\"]",
+            "[[sink]]\nfile = \"/srv/ticket.php\"\ntypes = [\"jsapi_ticket\"]",
         ] {
             let (status, said) = check(none);
             assert!(!status.success(), "{said}");
             assert!(said.contains("no sink has a token of this app that can be read"), "{none}: {said}");
         }
-        let (status, said) = check("[[sink]]\nfile = \"/srv/{appid}.txt\"\nkinds = [\"access_token\"]");
+        let (status, said) = check("[[sink]]\nfile = \"/srv/{appid}.txt\"\ntypes = [\"access_token\"]");
         assert!(status.success(), "{said}");
     }
 }

@@ -294,7 +294,7 @@ fn wecom_has_keys_of_its_own() {
     };
     let wechat = Wechat::with(Options { apps: vec![corp(SECRET)], ..Options::default() });
     let app = format!(
-        "[[app]]\nappid = \"ww2222222222222222\"\nkind = \"wecom\"\nsecret = \"{SECRET}\"\ntickets = [\"jsapi\", \"agent\"]\n\
+        "[[app]]\nappid = \"ww2222222222222222\"\nplatform = \"wecom\"\nsecret = \"{SECRET}\"\ntickets = [\"jsapi\", \"agent\"]\n\
          presets = [\"wechatpy\", \"dodgepudding\", \"silenceper\", \"easywechat6-laravel\", \"workerman\"]"
     );
     let node = Node::start(&wechat.config("", &app), &[]);
@@ -480,7 +480,7 @@ fn wecoms_tickets_have_the_agent_in_easywechats_keys() {
     let wechat = Wechat::with(Options { apps: vec![corp(SECRET)], ..Options::default() });
     let app = |agent: &str| {
         format!(
-            "[[app]]\nappid = \"ww2222222222222222\"\nkind = \"wecom\"\nsecret = \"{SECRET}\"\n{agent}\n\
+            "[[app]]\nappid = \"ww2222222222222222\"\nplatform = \"wecom\"\nsecret = \"{SECRET}\"\n{agent}\n\
              tickets = [\"jsapi\", \"agent\"]\n\
              presets = [\"easywechat4-laravel\", \"easywechat5-laravel\", \"easywechat6-laravel\"]"
         )

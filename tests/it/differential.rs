@@ -3,12 +3,12 @@
 //! The seed is fixed, so a failure repeats; `DIFFERENTIAL_SESSIONS` and `DIFFERENTIAL_SEED` widen the search.
 //! What differs on purpose is left out of the sessions and listed in `docs/en/differences.md`.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 
 use fastrand::Rng;
 
-use crate::support::{Client, Node, program, wait_for};
+use crate::support::{Client, Node, free_port, program, wait_for};
 
 /// Debian's memcached on a port of its own; ended with the test.
 pub struct Memcached {
@@ -24,7 +24,7 @@ impl Memcached {
 
     /// With further flags.
     pub fn with(flags: &[&str]) -> Memcached {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let child = program("memcached")
             .args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0", "-m", "64", "-t", "1", "-u", "root"])
             .args(flags)

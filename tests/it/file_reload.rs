@@ -294,8 +294,8 @@ fn under_the_unit_every_secret_file_can_be_a_credential() {
     let config = wechat
         .config(
             "auth_credential = \"users\"\n[server.tls]\ncert_credential = \"server.pem\"\nkey_credential = \"server.key\"\n\
-             [side]\nlisten = \"127.0.0.1:0\"\nkeys_credential = \"keys\"\n\
-             [side.tls]\ncert_credential = \"server.pem\"\nkey_credential = \"server.key\"\n",
+             [http]\nlisten = \"127.0.0.1:0\"\nkeys_credential = \"keys\"\n\
+             [http.tls]\ncert_credential = \"server.pem\"\nkey_credential = \"server.key\"\n",
             "",
         )
         .replace("{folder}/state.json", "none");
@@ -341,13 +341,13 @@ fn a_file_that_the_units_user_may_not_read_is_answered_with_what_to_paste() {
     let app = format!("[[app]]\nappid = \"{APPID}\"\nsecret_file = \"s\"\n");
     let cases = [
         ("users", "auth_credential", "users", "[server]\nauth_file = \"users\"\n".to_owned()),
-        ("keys", "keys_credential", "keys", "[side]\nlisten = \"127.0.0.1:0\"\nkeys_file = \"keys\"\n".to_owned()),
+        ("keys", "keys_credential", "keys", "[http]\nlisten = \"127.0.0.1:0\"\nkeys_file = \"keys\"\n".to_owned()),
         ("server.key", "tls.key_credential", "server-key", format!("[server.tls]\n{tls}")),
         (
             "server.key",
             "tls.key_credential",
             "http-key",
-            format!("[side]\nlisten = \"127.0.0.1:0\"\n[side.tls]\n{tls}"),
+            format!("[http]\nlisten = \"127.0.0.1:0\"\n[http.tls]\n{tls}"),
         ),
         ("s", "secret_credential", APPID, app),
     ];
@@ -370,7 +370,7 @@ fn a_file_that_the_units_user_may_not_read_is_answered_with_what_to_paste() {
 fn a_credential_without_its_folder_says_who_makes_that() {
     for (setting, config) in [
         ("auth_file", "[server]\nauth_credential = \"users\"\n"),
-        ("keys_file", "[side]\nlisten = \"127.0.0.1:0\"\nkeys_credential = \"users\"\n"),
+        ("keys_file", "[http]\nlisten = \"127.0.0.1:0\"\nkeys_credential = \"users\"\n"),
         ("tls.key", "[server.tls]\nkey_credential = \"users\"\n"),
         ("secret_file", "[[app]]\nappid = \"wx0123456789abcdef\"\nsecret_credential = \"users\"\n"),
         ("key_file", "[state]\nurl = \"rediss://127.0.0.1\"\nkey_credential = \"users\"\n"),

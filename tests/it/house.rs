@@ -4,11 +4,10 @@ mod imports;
 mod names;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 use std::sync::LazyLock;
 
 use self::imports::{Import, Modules};
+use crate::support::rust_sources;
 
 /// The house from the roof down, a row a line: modules, and what they may use of the others. A module's row is the one
 /// that names it or the nearest folder it is in. What a row uses stands further down, so that nothing goes round in a
@@ -174,21 +173,10 @@ const PURE: &[&str] = &[
     "sync.rs",
 ];
 
-fn sources(path: &Path, found: &mut Vec<(String, String)>) {
-    if path.is_dir() {
-        for entry in fs::read_dir(path).unwrap() {
-            sources(&entry.unwrap().path(), found);
-        }
-    } else if path.extension().is_some_and(|extension| extension == "rs") {
-        let name = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-        found.push((name.display().to_string(), fs::read_to_string(path).unwrap()));
-    }
-}
-
 /// Every file of `src` but those of tests, with its text.
 static SOURCES: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
-    let mut found = Vec::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    let all = rust_sources("src").into_iter();
+    let mut found: Vec<_> = all.map(|(file, text)| (file["src/".len()..].to_owned(), text)).collect();
     assert!(found.len() > 20);
     found.retain(|(file, _)| !file.ends_with("tests.rs"));
     found
@@ -374,38 +362,5 @@ fn the_map_in_lib_rs_is_complete_and_true() {
     for name in quoted {
         let is_there = name.starts_with("tests/") || SOURCES.iter().any(|(file, _)| file == name);
         assert!(is_there, "{name} is named in lib.rs and not there");
-    }
-}
-
-#[test]
-fn every_test_in_the_list_of_faults_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut code = Vec::new();
-    for folder in ["src", "tests"] {
-        sources_below(&root.join(folder), &mut code);
-    }
-    let list = fs::read_to_string(root.join("tests/faults.md")).unwrap();
-    let rows = list.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
-    let mut named = 0;
-    for row in rows {
-        // The last column: the first may quote what is sent.
-        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
-        for name in tests.split('`').skip(1).step_by(2) {
-            named += 1;
-            let head = format!("fn {name}(");
-            assert!(code.iter().any(|text| text.contains(&head)), "no test {name}");
-        }
-    }
-    assert!(named > 40);
-}
-
-fn sources_below(path: &Path, found: &mut Vec<String>) {
-    for entry in fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources_below(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(fs::read_to_string(path).unwrap());
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
 
-use crate::support::{APPID, Client, Node, SECRET, Wechat, tokencached, wait_for, write};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, rust_sources, tokencached, wait_for, write};
 
 const NAME: &str = "商城小程序";
 const OTHER: &str = "wxfedcba9876543210";
@@ -32,9 +32,9 @@ fn config(wechat: &Wechat, json: bool, name: &str) -> String {
     wechat.config("", &app)
 }
 
-/// The side port's answer to a request, and where it is.
-fn ask_side(node: &Node, path: &str, header: &str) -> String {
-    let address = wait_for("the side port", || {
+/// The HTTP API's answer to a request, and where it is.
+fn ask_http(node: &Node, path: &str, header: &str) -> String {
+    let address = wait_for("the HTTP API", || {
         let log = node.log();
         let rest = log.split_once("http=\"").or_else(|| log.split_once("\"http\":\""))?.1;
         rest.split('"').next()?.parse().ok()
@@ -59,9 +59,9 @@ fn log_of_a_bad_day(json: bool) -> String {
         client.expect(format!("set {key} 0 0 5\r\nother\r\n"), "NOT_STORED\r\n");
     }
     node.await_log("40164");
-    ask_side(&node, "/v1/status", "Authorization: Bearer wrong\r\n");
+    ask_http(&node, "/v1/status", "Authorization: Bearer wrong\r\n");
     for appid in [APPID, "wx1111111111111111"] {
-        ask_side(&node, &format!("/cgi-bin/token?grant_type=client_credential&appid={appid}&secret=wrong"), "");
+        ask_http(&node, &format!("/cgi-bin/token?grant_type=client_credential&appid={appid}&secret=wrong"), "");
     }
     node.await_log("wrong secret");
     node.await_log("recovered");
@@ -166,19 +166,19 @@ fn a_name_is_shown_everywhere_and_can_write_nothing_of_its_own() {
     assert_eq!(named[1], format!("STAT jsapi_ticket:{APPID}:name {HOSTILE}"));
     assert_eq!(named.len(), 2, "{stats}");
 
-    let metrics = ask_side(&node, "/metrics", "");
+    let metrics = ask_http(&node, "/metrics", "");
     let escaped = HOSTILE.replace('\\', "\\\\").replace('"', "\\\"");
     let info = format!("tokencached_app_info{{app=\"{APPID}\",name=\"{escaped}\"}} 1");
     assert!(metrics.lines().any(|line| line == info), "{info}\n{metrics}");
     assert_eq!(metrics.matches("END 名").count(), 1, "one series, no label of others: {metrics}");
 
-    let apps = ask_side(&node, "/v1/apps", "");
+    let apps = ask_http(&node, "/v1/apps", "");
     let apps: Value = serde_json::from_str(apps.split_once("\r\n\r\n").unwrap().1).unwrap();
     let app = |id: &str| apps["apps"].as_array().unwrap().iter().find(|app| app["id"] == id).unwrap();
     assert_eq!(app(APPID)["name"], HOSTILE);
     assert_eq!(app(APPID)["credentials"][1]["name"], HOSTILE);
     assert!(app(OTHER)["name"].is_null() && app(OTHER)["credentials"][0]["name"].is_null());
-    let journal = ask_side(&node, "/v1/journal", "");
+    let journal = ask_http(&node, "/v1/journal", "");
     let journal: Value = serde_json::from_str(journal.split_once("\r\n\r\n").unwrap().1).unwrap();
     let entries = journal["entries"].as_array().unwrap();
     assert!(entries.iter().any(|entry| entry["app"] == APPID && entry["name"] == HOSTILE), "{journal}");
@@ -202,18 +202,7 @@ fn two_apps_of_one_name_are_warned_about() {
 
 /// Every call of `tracing`'s macros in the source, without its white space.
 fn log_calls() -> Vec<String> {
-    fn sources(folder: &std::path::Path, all: &mut String) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                sources(&path, all);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                all.push_str(&std::fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
-    let mut all = String::new();
-    sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
+    let all: String = rust_sources("src").into_iter().map(|(_, text)| text).collect();
     let mut calls = Vec::new();
     for macro_name in ["warn!(", "info!(", "error!(", "debug!(", "log_credential!("] {
         for (at, _) in all.match_indices(macro_name) {

@@ -63,7 +63,7 @@ pub fn folder(wechat: &Sandbox) -> TempDir {
 
 fn config(wechat: &Wechat, authorizer: &str) -> String {
     let component = format!(
-        "[upstream]\nbase_url = \"{}\"\n[state]\npath = \"{{folder}}/state.json\"\n[[app]]\nkind = \"component\"\n\
+        "[upstream]\nbase_url = \"{}\"\n[state]\npath = \"{{folder}}/state.json\"\n[[app]]\nplatform = \"component\"\n\
          appid = \"{COMPONENT}\"\nsecret = \"{SECRET}\"\nverify_ticket_file = \"ticket\"\n",
         wechat.base_url()
     );

@@ -177,9 +177,9 @@ fn fallback_probes_and_forced_refreshes_are_settings_where_they_mean_something()
         ("fallback", "endpoint = \"token\"\nfallback = \"token\""),
         ("fallback", "fallback = true"),
         ("probe_every_s", "probe_every_s = 9"),
-        ("probe_every_s", "kind = \"qq\"\nprobe_every_s = 300"),
+        ("probe_every_s", "platform = \"qq\"\nprobe_every_s = 300"),
         ("forced_per_day", "forced_per_day = 21"),
-        ("forced_per_day", "kind = \"wecom\"\nforced_per_day = 1"),
+        ("forced_per_day", "platform = \"wecom\"\nforced_per_day = 1"),
     ] {
         let (status, said) = check(wrong);
         assert!(!status.success() && said.contains(&format!("{key}: ")), "{wrong}: {said}");
@@ -188,9 +188,9 @@ fn fallback_probes_and_forced_refreshes_are_settings_where_they_mean_something()
 
 #[tokio::test]
 async fn a_call_that_never_left_is_not_counted() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = support::free_address();
     let app = App { daily_quota: Some(PER_DAY), ..classic() };
-    let node = Node::start(&upstream(&format!("http://{port}")), &[app], None);
+    let node = Node::start(&upstream(&format!("http://{address}")), &[app], None);
     until("failures", || node.status().failures >= 3 && node.status().calls_today == 0).await;
     assert_eq!((node.status().calls_denied, node.status().calls_quota), (0, Some(PER_DAY)));
     node.stop().await;

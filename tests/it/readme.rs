@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
@@ -14,6 +13,7 @@ use tokencached::config::load;
 use tokencached::config::schema::{self, SECTIONS};
 use tokencached::platform::errcodes;
 
+use crate::differential::Memcached;
 use crate::support::{Client, Node, tokencached, wait_for};
 
 const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
@@ -447,34 +447,6 @@ fn assert_lines(output: &str, expected: &[&str]) {
     assert_eq!(output.lines().collect::<Vec<_>>(), expected);
 }
 
-/// Ended with the test.
-struct Memcached {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Memcached {
-    fn start() -> Option<Memcached> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = crate::support::program("memcached")
-            .args(["-l", "127.0.0.1", "-p", &port.to_string(), "-U", "0", "-t", "1", "-u", "root"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        wait_for("memcached to listen", || TcpStream::connect(address).ok());
-        Some(Memcached { child, address })
-    }
-}
-
-impl Drop for Memcached {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// What `docs/en/differences.md` says of commands and statistics: what is sent, what memcached 1.6.18 answers, what we
 /// answer. A newer memcached may have come closer, so its answers are compared with that version only.
 const DIFFERENCES: &[(&str, &str, &str)] = &[
@@ -515,8 +487,8 @@ const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
 fn the_differences_listed_are_those_there_are() {
     let node = Node::plain(&[]);
     let mut ours = node.connect();
-    let memcached = Memcached::start();
-    let mut theirs = memcached.as_ref().map(|memcached| Client::connect(memcached.address));
+    let memcached = Memcached::with(&[]);
+    let mut theirs = Some(Client::connect(memcached.address));
     let mut theirs = theirs.take_if(|theirs| theirs.ask("version\r\n") == b"VERSION 1.6.18\r\n");
     for (send, expected_of_memcached, expected) in DIFFERENCES {
         assert_eq!(ours.ask(send).escape_ascii().to_string(), expected.as_bytes().escape_ascii().to_string(), "{send}");

@@ -11,13 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokencached::clock::boot_ms;
-use tokencached::credential::App;
 use tokencached::credential::state::{FileStore, StateStore};
 use tokencached::credential::table::{Credential, CredentialState, CredentialStatus, Reading, Table};
-use tokencached::credential::{self};
-use tokencached::platform::ClientOptions;
-use tokencached::platform::{Class, Client, ClientBuildError, Delivery, Pace};
-use tokencached::platform::{CredentialType, FetchParams, mp, wecom};
+use tokencached::credential::{self, App};
+use tokencached::platform::{
+    Class, Client, ClientBuildError, ClientOptions, CredentialType, Delivery, FetchParams, Pace, mp, wecom,
+};
 use tokencached::sandbox::{
     AppOptions, Endpoint, FaultKind, FaultScope, InjectedFault, Options, Quotas, Sandbox, SandboxPlatform, Verdict,
 };
@@ -27,6 +26,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::support::free_address;
 
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// A test that waits longer than this has failed.
@@ -291,12 +292,12 @@ async fn a_40164_names_the_ip_to_allow() {
 
 #[tokio::test]
 async fn an_upstream_that_is_down_at_boot_is_found_when_it_comes_up() {
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let node = Node::start(&upstream(&format!("http://{port}")), &[stable()], None);
+    let address = free_address();
+    let node = Node::start(&upstream(&format!("http://{address}")), &[stable()], None);
     until("two failures", || node.status().failures >= 2).await;
     assert!(matches!(node.credential().read(boot_ms()), Reading::Absent));
     assert_eq!(node.status().state, CredentialState::Dead);
-    let sandbox = sandbox(Options { listen: port, ..Options::default() }).await;
+    let sandbox = sandbox(Options { listen: address, ..Options::default() }).await;
     assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
     assert_eq!(node.status().last_error, None);
     node.stop().await;
@@ -776,7 +777,7 @@ async fn every_connection_serves_one_call() {
 
 #[tokio::test]
 async fn a_failed_call_says_how_far_it_got_and_hides_the_secret() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = free_address();
     let refused = fetch(&upstream(&format!("http://{closed}"))).await.unwrap_err();
     assert_eq!(refused.delivery, Delivery::NotSent);
     let unknown = fetch(&upstream("http://no-such-host.invalid")).await.unwrap_err();

@@ -11,7 +11,7 @@ use tokencached::sandbox::{FaultKind, InjectedFault, Options};
 
 use crate::support::disk::Disk;
 use crate::support::{
-    APPID, Client, Node, SECRET, Wechat, as_root, program, run, run_checked, tokencached, wait_for, write,
+    APPID, Client, Node, SECRET, Wechat, as_root, free_port, program, run, run_checked, tokencached, wait_for, write,
 };
 
 /// Another program's token, as long as one of WeChat's.
@@ -391,7 +391,7 @@ fn an_included_file_is_seen_through_the_opcache() {
         $cached = opcache_is_script_cached(__DIR__ . '/access_token.php');
         echo $data['access_token'], ' ', $cached ? 'cached' : 'read';";
     write(folder.path(), "page.php", page);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let mut server = program("php");
     server.args(["-d", "opcache.enable=1", "-d", "opcache.enable_cli=1", "-d", "opcache.file_update_protection=0"]);
     server.args(["-S", &format!("127.0.0.1:{port}"), "-t"]).arg(folder.path());

@@ -4,11 +4,11 @@
 //! `SOAK_S=300 SOAK_LIFETIME=60s cargo test --release --test it soak -- --include-ignored --nocapture`
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, TIMEOUT, tokencached, wait_for};
+use crate::support::{Client, TIMEOUT, free_address, tokencached, wait_for};
 
 const READS_PER_S: u32 = 200;
 const KEYS: [&str; 4] =
@@ -22,9 +22,9 @@ struct Demo {
 
 impl Demo {
     fn start(lifetime: &str) -> Demo {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let memcached = free_address();
         let mut child = tokencached()
-            .args(["demo", "-p", &port.to_string(), "--lifetime", lifetime])
+            .args(["demo", "-p", &memcached.port().to_string(), "--lifetime", lifetime])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -36,7 +36,7 @@ impl Demo {
         std::thread::spawn(move || said.read_to_end(&mut Vec::new()));
         let address = line.split("http://").nth(1).unwrap_or_else(|| panic!("the demo said {line:?}"));
         let sandbox = address.trim().trim_end_matches('.').parse().unwrap();
-        Demo { child, memcached: SocketAddr::from(([127, 0, 0, 1], port)), sandbox }
+        Demo { child, memcached, sandbox }
     }
 }
 

@@ -42,6 +42,29 @@ pub fn free_port() -> u16 {
         .expect("a port that nobody listens on")
 }
 
+/// The same with its address.
+pub fn free_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
+
+/// The Rust files below a folder of the repository: their paths in it, and their texts.
+pub fn rust_sources(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut folders, mut found) = (vec![root.join(folder)], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).unwrap().display().to_string();
+                found.push((name, std::fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
 /// Waits until `ready` gives a value. Looks again every few milliseconds; fails after [`TIMEOUT`].
 #[expect(clippy::disallowed_methods, reason = "gives up after a time that no sound run takes")]
 pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {

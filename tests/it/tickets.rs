@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, FaultScope, InjectedFault, Options, SandboxPlatform};
 
-use crate::support::{Client, Node, Wechat, wait_for};
+use crate::support::{Client, Node, Wechat, free_address, wait_for};
 
 const APPID: &str = "wx0000000000000001";
 const CORPID: &str = "ww0000000000000001";
@@ -116,7 +116,7 @@ fn a_restart_serves_the_tickets_at_once() {
 fn wecom_is_renewed_at_its_end_without_a_miss() {
     let wechat = wechat(3, SandboxPlatform::Wecom, CORPID);
     let app =
-        format!("appid = \"{CORPID}\"\nkind = \"wecom\"\nagent = \"1000002\"\ntickets = [\"jsapi\", \"agent\"]\n");
+        format!("appid = \"{CORPID}\"\nplatform = \"wecom\"\nagent = \"1000002\"\ntickets = [\"jsapi\", \"agent\"]\n");
     let node = node(&wechat, &app);
     let mut client = node.connect();
     let id = format!("{CORPID}:1000002");
@@ -168,8 +168,8 @@ fn qq_and_feishu_are_asked_in_their_own_shape() {
     let node = Node::start(
         &format!(
             "[upstream]\nbase_url = \"{base_url}\"\n[state]\npath = \"none\"\n\
-             [[app]]\nappid = \"1112263905\"\nsecret = \"{SECRET}\"\nkind = \"qq\"\n\
-             [[app]]\nappid = \"cli_9f5343c580712544\"\nsecret = \"{SECRET}\"\nkind = \"feishu\"\n"
+             [[app]]\nappid = \"1112263905\"\nsecret = \"{SECRET}\"\nplatform = \"qq\"\n\
+             [[app]]\nappid = \"cli_9f5343c580712544\"\nsecret = \"{SECRET}\"\nplatform = \"feishu\"\n"
         ),
         &[],
     );
@@ -220,14 +220,14 @@ fn a_token_of_4096_bytes_is_served_everywhere_and_kept() {
     let token = format!("t-{}", "aB3.".repeat(1024).split_at(4094).0);
     let redis = crate::support::redis::Redis::start(&[]);
     let (base_url, gone) = answering(feishu_answer(&token));
-    let side = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let http = free_address();
     let key = format!("access_token:{FEISHU}");
     let shared = format!("url = \"{}\"\nsecret_file = \"{{folder}}/state.secret\"", redis.url());
     let config = |rest: &str| {
         format!(
-            "[side]\nlisten = [\"{side}\"]\n[upstream]\nbase_url = \"{base_url}\"\n\
+            "[http]\nlisten = [\"{http}\"]\n[upstream]\nbase_url = \"{base_url}\"\n\
              [state]\npath = \"{{folder}}/state.json\"\n{rest}\n[[app]]\nappid = \"{FEISHU}\"\nsecret = \"{SECRET}\"\n\
-             kind = \"feishu\"\naliases = [\"plain\", {{ key = \"quoted\", encoding = \"json_string\" }}]\n"
+             platform = \"feishu\"\naliases = [\"plain\", {{ key = \"quoted\", encoding = \"json_string\" }}]\n"
         )
     };
     let folder = || {
@@ -249,19 +249,19 @@ fn a_token_of_4096_bytes_is_served_everywhere_and_kept() {
     let answer = binary.read(24 + 4 + 4096);
     assert_eq!(&answer[28..], token.as_bytes());
     let path = format!("/v1/apps/{FEISHU}/credentials/access_token");
-    let headers = [&*format!("Host: {side}"), crate::http_api::API_HEADER];
-    let told = crate::http_api::raw(side, "GET", &path, &headers, "");
+    let headers = [&*format!("Host: {http}"), crate::http_api::API_HEADER];
+    let told = crate::http_api::raw(http, "GET", &path, &headers, "");
     assert_eq!(told.json()["token"].as_str(), Some(token.as_str()), "{told:?}");
     // A report may name it by its value.
     let body = format!("{{\"token\":\"{token}\"}}");
-    let report = crate::http_api::raw(side, "POST", &format!("{path}/refresh"), &headers, &body);
+    let report = crate::http_api::raw(http, "POST", &format!("{path}/refresh"), &headers, &body);
     assert_eq!(report.status, 200, "{report:?}");
 
     // A node without a secret, by HTTP.
     let follower = Node::start(
         &format!(
-            "[state]\npath = \"none\"\nupstream = \"http://{side}\"\npoll_every_ms = 1000\n[[app]]\nappid = \"{FEISHU}\"\n\
-             kind = \"feishu\"\nbase_url = \"http://127.0.0.1:1\"\n"
+            "[state]\npath = \"none\"\nleader_urls = \"http://{http}\"\npoll_every_ms = 1000\n[[app]]\nappid = \"{FEISHU}\"\n\
+             platform = \"feishu\"\nbase_url = \"http://127.0.0.1:1\"\n"
         ),
         &[],
     );
@@ -269,7 +269,7 @@ fn a_token_of_4096_bytes_is_served_everywhere_and_kept() {
 
     // From the state file alone, and from the shared Redis alone.
     gone.store(true, Ordering::SeqCst);
-    let second = Node::start_in(folder(), &config(&shared).replace(&format!("listen = [\"{side}\"]"), ""), &[]);
+    let second = Node::start_in(folder(), &config(&shared).replace(&format!("listen = [\"{http}\"]"), ""), &[]);
     assert_eq!(value(&mut second.connect(), &key), token);
     let alone = Node::start_in(first.stop(), &config(""), &[]);
     assert_eq!(alone.connect().get(&key).unwrap(), token.as_bytes());
@@ -281,7 +281,7 @@ fn a_token_that_is_too_long_for_us_is_our_fault_and_not_the_networks() {
     let node = Node::start(
         &format!(
             "[upstream]\nbase_url = \"{base_url}\"\n[state]\npath = \"none\"\n[[app]]\nappid = \"{FEISHU}\"\n\
-             secret = \"{SECRET}\"\nkind = \"feishu\"\n"
+             secret = \"{SECRET}\"\nplatform = \"feishu\"\n"
         ),
         &[],
     );

@@ -1,9 +1,12 @@
 //! The three tiers of the tests (`tests/README.md`): each test says what it needs, the slow ones are those that `tests/run`
-//! leaves out, and what SECURITY.md names exists. That a test says it at all is held by `support/tier.rs`, when it runs.
+//! leaves out, and those that SECURITY.md and `faults.md` name exist. That a test says it at all is held by
+//! `support/tier.rs`, when it runs.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::support::rust_sources;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -13,23 +16,9 @@ fn text(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-/// All sources below these folders: their paths below the repository's, and their texts.
+/// All sources below these folders.
 fn sources(folders: &[&str]) -> Vec<(String, String)> {
-    let mut files = Vec::new();
-    folders.iter().for_each(|folder| rust_files(&root().join(folder), &mut files));
-    let named = |path: PathBuf| (path.strip_prefix(root()).unwrap().display().to_string(), path);
-    files.into_iter().map(named).map(|(name, path)| (name, fs::read_to_string(path).unwrap())).collect()
+    folders.iter().flat_map(|folder| rust_sources(folder)).collect()
 }
 
 /// But for those that speak of the attribute itself.
@@ -140,21 +129,31 @@ fn no_test_sleeps_to_wait_for_something() {
     }
 }
 
+/// The tests that each row of a page names in its last column (the first may quote what is sent). All of them exist.
+fn tests_named_in(page: &str) -> Vec<Vec<String>> {
+    let code: Vec<String> = sources(&["src", "tests"]).into_iter().map(|(_, source)| source).collect();
+    let text = text(page);
+    let rows = text.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
+    rows.map(|row| {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names: Vec<String> = tests.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        for name in &names {
+            let head = format!("fn {name}(");
+            assert!(code.iter().any(|text| text.contains(&head)), "{page} names no test {name}");
+        }
+        names
+    })
+    .collect()
+}
+
+#[test]
+fn every_test_in_the_list_of_faults_exists() {
+    assert!(tests_named_in("tests/faults.md").concat().len() > 40);
+}
+
 #[test]
 fn every_test_in_the_threat_model_exists() {
-    let code: Vec<String> = sources(&["src", "tests"]).into_iter().map(|(_, source)| source).collect();
-    let page = text("SECURITY.md");
-    let rows = page.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
-    let mut named = 0;
-    for row in rows {
-        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
-        let before = named;
-        for name in tests.split('`').skip(1).step_by(2) {
-            named += 1;
-            let head = format!("fn {name}(");
-            assert!(code.iter().any(|text| text.contains(&head)), "SECURITY.md names no test {name}");
-        }
-        assert!(named > before, "a row without a test: {row}");
-    }
-    assert!(named > 60);
+    let rows = tests_named_in("SECURITY.md");
+    assert!(rows.iter().all(|names| !names.is_empty()), "a row without a test: {rows:?}");
+    assert!(rows.concat().len() > 60);
 }

@@ -251,11 +251,11 @@ impl<'a> Site<'a> {
         };
         format!(
             "[server]\nthreads = 1\n[state]\npath = \"{{folder}}/state.json\"\n[upstream]\nbase_url = \"{}\"\n\
-             [side]\nlisten = [\"127.0.0.1:{}\"]\n{}\n[[app]]\nappid = \"{}\"\nsecret = \"{SECRET}\"\n\
+             [http]\nlisten = [\"127.0.0.1:{}\"]\n{}\n[[app]]\nappid = \"{}\"\nsecret = \"{SECRET}\"\n\
              endpoint = \"{}\"\n{adopt}\n{}\n{sinks}\n",
             self.sandbox.base_url(),
             self.ports[1],
-            self.way.side.replace("{least_s}", &(LEAST_TOLD_S * self.plan.life_s / 7200).to_string()),
+            self.way.http.replace("{least_s}", &(LEAST_TOLD_S * self.plan.life_s / 7200).to_string()),
             self.appid,
             endpoint.path(),
             self.way.app,

@@ -80,8 +80,8 @@ pub struct Way {
     pub endpoints: &'static [Endpoint],
     pub store: Store,
     pub moves: Move,
-    /// What is pasted: lines of `[side]`, of `[[app]]`, and of a `[[sink]]` with `{store}` for where the site's own is.
-    pub side: &'static str,
+    /// What is pasted: lines of `[http]`, of `[[app]]`, and of a `[[sink]]` with `{store}` for where the site's own is.
+    pub http: &'static str,
     pub app: &'static str,
     pub sink: &'static str,
 }
@@ -90,7 +90,7 @@ const BOTH: &[Endpoint] = &[Endpoint::Stable, Endpoint::Classic];
 const CLASSIC: &[Endpoint] = &[Endpoint::Classic];
 
 const fn way(name: &'static str, title: &'static str, script: Script, store: Store, moves: Move) -> Way {
-    Way { name, title, script, endpoints: BOTH, store, moves, side: "", app: "", sink: "" }
+    Way { name, title, script, endpoints: BOTH, store, moves, http: "", app: "", sink: "" }
 }
 
 /// In PHP with a memcached that both web servers use.
@@ -198,7 +198,7 @@ pub const WAYS: &[Way] = &[
     },
     Way {
         // The least that is told is in proportion too.
-        side: "wechat_expires_in_min_s = {least_s}",
+        http: "wechat_expires_in_min_s = {least_s}",
         ..way(
             "http",
             "HTTP client that believes `expires_in`",

@@ -47,7 +47,7 @@ fn a_listener_that_is_gone_ends_the_server_with_an_error() {
 #[ignore = "waits for real time"]
 fn an_http_listener_that_is_gone_ends_the_server_with_an_error() {
     let wechat = wechat();
-    let config = format!("[side]\nlisten = [\"127.0.0.1:0\"]\n{}", wechat.config("", ALIAS));
+    let config = format!("[http]\nlisten = [\"127.0.0.1:0\"]\n{}", wechat.config("", ALIAS));
     let mut node = Node::start(&config, &[]);
     let http = node.http_address();
     assert_eq!(status_of(http, "/livez"), 200);
@@ -78,7 +78,7 @@ fn a_refresher_that_stands_still_is_seen_by_systemd_and_livez_and_the_process_ca
     let (wechat, folder) = (wechat(), tempfile::tempdir().unwrap());
     let systemd = Systemd::new(&folder);
     let variables = [("NOTIFY_SOCKET", systemd.path.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
-    let config = format!("[side]\nlisten = [\"127.0.0.1:0\"]\n{}", wechat.config("", ALIAS));
+    let config = format!("[http]\nlisten = [\"127.0.0.1:0\"]\n{}", wechat.config("", ALIAS));
     let mut node = Node::start_with(folder, &config, &[], &variables);
     let (mut client, http) = (node.connect(), node.http_address());
     renews(&mut client);

@@ -1,6 +1,6 @@
 //! Followers without secrets, as processes: of a leader that renews, or of a follower in between.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -12,33 +12,28 @@ use tokencached::sandbox::Verdict;
 
 use super::http::{Impostor, http};
 use crate::http_api::{API_HEADER, HttpNode};
-use crate::support::{APPID, Client, Node, SECRET, Wechat, tokencached, tokencached_before, wait_for};
+use crate::support::{APPID, Client, Node, SECRET, Wechat, free_address, tokencached, tokencached_before, wait_for};
 
-/// An address that was free a moment ago.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-fn renewing(wechat: &Wechat, side: SocketAddr) -> Node {
-    let side = format!("[side]\nlisten = [\"{side}\"]\n");
-    Node::start(&format!("{side}{}", wechat.config("", "tickets = [\"jsapi\"]")), &[])
+fn renewing(wechat: &Wechat, http: SocketAddr) -> Node {
+    let http = format!("[http]\nlisten = [\"{http}\"]\n");
+    Node::start(&format!("{http}{}", wechat.config("", "tickets = [\"jsapi\"]")), &[])
 }
 
 /// One that has no secret and whose WeChat is out of reach.
-fn following(upstream: SocketAddr, side: SocketAddr) -> Node {
+fn following(leader: SocketAddr, http: SocketAddr) -> Node {
     let config = format!(
-        "[side]\nlisten = [\"{side}\"]\n[state]\npath = \"none\"\nupstream = \"http://{upstream}\"\npoll_every_ms = 1000\n\
+        "[http]\nlisten = [\"{http}\"]\n[state]\npath = \"none\"\nleader_urls = \"http://{leader}\"\npoll_every_ms = 1000\n\
          [upstream]\nbase_url = \"http://127.0.0.1:1\"\n[[app]]\nappid = \"{APPID}\"\ntickets = [\"jsapi\"]\n"
     );
     Node::start(&config, &[])
 }
 
 /// One that keeps its state in that folder.
-fn following_in(folder: TempDir, upstreams: &[SocketAddr]) -> Node {
-    let urls: Vec<String> = upstreams.iter().map(|upstream| format!("\"http://{upstream}\"")).collect();
+fn following_in(folder: TempDir, leaders: &[SocketAddr]) -> Node {
+    let urls: Vec<String> = leaders.iter().map(|leader| format!("\"http://{leader}\"")).collect();
     let urls = urls.join(", ");
     let config = format!(
-        "[state]\npath = \"{{folder}}/state.json\"\nupstream = [{urls}]\npoll_every_ms = 1000\n\
+        "[state]\npath = \"{{folder}}/state.json\"\nleader_urls = [{urls}]\npoll_every_ms = 1000\n\
          [upstream]\nbase_url = \"http://127.0.0.1:1\"\n[[app]]\nappid = \"{APPID}\"\n"
     );
     Node::start_in(folder, &config, &[])
@@ -50,9 +45,9 @@ fn token(client: &mut Client) -> Option<String> {
 
 #[test]
 fn a_follower_of_a_follower_serves_what_is_renewed_and_its_reports_come_through() {
-    let (wechat, sides) = (Wechat::start(), [free(), free(), free()]);
-    let renews = renewing(&wechat, sides[0]);
-    let (second, third) = (following(sides[0], sides[1]), following(sides[1], sides[2]));
+    let (wechat, addresses) = (Wechat::start(), [free_address(), free_address(), free_address()]);
+    let renews = renewing(&wechat, addresses[0]);
+    let (second, third) = (following(addresses[0], addresses[1]), following(addresses[1], addresses[2]));
     let mut clients = [renews.connect(), second.connect(), third.connect()];
     let first = wait_for("the token everywhere", || {
         let [a, b, c] = clients.each_mut().map(token);
@@ -72,16 +67,16 @@ fn a_follower_of_a_follower_serves_what_is_renewed_and_its_reports_come_through(
 /// The node that is followed dies: its followers serve on, and go on when it is back.
 #[test]
 fn followers_serve_on_while_the_node_they_follow_is_gone() {
-    let (wechat, sides) = (Wechat::start(), [free(), free()]);
-    let renews = renewing(&wechat, sides[0]);
-    let follows = following(sides[0], sides[1]);
+    let (wechat, addresses) = (Wechat::start(), [free_address(), free_address()]);
+    let renews = renewing(&wechat, addresses[0]);
+    let follows = following(addresses[0], addresses[1]);
     let mut client = follows.connect();
     let first = wait_for("the token", || token(&mut client));
     drop(renews);
     wait_for("word of it", || follows.log().contains("tokens are served from memory").then_some(()));
     assert_eq!(token(&mut client), Some(first.clone()));
     wechat.kill_tokens(APPID);
-    let _renews = renewing(&wechat, sides[0]);
+    let _renews = renewing(&wechat, addresses[0]);
     let next = wait_for("the new token", || token(&mut client).filter(|token| *token != first));
     assert_eq!(wechat.judge(&next), Verdict::Accepted);
 }
@@ -204,11 +199,11 @@ fn a_node_that_has_itself_been_cut_off_is_left_for_the_next() {
 #[test]
 #[ignore = "waits for real time"]
 fn a_follower_of_a_follower_says_how_long_the_node_that_renews_has_been_away() {
-    let (wechat, sides) = (Wechat::start(), [free(), free(), free()]);
-    let renews = HttpNode { node: renewing(&wechat, sides[0]), address: sides[0] };
-    let _second = following(sides[0], sides[1]);
-    let third = HttpNode { node: following(sides[1], sides[2]), address: sides[2] };
-    let age_ms = |side: &HttpNode| side.get("/v1/credentials", &[API_HEADER]).json()["age_ms"].as_u64();
+    let (wechat, addresses) = (Wechat::start(), [free_address(), free_address(), free_address()]);
+    let renews = HttpNode { node: renewing(&wechat, addresses[0]), address: addresses[0] };
+    let _second = following(addresses[0], addresses[1]);
+    let third = HttpNode { node: following(addresses[1], addresses[2]), address: addresses[2] };
+    let age_ms = |node: &HttpNode| node.get("/v1/credentials", &[API_HEADER]).json()["age_ms"].as_u64();
     let (token, _) = third.token(&[API_HEADER]);
     assert_eq!(age_ms(&renews), Some(0), "it renews by itself");
     // Before its first look at the second it says nothing.
@@ -219,16 +214,16 @@ fn a_follower_of_a_follower_says_how_long_the_node_that_renews_has_been_away() {
     assert_eq!(third.token(&[API_HEADER]).0, token);
 }
 
-/// A node of one version renews, one of another follows it.
+/// A node of one version renews, one of another follows it. Both read the old names of settings.
 fn goes_together(renews: Command, follows: Command) {
-    let (wechat, sides) = (Wechat::start(), [free(), free()]);
-    let side = format!("[side]\nlisten = [\"{}\"]\n", sides[0]);
+    let (wechat, addresses) = (Wechat::start(), [free_address(), free_address()]);
+    let http = format!("[side]\nlisten = [\"{}\"]\n", addresses[0]);
     let folder = || tempfile::tempdir().unwrap();
-    let renewing = Node::start_binary(renews, folder(), &format!("{side}{}", wechat.config("", "")), &[], &[]);
+    let renewing = Node::start_binary(renews, folder(), &format!("{http}{}", wechat.config("", "")), &[], &[]);
     let config = format!(
         "[side]\nlisten = [\"{}\"]\n[state]\npath = \"none\"\nupstream = \"http://{}\"\npoll_every_ms = 1000\n\
          [upstream]\nbase_url = \"http://127.0.0.1:1\"\n[[app]]\nappid = \"{APPID}\"\n",
-        sides[1], sides[0]
+        addresses[1], addresses[0]
     );
     let following = Node::start_binary(follows, folder(), &config, &[], &[]);
     let mut clients = [renewing.connect(), following.connect()];

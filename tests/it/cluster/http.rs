@@ -23,31 +23,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http_api::{API_HEADER, HttpNode, KEYS, bearer, credential, key};
 use crate::refresher::Tls;
-use crate::support::{APPID, Node, SECRET, TIMEOUT, Wechat, wait_for, write};
+use crate::support::{APPID, Node, SECRET, TIMEOUT, Wechat, free_address, wait_for, write};
 
 const SEALING: &str = "drawn at random by the process";
 const TAG: &str = "the token";
 
-/// An address that was free a moment ago.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// A node that renews, with its HTTP API there, and these lines in `[side]` and in the app's table.
-fn node_in(folder: TempDir, wechat: &Wechat, address: SocketAddr, side: &str, app: &str) -> HttpNode {
-    let side = format!("[side]\nlisten = [\"{address}\"]\nrequests_per_s = 100000\n{side}\n");
-    let node = Node::start_in(folder, &format!("{side}{}", wechat.config("", app)), &[]);
+/// A node that renews, with its HTTP API there, and these lines in `[http]` and in the app's table.
+fn node_in(folder: TempDir, wechat: &Wechat, address: SocketAddr, http: &str, app: &str) -> HttpNode {
+    let http = format!("[http]\nlisten = [\"{address}\"]\nrequests_per_s = 100000\n{http}\n");
+    let node = Node::start_in(folder, &format!("{http}{}", wechat.config("", app)), &[]);
     HttpNode { node, address }
 }
 
 fn node(wechat: &Wechat) -> HttpNode {
-    node_in(tempfile::tempdir().unwrap(), wechat, free(), "", "")
+    node_in(tempfile::tempdir().unwrap(), wechat, free_address(), "", "")
 }
 
 fn keyed(wechat: &Wechat, app: &str) -> HttpNode {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "keys", KEYS);
-    node_in(folder, wechat, free(), "keys_file = \"{folder}/keys\"", app)
+    node_in(folder, wechat, free_address(), "keys_file = \"{folder}/keys\"", app)
 }
 
 fn url(address: SocketAddr) -> String {
@@ -59,9 +54,9 @@ fn of(urls: &[String]) -> LeaderOptions {
     LeaderOptions { timeout_ms: 10_000, poll_every_ms: 1_000, node: "follower".into(), ..options }
 }
 
-fn with_key(side: &HttpNode, name: &str) -> LeaderOptions {
+fn with_key(leader: &HttpNode, name: &str) -> LeaderOptions {
     let key = SecretSource::Fixed(Secret::new(key(name).to_owned()));
-    LeaderOptions { key: Some(key), ..of(&[url(side.address)]) }
+    LeaderOptions { key: Some(key), ..of(&[url(leader.address)]) }
 }
 
 fn watched(tag: &str, app: &str, kind: &'static str) -> WatchedRecord {
@@ -181,19 +176,19 @@ impl Drop for Follower {
 }
 
 /// Has the node make another token, and gives that.
-fn renew(wechat: &Wechat, side: &HttpNode, headers: &[&str]) -> (String, u64) {
-    let (before, _) = side.token(headers);
+fn renew(wechat: &Wechat, leader: &HttpNode, headers: &[&str]) -> (String, u64) {
+    let (before, _) = leader.token(headers);
     wechat.kill_tokens(APPID);
-    let answer = side.post(&credential("access_token", "/refresh"), headers, &format!("{{\"token\":\"{before}\"}}"));
+    let answer = leader.post(&credential("access_token", "/refresh"), headers, &format!("{{\"token\":\"{before}\"}}"));
     assert_eq!(answer.json()["verdict"], "renewed", "{answer:?}");
-    side.token(headers)
+    leader.token(headers)
 }
 
 #[test]
 #[ignore = "waits for real time"]
 fn all_values_arrive_with_their_ends_and_then_each_renewal() {
     let wechat = Wechat::short_lived(8);
-    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free(), "", "tickets = [\"jsapi\"]");
+    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free_address(), "", "tickets = [\"jsapi\"]");
     let both = vec![watched(TAG, APPID, "access_token"), watched("a ticket", APPID, "jsapi_ticket")];
     wait_for("both", || (other.get("/readyz?strict", &[]).status == 200).then_some(()));
     let mut follower = Follower::of(&of(&[url(other.address)]), both);
@@ -382,11 +377,11 @@ fn tls_is_spoken_with_whom_the_named_authority_vouches_for_and_nobody_else() {
     let wechat = Wechat::start();
     let (tls, stranger) = (Tls::make("127.0.0.1", false), Tls::make("127.0.0.1", false));
     let files = format!(
-        "[side.tls]\ncert = \"{}\"\nkey = \"{}\"",
+        "[http.tls]\ncert = \"{}\"\nkey = \"{}\"",
         tls.file("cert.pem").display(),
         tls.file("key.pem").display()
     );
-    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free(), &files, "");
+    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free_address(), &files, "");
     wait_for("the token", || other.node.connect().get(&format!("access_token:{APPID}")));
     let there = |ca_file: Option<PathBuf>| LeaderOptions { ca_file, ..of(&[format!("https://{}", other.address)]) };
     let mut follower = Follower::start(&there(Some(tls.file("ca.pem"))));
@@ -480,7 +475,7 @@ fn pages_of_apps_all_arrive() {
     let known = (0..1_100).map(|n| AppOptions { appid: id(n), secret: "s".into(), ..AppOptions::default() });
     let wechat = Wechat::with(Options { apps: known.collect(), ..Options::default() });
     let tables: String = (0..1_100).map(|n| format!("[[app]]\nappid = \"{}\"\nsecret = \"s\"\n", id(n))).collect();
-    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free(), "", &tables);
+    let other = node_in(tempfile::tempdir().unwrap(), &wechat, free_address(), "", &tables);
     wait_for("all tokens", || (other.get("/readyz?strict", &[]).status == 200).then_some(()));
     let all = (0..1_100).map(|n| watched(&format!("tag {n}"), &id(n), "access_token")).collect();
     let mut follower = Follower::of(&of(&[url(other.address)]), all);

@@ -51,7 +51,7 @@ fn a_report_at_a_node_without_a_secret_is_answered_when_another_has_renewed() {
 fn platform(wechat: &Wechat, redis: &Redis, ticket: &str) -> String {
     format!(
         "[upstream]\nbase_url = \"{}\"\n[state]\npath = \"{{folder}}/state.json\"\nurl = \"{}\"\ntimeout_ms = 20000\n\
-         secret = \"what-all-these-nodes-seal-with\"\n[[app]]\nkind = \"component\"\nappid = \"{COMPONENT}\"\n\
+         secret = \"what-all-these-nodes-seal-with\"\n[[app]]\nplatform = \"component\"\nappid = \"{COMPONENT}\"\n\
          secret = \"{SECRET}\"\n{ticket}\n[[app.authorizer]]\nappid = \"{AUTH}\"\nrefresh_token_file = \"refresh\"\n",
         wechat.base_url(),
         redis.url()

@@ -8,7 +8,7 @@ use crate::support::{APPID, Node, Wechat, wait_for};
 /// A node of that name with its HTTP API.
 fn node(wechat: &Wechat, redis: &str, name: &str) -> HttpNode {
     let mut plan = Plan::new(wechat, redis, STABLE).state(&format!("timeout_ms = 20000\nnode = \"{name}\"\n"));
-    plan.server += "[side]\nlisten = [\"127.0.0.1:0\"]\nrequests_per_s = 100000\n";
+    plan.server += "[http]\nlisten = [\"127.0.0.1:0\"]\nrequests_per_s = 100000\n";
     let node: Node = plan.start();
     let address = node.http_address();
     HttpNode { node, address }
@@ -22,16 +22,16 @@ fn each_node_says_who_it_is_who_the_others_are_and_who_has_fetched_the_token() {
     wait_for("a token", || first.node.connect().get(&key()));
     let second = node(&wechat, &redis.url(), "shop-b");
     wait_for("the same token", || second.node.connect().get(&key()));
-    for (side, name, others) in [(&first, "shop-a", vec![]), (&second, "shop-b", vec!["shop-a"])] {
+    for (node, name, others) in [(&first, "shop-a", vec![]), (&second, "shop-b", vec!["shop-a"])] {
         let shared = wait_for("the store", || {
-            let shared = side.get("/v1/status", &[]).json()["cluster"].clone();
+            let shared = node.get("/v1/status", &[]).json()["cluster"].clone();
             (shared["up"] == true).then_some(shared)
         });
         assert_eq!((&shared["node"], &shared["store"]), (&name.into(), &"redis".into()));
         let known: Vec<&str> =
             shared["others"].as_array().unwrap().iter().map(|of| of["node"].as_str().unwrap()).collect();
         assert_eq!(known, others, "{name}");
-        assert_eq!(side.shown("access_token", &[])["renewed_by"], "shop-a", "{name}");
+        assert_eq!(node.shown("access_token", &[])["renewed_by"], "shop-a", "{name}");
     }
     // The token dies, and the other one fetches the next.
     wechat.kill_tokens(APPID);
