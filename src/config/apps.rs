@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::aliases::PlacedTemplate;
-use super::cluster::Company;
+use super::cluster::ClusterRole;
 use super::environment::Environment;
 use super::fault::{Fault, Place, SettingProblem};
 use super::reader::{RawTable, Reader, toml_list, toml_path, toml_text, toml_texts};
@@ -289,7 +289,7 @@ impl Reader<'_> {
             self.has_not(table, "verify_ticket_file", "verify ticket", platform);
             return None;
         }
-        let followed = self.company != Company::Alone && !SECRET.is_given(table);
+        let followed = self.cluster_role != ClusterRole::Single && !SECRET.is_given(table);
         if !followed && !table.has("verify_ticket_file") {
             let place = &table.place;
             self.warnings.push(format!(
@@ -320,12 +320,12 @@ impl Reader<'_> {
         let (id, secret) = match (given("WECHAT_APPID"), given("WECHAT_SECRET")) {
             (None, None) => return,
             (Some(id), Some(secret)) => (id, Some(secret)),
-            (Some(id), None) if self.company != Company::Alone => (id, None),
+            (Some(id), None) if self.cluster_role != ClusterRole::Single => (id, None),
             (Some(_), None) => return self.faults.push(missing("WECHAT_SECRET").at(&place("WECHAT_APPID"))),
             (None, Some(_)) => return self.faults.push(missing("WECHAT_APPID").at(&place("WECHAT_SECRET"))),
         };
         let id = appid(&id.to_string_lossy()).map_err(|problem| self.faults.push(problem.at(&place("WECHAT_APPID"))));
-        if self.company == Company::Follower && secret.is_some() {
+        if self.cluster_role == ClusterRole::Follower && secret.is_some() {
             self.faults.push(no_use_for_a_secret("secret").at(&place("WECHAT_SECRET")));
         }
         let secret = secret.map(|secret| secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text)).transpose();

@@ -30,23 +30,25 @@ const LEADER_KEY: Wanted = Wanted {
     of_app: false,
 };
 
-/// With whom an app may be kept current.
+/// What this node is to other nodes, and so which apps need their secret here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Company {
-    /// This node alone: every app needs its secret.
-    Alone,
-    /// An app without a secret is left to those nodes that have it.
+pub(super) enum ClusterRole {
+    /// There are no others: every app needs its secret.
+    Single,
+    /// The nodes share a Redis: an app without a secret is left to those that have it.
     Shared,
-    /// This node follows others: no app may have a secret.
+    /// It follows others: no app may have a secret.
     Follower,
 }
 
-impl Company {
-    pub fn of(state: &RawTable) -> Company {
-        match state {
-            state if state.has("leader_urls") => Company::Follower,
-            state if state.has("url") => Company::Shared,
-            _ => Company::Alone,
+impl ClusterRole {
+    pub fn of(state: &RawTable) -> ClusterRole {
+        if state.has("leader_urls") {
+            ClusterRole::Follower
+        } else if state.has("url") {
+            ClusterRole::Shared
+        } else {
+            ClusterRole::Single
         }
     }
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::cluster::Company;
+use super::cluster::ClusterRole;
 use super::environment::Environment;
 use super::fault::{Fault, Place, SettingProblem};
 use super::file::header;
@@ -107,7 +107,7 @@ pub(super) struct Reader<'r> {
     pub current: PathBuf,
     /// Others than the owner may read the file.
     pub file_is_open: bool,
-    pub company: Company,
+    pub cluster_role: ClusterRole,
     pub faults: Vec<Fault>,
     pub warnings: Vec<String>,
 }

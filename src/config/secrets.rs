@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Config;
-use super::cluster::Company;
+use super::cluster::ClusterRole;
 use super::environment::Environment;
 use super::fault::{Place, SettingProblem};
 use super::reader::{RawTable, Reader, toml_path, toml_text};
@@ -84,7 +84,7 @@ impl Reader<'_> {
                 return None;
             }
         };
-        if wanted.of_app && self.company == Company::Follower {
+        if wanted.of_app && self.cluster_role == ClusterRole::Follower {
             self.fault_at(table, key, no_use_for_a_secret(wanted.noun), &given.place);
         }
         let secret = self.secret_of(key, given, wanted, appid).map_err(|problem| (problem, given.place.clone()));
@@ -114,7 +114,7 @@ impl Reader<'_> {
             print_secret(table, wanted.key, &origin);
             return Some((secret, origin));
         }
-        if wanted.of_app && self.company != Company::Alone {
+        if wanted.of_app && self.cluster_role != ClusterRole::Single {
             return Some((SecretSource::Absent, SecretOrigin::Nowhere));
         }
         let what = format!("{} {} has no {}", wanted.the, appid.map(quoted).unwrap_or_default(), wanted.noun);
