@@ -9,7 +9,7 @@ use super::fault::{Fault, Place, SettingProblem};
 use super::reader::{RawTable, Reader, toml_list, toml_path, toml_text, toml_texts};
 use super::report::{PlacedResult, is_not, wrong};
 use super::schema;
-use super::secrets::{Wanted, no_use_for_a_secret, print_secret};
+use super::secrets::{SecretSpec, no_use_for_a_secret, print_secret};
 use super::value::{Given, RawValue, ReadResult, quoted, text, word};
 use super::views::Fields;
 use super::{Adopt, App, CredentialName, SecretOrigin, SecretSource, Sink};
@@ -24,15 +24,14 @@ use crate::secret_source::{SecretFault, of_text};
 
 const PROBE_EVERY_S_MIN: u64 = 10;
 
-pub(super) const SECRET: Wanted =
-    Wanted { key: "secret", noun: "secret", one: "an app", the: "the app", whose: "the app's secret", of_app: true };
+const SECRET: SecretSpec =
+    SecretSpec { key: "secret", noun: "secret", owner: "an app", content: "the app's secret", of_app: true };
 
-const REFRESH_TOKEN: Wanted = Wanted {
+const REFRESH_TOKEN: SecretSpec = SecretSpec {
     key: "refresh_token",
     noun: "refresh token",
-    one: "an authorizer",
-    the: "the authorizer",
-    whose: "the authorizer's refresh token",
+    owner: "an authorizer",
+    content: "the authorizer's refresh token",
     of_app: true,
 };
 
@@ -144,8 +143,7 @@ impl Reader<'_> {
         let owner =
             Owner { appid: appid.as_deref().unwrap_or_default(), agent: agent.as_deref(), platform, kept: &kept };
         let templates = self.templates(&table, &owner);
-        let wanted = if component.is_some() { &REFRESH_TOKEN } else { &SECRET };
-        let secret = self.secret(&table, appid.as_deref(), wanted);
+        let secret = self.app_secret(&table, appid.as_deref(), component.is_some());
         let appid = appid?;
         if !(platform.usual_id)(&appid) {
             self.warnings.push(plausible::doubt_appid(&place.to_string(), &appid, platform));
@@ -187,6 +185,35 @@ impl Reader<'_> {
             table.print("endpoint", toml_text(word));
         }
         token
+    }
+
+    /// Its secret: the table's own, the quick start's, or one that another node has.
+    fn app_secret(
+        &mut self,
+        table: &RawTable,
+        appid: Option<&str>,
+        is_authorizer: bool,
+    ) -> Option<(SecretSource, SecretOrigin)> {
+        let (spec, owner) = if is_authorizer { (&REFRESH_TOKEN, "authorizer") } else { (&SECRET, "app") };
+        if spec.is_given(table) {
+            return self.secret(table, appid, spec);
+        }
+        let own = appid.filter(|_| !is_authorizer);
+        if let Some(secret) = own.and_then(|appid| quick_start_of(self.environment, appid)) {
+            let origin = SecretOrigin::Environment("WECHAT_SECRET".into());
+            print_secret(table, spec.key, &origin);
+            return Some((secret, origin));
+        }
+        if self.cluster_role != ClusterRole::Single {
+            return Some((SecretSource::Absent, SecretOrigin::Nowhere));
+        }
+        let (key, noun, appid) = (spec.key, spec.noun, appid.map(quoted).unwrap_or_default());
+        let remedy = format!(
+            "Add {key}_file = \"/path\", {key}_env = \"NAME\" or {key}_credential = \"name\"; with url or leader_urls in \
+             [state], nodes that have it may keep the app for this one."
+        );
+        self.refuse_table(table, format!("the {owner} {appid} has no {noun}"), remedy);
+        None
     }
 
     /// Warns of a secret that is hardly one. The quick start's is judged by itself.
@@ -404,7 +431,7 @@ fn adopt_as_toml(adopt: &Adopt) -> String {
 }
 
 /// The secret in the environment, if the quick start is about that app.
-pub(super) fn quick_start_of(environment: &dyn Environment, appid: &str) -> Option<SecretSource> {
+fn quick_start_of(environment: &dyn Environment, appid: &str) -> Option<SecretSource> {
     let same = environment.get("WECHAT_APPID")?.to_str() == Some(appid);
     let secret = of_text(environment.get("WECHAT_SECRET")?.to_str()?).ok()?;
     same.then_some(SecretSource::Environment(secret))

@@ -7,26 +7,24 @@ use super::fault::SettingProblem;
 use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
 use super::redis::RedisFields;
 use super::report::some_texts;
-use super::secrets::Wanted;
+use super::secrets::SecretSpec;
 use super::value::{self, RawValue, ReadResult};
 use super::{ClusterOptions, SecretOrigin, SecretSource, judge};
 use crate::cluster::{LeaderOptions, StoreOptions, judge_node, node_of_host};
 
-const SEALING: Wanted = Wanted {
+const SEALING: SecretSpec = SecretSpec {
     key: "secret",
     noun: "secret",
-    one: "[state]",
-    the: "[state]",
-    whose: "the secret that values are sealed with, the same on all nodes",
+    owner: "[state]",
+    content: "the secret that values are sealed with, the same on all nodes",
     of_app: false,
 };
 
-const LEADER_KEY: Wanted = Wanted {
+const LEADER_KEY: SecretSpec = SecretSpec {
     key: "leader_key",
     noun: "API key",
-    one: "[state]",
-    the: "[state]",
-    whose: "a key of the other node's HTTP API",
+    owner: "[state]",
+    content: "a key of the other node's HTTP API",
     of_app: false,
 };
 
@@ -184,7 +182,7 @@ impl Reader<'_> {
         table.forget("prefix");
         let NodeFields { redis, poll_every_ms, node, leader_urls, leader_ca_file: ca_file, .. } = fields;
         let timeout_ms = redis.timeout_ms;
-        let key = self.secret_if_any(table, &LEADER_KEY);
+        let key = self.secret(table, None, &LEADER_KEY);
         let urls = leader_urls?;
         table.print("leader_urls", toml_texts(&urls));
         let judgement = LeaderOptions::judge(&urls, LEADER_KEY.is_given(table), table.has("leader_ca_file"));

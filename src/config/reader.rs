@@ -123,9 +123,7 @@ impl Reader<'_> {
     ) -> Option<(T, Place)> {
         let mut picked = None;
         for (_, given) in table.all().filter(|(of, _)| *of == key) {
-            let in_file = matches!(given.place, Place::Line { .. });
-            let base = if in_file { &self.folder } else { &self.current };
-            match read(&given.value, base) {
+            match read(&given.value, self.base_of(&given.place)) {
                 Ok(value) => picked = Some((value, given.place.clone())),
                 Err(mut problem) => {
                     // memcached's -c takes a number.
@@ -137,6 +135,11 @@ impl Reader<'_> {
             }
         }
         picked
+    }
+
+    /// Where a relative path that is given there counts from.
+    pub fn base_of(&self, place: &Place) -> &Path {
+        if matches!(place, Place::Line { .. }) { &self.folder } else { &self.current }
     }
 
     pub fn read<T>(&mut self, table: &RawTable, key: &str, read: impl Fn(&RawValue) -> ReadResult<T>) -> Option<T> {

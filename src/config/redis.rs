@@ -4,18 +4,17 @@ use std::path::PathBuf;
 
 use super::reader::{RawTable, Reader, toml_text, toml_texts};
 use super::report::some_texts;
-use super::secrets::Wanted;
+use super::secrets::SecretSpec;
 use super::value::{RawValue, ReadResult, text};
 use super::{RedisOptions, judge};
 use crate::redis_client::address::{self, RedisAddress};
 use crate::redis_client::options::{TlsFiles, TrustedHost};
 
-const PASSWORD: Wanted = Wanted {
+const PASSWORD: SecretSpec = SecretSpec {
     key: "password",
     noun: "password",
-    one: "a Redis",
-    the: "the Redis",
-    whose: "the password of that Redis",
+    owner: "a Redis",
+    content: "the password of that Redis",
     of_app: false,
 };
 
@@ -56,7 +55,7 @@ impl Reader<'_> {
         }
         let db = db.or(address.as_ref().and_then(|address| address.db)).unwrap_or(0);
         table.print("db", db.to_string());
-        let (password, password_origin) = self.secret_if_any(table, &PASSWORD).unzip();
+        let (password, password_origin) = self.secret(table, None, &PASSWORD).unzip();
         let RedisAddress { at, tls, .. } = address?;
         let tls = tls.then_some(TlsFiles { ca_file, identity: cert.zip(key) });
         if !trusted_hosts.is_empty() {

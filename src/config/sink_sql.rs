@@ -5,7 +5,7 @@
 
 use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
 use super::report::{is_not, wrong};
-use super::secrets::{Wanted, keys_of};
+use super::secrets::{SecretSpec, keys_of};
 use super::sinks::Made;
 use super::value::{RawValue, ReadResult, text, word};
 use super::{SinkTo, SqlSink, judge};
@@ -16,12 +16,11 @@ use crate::sink::sql_presets::{SQL_PRESETS, SqlPreset};
 use crate::sink::sql_statement::{SqlDialect, SqlStatement};
 use crate::sink::validate::{judge_prefix, judge_read, sql_entries};
 
-const PASSWORD: Wanted = Wanted {
+const PASSWORD: SecretSpec = SecretSpec {
     key: "password",
     noun: "password",
-    one: "a database",
-    the: "the database",
-    whose: "the password of that database",
+    owner: "a database",
+    content: "the password of that database",
     of_app: false,
 };
 
@@ -78,7 +77,7 @@ impl Reader<'_> {
         if matches!(tls, SqlTls::Verified { .. }) {
             table.print("tls", toml_text("verify"));
         }
-        let (password, password_origin) = self.secret_if_any(table, &PASSWORD).unzip();
+        let (password, password_origin) = self.secret(table, None, &PASSWORD).unzip();
         let server = SqlServer { dialect, at, database, user, password, password_origin, tls, timeout_ms };
         table.print("url", toml_text(&server.url()));
         Some(server)
