@@ -8,11 +8,13 @@ pub const SECRET_CHARS: usize = 32;
 pub struct InvalidValue {
     pub what: String,
     pub remedy: String,
+    /// The credential that systemd would hand out, if what is wrong is that it has not started this process.
+    pub missing_credential: Option<String>,
 }
 
 impl InvalidValue {
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> InvalidValue {
-        InvalidValue { what: what.into(), remedy: remedy.into() }
+        InvalidValue { what: what.into(), remedy: remedy.into(), missing_credential: None }
     }
 }
 

@@ -34,7 +34,7 @@ impl Reader<'_> {
         }
         templates.retain_mut(|template| {
             let filled = template.fill(owner);
-            filled.map_err(|fault| self.fault_at(table, template.list(), fault.into(), &template.place)).is_ok()
+            filled.map_err(|fault| self.fault_at(table, template.list(), fault, &template.place)).is_ok()
         });
         templates
     }

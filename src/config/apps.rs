@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::aliases::PlacedTemplate;
 use super::cluster::ClusterRole;
 use super::environment::Environment;
-use super::fault::{Fault, Place, SettingProblem};
+use super::fault::{Fault, Place};
 use super::reader::{RawTable, Reader, toml_list, toml_path, toml_text, toml_texts};
 use super::report::{PlacedResult, is_not, wrong};
 use super::schema;
@@ -16,7 +16,7 @@ use super::{Adopt, App, CredentialName, SecretOrigin, SecretSource, Sink};
 use crate::credential::alias_templates::{Owner, drop_guesses, expand};
 use crate::credential::collisions::{PlacedApp, collisions};
 use crate::credential::{app_name, judge_agent, judge_appid, warn_of_duplicates};
-use crate::invalid_value::quoted_name;
+use crate::invalid_value::{InvalidValue, quoted_name};
 use crate::platform::client::address;
 use crate::platform::{CredentialType, PLATFORMS, Platform, Renewal, component, mp, plausible};
 use crate::secret::Secret;
@@ -72,12 +72,12 @@ impl Reader<'_> {
             let (aliases, places, faults) = expand(templates, secret);
             (entry.app.aliases, entry.alias_places) = (aliases, places);
             for (list, fault, place) in faults {
-                self.fault_at(&entry.table, list, fault.into(), &place);
+                self.fault_at(&entry.table, list, fault, &place);
             }
             entry.table.print("aliases", toml_list(entry.app.aliases.iter().map(super::aliases::as_toml)));
         }
         let collisions = collisions(&entries.iter().map(Entry::placed).collect::<Vec<_>>());
-        self.faults.extend(collisions.into_iter().map(|(fault, place)| SettingProblem::from(fault).at(&place)));
+        self.faults.extend(collisions.into_iter().map(|(fault, place)| fault.at(&place)));
         self.followed(&entries);
         self.warnings.extend(warn_of_duplicates(entries.iter().map(|entry| &entry.app)));
         entries
@@ -119,10 +119,10 @@ impl Reader<'_> {
     /// One app; for an authorizer with its component, whose API it shares.
     fn app(&mut self, table: RawTable, platform: &'static Platform, component: Option<&App>) -> Option<Entry> {
         let token = self.token(&table, platform);
-        let name = self.text(&table, "name", |name| Ok(app_name(name)?));
+        let name = self.text(&table, "name", app_name);
         let tickets = self.tickets(&table, platform);
         let agent = self.agent(&table, platform);
-        let base_url = self.text(&table, "base_url", |text| Ok(address::base_url(text)?));
+        let base_url = self.text(&table, "base_url", address::base_url);
         let verify_ticket_file = self.verify_ticket_file(&table, platform);
         let daily_quota = self.number_if_any(&table, "daily_quota");
         let daily_ticket_quota = self.number_if_any(&table, "daily_ticket_quota");
@@ -307,7 +307,7 @@ impl Reader<'_> {
 
     /// Which of a corporation's apps this is; part of the keys.
     fn agent(&mut self, table: &RawTable, platform: &Platform) -> Option<String> {
-        self.text(table, "agent", |agent| Ok(judge_agent(agent, platform).map(|()| agent.to_owned())?))
+        self.text(table, "agent", |agent| judge_agent(agent, platform).map(|()| agent.to_owned()))
     }
 
     /// Where a component's verify tickets are written. The file need not be there yet: WeChat pushes every ten minutes.
@@ -343,7 +343,7 @@ impl Reader<'_> {
     fn quick_start(&mut self, entries: &mut Vec<Entry>) {
         let given = |name: &str| self.environment.get(name).filter(|value| !value.is_empty());
         let place = |name: &str| Place::Environment(name.into());
-        let missing = |name: &str| SettingProblem::new(format!("{name} is missing beside it"), "Set both, or neither.");
+        let missing = |name: &str| InvalidValue::new(format!("{name} is missing beside it"), "Set both, or neither.");
         let (id, secret) = match (given("WECHAT_APPID"), given("WECHAT_SECRET")) {
             (None, None) => return,
             (Some(id), Some(secret)) => (id, Some(secret)),
@@ -357,7 +357,7 @@ impl Reader<'_> {
         }
         let secret = secret.map(|secret| secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text)).transpose();
         let secret = secret.map_err(|fault| {
-            let problem = SettingProblem::new(format!("the value {fault}"), "Set it to the app's secret.");
+            let problem = InvalidValue::new(format!("the value {fault}"), "Set it to the app's secret.");
             self.faults.push(problem.at(&place("WECHAT_SECRET")));
         });
         let (Ok(appid), Ok(secret)) = (id, secret) else { return };
@@ -399,12 +399,12 @@ fn is_component(platform: &Platform) -> bool {
 
 /// Refresh tokens that live in memory only are lost with the process.
 pub(super) fn needs_state(entry: &Entry) -> Option<Fault> {
-    Some(SettingProblem::from(entry.app.judge_without_state().err()?).at(&Place::Default))
+    Some(entry.app.judge_without_state().err()?.at(&Place::Default))
 }
 
 /// What is wrong if its first token is to be read where sinks write, and none of them can tell it.
-pub(super) fn adopts_from_no_sink(app: &App, sinks: &[Sink]) -> Option<SettingProblem> {
-    Some(app.judge_adopt(sinks.iter().any(|sink| sink.keeps_token_of(&app.id()))).err()?.into())
+pub(super) fn adopts_from_no_sink(app: &App, sinks: &[Sink]) -> Option<InvalidValue> {
+    app.judge_adopt(sinks.iter().any(|sink| sink.keeps_token_of(&app.id()))).err()
 }
 
 fn adopt(given: &Given, folder: &Path) -> PlacedResult<Adopt> {
@@ -417,7 +417,7 @@ fn adopt(given: &Given, folder: &Path) -> PlacedResult<Adopt> {
     };
     let file = fields.read("file", text)?.map(|file| folder.join(file));
     let [memcached, key] = [fields.read("memcached", text)?, fields.read("key", text)?];
-    Adopt::parse(file, memcached, key).map_err(|fault| here(fault.into()))
+    Adopt::parse(file, memcached, key).map_err(here)
 }
 
 fn adopt_as_toml(adopt: &Adopt) -> String {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 
-use super::fault::SettingProblem;
 use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
 use super::redis::RedisFields;
 use super::report::some_texts;
@@ -11,6 +10,7 @@ use super::secrets::SecretSpec;
 use super::value::{self, RawValue, ReadResult};
 use super::{ClusterOptions, SecretOrigin, SecretSource, judge};
 use crate::cluster::{LeaderOptions, StoreOptions, judge_node, node_of_host};
+use crate::invalid_value::InvalidValue;
 
 const SEALING: SecretSpec = SecretSpec {
     key: "secret",
@@ -125,8 +125,8 @@ impl Reader<'_> {
     fn node_fields(&mut self, table: &RawTable) -> NodeFields {
         let redis = self.redis_fields(table);
         let prefix =
-            self.text(table, "prefix", |prefix| Ok(StoreOptions::judge_prefix(prefix).map(|()| prefix.to_owned())?));
-        let node = self.text(table, "node", |node| Ok(judge_node(node).map(|()| node.to_owned())?));
+            self.text(table, "prefix", |prefix| StoreOptions::judge_prefix(prefix).map(|()| prefix.to_owned()));
+        let node = self.text(table, "node", |node| judge_node(node).map(|()| node.to_owned()));
         let node = node.unwrap_or_else(|| node_of_host(&self.environment.host_name()));
         table.print("node", toml_text(&node));
         NodeFields {
@@ -164,14 +164,14 @@ impl Reader<'_> {
     fn sealing(&mut self, table: &RawTable) -> Option<(SecretSource, SecretOrigin)> {
         let Some((key, place)) = SEALING.place(table) else {
             let what = "[state] has a url and no secret to seal values with";
-            let problem = SettingProblem::new(what, StoreOptions::SEALING_REMEDY);
+            let problem = InvalidValue::new(what, StoreOptions::SEALING_REMEDY);
             self.faults.push(problem.at(table.place_of("url")));
             return None;
         };
         let (source, origin) = self.secret(table, None, &SEALING)?;
         // Unreadable was a fault already.
         let judged = StoreOptions::judge_sealing(source.read().ok()?.expose());
-        self.accept(table, key, judged.map_err(|fault| (fault.into(), place.clone())))?;
+        self.accept(table, key, judged.map_err(|fault| (fault, place.clone())))?;
         Some((source, origin))
     }
 
@@ -194,8 +194,7 @@ impl Reader<'_> {
 
 /// HTTP APIs. One given twice counts once.
 fn urls(value: &RawValue) -> ReadResult<Vec<String>> {
-    let parse = |given: &str| Ok(LeaderOptions::parse_url(given)?);
     let mut seen = HashSet::new();
-    let urls = some_texts(value, ["an", "address"], LeaderOptions::REMEDY, parse)?;
+    let urls = some_texts(value, ["an", "address"], LeaderOptions::REMEDY, LeaderOptions::parse_url)?;
     Ok(urls.into_iter().filter(|url| seen.insert(url.clone())).collect())
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::cluster::ClusterRole;
 use super::environment::Environment;
-use super::fault::{Fault, Place, SettingProblem};
+use super::fault::{Fault, Place};
 use super::file::header;
 use super::schema::{Section, Setting, Takes};
 use super::secrets;
@@ -147,11 +147,11 @@ impl Reader<'_> {
     }
 
     /// A fault of a key, where it was given.
-    pub fn fault(&mut self, table: &RawTable, key: &str, problem: SettingProblem) {
+    pub fn fault(&mut self, table: &RawTable, key: &str, problem: InvalidValue) {
         self.fault_at(table, key, problem, table.place_of(key));
     }
 
-    pub fn fault_at(&mut self, table: &RawTable, key: &str, problem: SettingProblem, place: &Place) {
+    pub fn fault_at(&mut self, table: &RawTable, key: &str, problem: InvalidValue, place: &Place) {
         let problem = match table.name_in_faults(key) {
             Some(name) => problem.of_key(&name),
             None => problem,
@@ -160,12 +160,12 @@ impl Reader<'_> {
     }
 
     /// What there is of a value that was judged; a fault there if it is none.
-    pub fn good<T>(&mut self, judged: Result<T, impl Into<SettingProblem>>, place: &Place) -> Option<T> {
-        judged.map_err(|problem| self.faults.push(problem.into().at(place))).ok()
+    pub fn good<T>(&mut self, judged: ReadResult<T>, place: &Place) -> Option<T> {
+        judged.map_err(|problem| self.faults.push(problem.at(place))).ok()
     }
 
     /// A fault of a whole table.
-    pub fn fault_of(&mut self, table: &RawTable, problem: SettingProblem) {
+    pub fn fault_of(&mut self, table: &RawTable, problem: InvalidValue) {
         self.faults.push(problem.at(&table.place));
     }
 
@@ -263,7 +263,7 @@ impl Reader<'_> {
             return items;
         }
         let what = format!("{} is not a list", kind(&given.value));
-        self.fault(table, key, SettingProblem::new(what, format!("Write {example}, in brackets.")));
+        self.fault(table, key, InvalidValue::new(what, format!("Write {example}, in brackets.")));
         &[]
     }
 
@@ -282,11 +282,7 @@ impl Reader<'_> {
             && path.place.layer() == name.place.layer()
         {
             let key = table.name_in_faults(key).unwrap_or_default();
-            self.fault(
-                table,
-                credential,
-                SettingProblem::new(format!("{key} is given as well"), "Keep one of the two."),
-            );
+            self.fault(table, credential, InvalidValue::new(format!("{key} is given as well"), "Keep one of the two."));
         }
         let takes_name = match (&by_path, &by_name) {
             (Some((_, path)), Some((_, name))) => path.layer() <= name.layer(),

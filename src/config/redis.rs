@@ -33,7 +33,7 @@ pub(super) struct RedisFields {
 impl Reader<'_> {
     pub(super) fn redis_fields(&mut self, table: &RawTable) -> RedisFields {
         RedisFields {
-            address: self.read(table, "url", |value| Ok(address::parse(text(value)?)?)),
+            address: self.read(table, "url", |value| address::parse(text(value)?)),
             db: table.has("db").then(|| self.number(table, "db")),
             user: self.any_text(table, "user"),
             ca_file: self.path_that(table, "ca_file", judge::certificates),
@@ -68,5 +68,5 @@ impl Reader<'_> {
 }
 
 fn trusted_hosts(value: &RawValue) -> ReadResult<Vec<TrustedHost>> {
-    some_texts(value, ["a", "host"], TrustedHost::REMEDY, |given| Ok(TrustedHost::parse(given)?))
+    some_texts(value, ["a", "host"], TrustedHost::REMEDY, TrustedHost::parse)
 }

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use super::cluster::ClusterRole;
 use super::environment::Environment;
-use super::fault::{Place, SettingProblem};
+use super::fault::Place;
 use super::reader::{RawTable, Reader, toml_path, toml_text};
 use super::value::{Given, RawValue, ReadResult, text};
-use crate::invalid_value::{looks_like_secret, quoted_name};
+use crate::invalid_value::{InvalidValue, looks_like_secret, quoted_name};
 use crate::secret_source::{HIDDEN, SecretFault, SecretOrigin, SecretSource, of_text};
 
 /// A secret that a table may have, and what people call it.
@@ -70,7 +70,7 @@ impl Reader<'_> {
             [_, (_, second), ..] => {
                 let names: Vec<&str> = given.iter().map(|(key, _)| *key).collect();
                 let what = format!("{} has {}", spec.owner, names.join(" and "));
-                self.faults.push(SettingProblem::new(what, "Keep one of them.").at(&second.place));
+                self.faults.push(InvalidValue::new(what, "Keep one of them.").at(&second.place));
                 return None;
             }
         };
@@ -100,7 +100,7 @@ impl Reader<'_> {
     ) -> ReadResult<(SecretSource, SecretOrigin)> {
         let name = text(&given.value)?;
         let judged = |found: Result<_, SecretFault>, what: &str, verb: &str| {
-            found.map_err(|fault| SettingProblem::new(format!("{what} {fault}"), format!("{verb} {}.", spec.content)))
+            found.map_err(|fault| InvalidValue::new(format!("{what} {fault}"), format!("{verb} {}.", spec.content)))
         };
         match key.strip_prefix(spec.key).unwrap_or_default() {
             "_file" => {
@@ -116,7 +116,7 @@ impl Reader<'_> {
             "_env" => {
                 let secret = self.environment.get(name).ok_or_else(|| {
                     let what = format!("the environment has no variable {}", quoted_name(name));
-                    SettingProblem::new(what, "Set the variable, or correct its name.")
+                    InvalidValue::new(what, "Set the variable, or correct its name.")
                 })?;
                 let secret = secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text);
                 let secret = judged(secret, &format!("the variable {}", quoted_name(name)), "Set it to")?;
@@ -151,7 +151,7 @@ impl Reader<'_> {
             let remedy = by_unit.unwrap_or_else(|| fault.remedy_in_file(spec.content));
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let shown = if looks_like_secret(name) { quoted_name(name) } else { path.display().to_string() };
-            SettingProblem::new(format!("{shown} {fault}"), remedy)
+            InvalidValue::new(format!("{shown} {fault}"), remedy)
         })?;
         if is_open_to_others(path) {
             self.warnings.push(format!("{}: others may read this secret (chmod 600)", path.display()));
@@ -160,9 +160,9 @@ impl Reader<'_> {
     }
 }
 
-pub(super) fn no_use_for_a_secret(noun: &str) -> SettingProblem {
+pub(super) fn no_use_for_a_secret(noun: &str) -> InvalidValue {
     let what = format!("a node with leader_urls in [state] never calls WeChat and has no use for a {noun}");
-    SettingProblem::new(what, "Remove it, or share a Redis by url in [state].")
+    InvalidValue::new(what, "Remove it, or share a Redis by url in [state].")
 }
 
 /// Where a secret comes from, for `check --print`.
@@ -200,7 +200,7 @@ pub(super) fn credential_path(environment: &dyn Environment, value: &RawValue, i
     let name = text(value)?;
     if name.is_empty() || name.contains('/') || name == ".." || name == "." {
         let what = format!("{} is {}", quoted_name(name), if name.is_empty() { "no name" } else { "a path" });
-        return Err(SettingProblem::new(what, "Write the name of the credential, as in LoadCredential=NAME:PATH."));
+        return Err(InvalidValue::new(what, "Write the name of the credential, as in LoadCredential=NAME:PATH."));
     }
     let folder = credentials_folder(environment).ok_or_else(|| {
         let shown = if looks_like_secret(name) { "NAME" } else { name };
@@ -208,7 +208,8 @@ pub(super) fn credential_path(environment: &dyn Environment, value: &RawValue, i
             "systemd sets it for a unit with a line LoadCredential={shown}:/path in [Service]; without such a unit, use \
              {instead}."
         );
-        SettingProblem::new("there is no CREDENTIALS_DIRECTORY in the environment", remedy).without_credential(name)
+        let what = "there is no CREDENTIALS_DIRECTORY in the environment";
+        InvalidValue { missing_credential: Some(name.to_owned()), ..InvalidValue::new(what, remedy) }
     })?;
     Ok(folder.join(name))
 }

@@ -34,13 +34,13 @@ impl Reader<'_> {
             self.refuse_table(table, "this build cannot write to a database", remedy);
             return None;
         }
-        let address = self.read(table, "url", |value| Ok(sql_address::parse(text(value)?)?));
+        let address = self.read(table, "url", |value| sql_address::parse(text(value)?));
         let dialect = address.as_ref().map(|address| address.dialect);
         let server = self.sql_server(table, address);
         let plans = self.plans(table, dialect?);
         let (server, (plans, preset), scope) = (server?, plans?, scope?);
         let list = if preset.is_some() { "presets" } else { "statement" };
-        let entries = sql_entries(&plans, scope).map_err(|fault| self.fault(table, list, fault.into())).ok()?;
+        let entries = sql_entries(&plans, scope).map_err(|fault| self.fault(table, list, fault)).ok()?;
         let places = vec![table.place.clone(); entries.len()];
         Some(Made { to: SinkTo::Sql(SqlSink { server, plans, preset }), entries, places })
     }
@@ -85,7 +85,7 @@ impl Reader<'_> {
 
     /// The statements: those of the table, or those of a preset.
     fn plans(&mut self, table: &RawTable, dialect: SqlDialect) -> Option<Plans> {
-        let prefix = self.text(table, "prefix", |prefix| Ok(judge_prefix(prefix).map(|()| prefix.to_owned())?));
+        let prefix = self.text(table, "prefix", |prefix| judge_prefix(prefix).map(|()| prefix.to_owned()));
         match (table.has("statement"), table.has("presets")) {
             (true, true) => {
                 let remedy = "Keep one of the two, and give the other a [[sink]] of its own.";
@@ -102,7 +102,7 @@ impl Reader<'_> {
                 self.refuse_keys(table, ["insert", "read", "retract"], "the preset brings its own", remedy);
                 let (preset, prefix) = (self.sql_preset(table)?, prefix.unwrap_or_default());
                 let plans = preset.plans(&prefix, dialect);
-                let plans = plans.map_err(|fault| self.fault(table, "presets", fault.into())).ok()?;
+                let plans = plans.map_err(|fault| self.fault(table, "presets", fault)).ok()?;
                 table.print("presets", toml_texts([preset.name]));
                 Some((plans, Some((preset.name, prefix))))
             }
@@ -146,7 +146,7 @@ impl Reader<'_> {
 }
 
 fn statement(value: &RawValue, dialect: SqlDialect) -> ReadResult<SqlStatement> {
-    Ok(SqlStatement::parse(text(value)?, dialect)?)
+    SqlStatement::parse(text(value)?, dialect)
 }
 
 /// One statement or a list of them.
