@@ -5,8 +5,8 @@
 
 use super::fault::Place;
 use super::reader::{RawTable, Reader, toml_text};
-use super::report::{PlacedResult, named, wrong};
-use super::value::{Given, RawValue, ReadResult, text, word};
+use super::report::{PlacedResult, named};
+use super::value::{Given, RawValue, ReadResult, text, word, wrong};
 use super::views::key_and_fields;
 use super::{Alias, CredentialName, View};
 use crate::credential::alias_templates::{AliasTemplate, Owner, preset_templates};

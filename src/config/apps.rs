@@ -7,10 +7,10 @@ use super::cluster::ClusterRole;
 use super::environment::Environment;
 use super::fault::{Fault, Place};
 use super::reader::{RawTable, Reader, toml_list, toml_path, toml_text, toml_texts};
-use super::report::{PlacedResult, is_not, wrong};
+use super::report::{PlacedResult, is_not};
 use super::schema;
 use super::secrets::{SecretSpec, no_use_for_a_secret, print_secret};
-use super::value::{Given, RawValue, ReadResult, quoted, text, word};
+use super::value::{Given, RawValue, quoted, text, word, wrong};
 use super::views::Fields;
 use super::{Adopt, App, CredentialName, SecretOrigin, SecretSource, Sink};
 use crate::credential::alias_templates::{Owner, drop_guesses, expand};
@@ -20,7 +20,7 @@ use crate::invalid_value::{InvalidValue, quoted_name};
 use crate::platform::client::address;
 use crate::platform::{CredentialType, PLATFORMS, Platform, Renewal, component, mp, plausible};
 use crate::secret::Secret;
-use crate::secret_source::{SecretFault, of_text};
+use crate::secret_source::of_variable;
 
 const PROBE_EVERY_S_MIN: u64 = 10;
 
@@ -132,7 +132,7 @@ impl Reader<'_> {
         let adopt = self.adopt(&table, token);
         let place = table.place_of("appid").clone();
         let appid = match table.has("appid") {
-            true => self.text(&table, "appid", appid),
+            true => self.text_that(&table, "appid", judge_appid),
             false => {
                 let remedy = "Write appid = \"wx...\", as WeChat's platform shows it.";
                 self.refuse_table(&table, "an app has no appid", remedy);
@@ -307,7 +307,7 @@ impl Reader<'_> {
 
     /// Which of a corporation's apps this is; part of the keys.
     fn agent(&mut self, table: &RawTable, platform: &Platform) -> Option<String> {
-        self.text(table, "agent", |agent| judge_agent(agent, platform).map(|()| agent.to_owned()))
+        self.text_that(table, "agent", |agent| judge_agent(agent, platform))
     }
 
     /// Where a component's verify tickets are written. The file need not be there yet: WeChat pushes every ten minutes.
@@ -343,24 +343,29 @@ impl Reader<'_> {
     fn quick_start(&mut self, entries: &mut Vec<Entry>) {
         let given = |name: &str| self.environment.get(name).filter(|value| !value.is_empty());
         let place = |name: &str| Place::Environment(name.into());
-        let missing = |name: &str| InvalidValue::new(format!("{name} is missing beside it"), "Set both, or neither.");
+        let both = "Set both, or neither.";
         let (id, secret) = match (given("WECHAT_APPID"), given("WECHAT_SECRET")) {
             (None, None) => return,
             (Some(id), Some(secret)) => (id, Some(secret)),
             (Some(id), None) if self.cluster_role != ClusterRole::Single => (id, None),
-            (Some(_), None) => return self.faults.push(missing("WECHAT_SECRET").at(&place("WECHAT_APPID"))),
-            (None, Some(_)) => return self.faults.push(missing("WECHAT_APPID").at(&place("WECHAT_SECRET"))),
+            (Some(_), None) => {
+                return self.refuse_at(&place("WECHAT_APPID"), "WECHAT_SECRET is missing beside it", both);
+            }
+            (None, Some(_)) => {
+                return self.refuse_at(&place("WECHAT_SECRET"), "WECHAT_APPID is missing beside it", both);
+            }
         };
-        let id = appid(&id.to_string_lossy()).map_err(|problem| self.faults.push(problem.at(&place("WECHAT_APPID"))));
+        let appid = id.to_string_lossy().into_owned();
+        let judged = self.good(judge_appid(&appid), &place("WECHAT_APPID"));
         if self.cluster_role == ClusterRole::Follower && secret.is_some() {
             self.faults.push(no_use_for_a_secret("secret").at(&place("WECHAT_SECRET")));
         }
-        let secret = secret.map(|secret| secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text)).transpose();
+        let secret = secret.map(|secret| of_variable(&secret)).transpose();
         let secret = secret.map_err(|fault| {
-            let problem = InvalidValue::new(format!("the value {fault}"), "Set it to the app's secret.");
-            self.faults.push(problem.at(&place("WECHAT_SECRET")));
+            let remedy = "Set it to the app's secret.";
+            self.refuse_at(&place("WECHAT_SECRET"), format!("the value {fault}"), remedy);
         });
-        let (Ok(appid), Ok(secret)) = (id, secret) else { return };
+        let (Some(()), Ok(secret)) = (judged, secret) else { return };
         let described = entries.iter_mut().find(|entry| entry.app.appid == appid && entry.app.component.is_none());
         let platform = described.as_ref().map_or(&mp::PLATFORM, |entry| entry.app.platform);
         let doubt = secret.as_ref().and_then(|secret| plausible::doubt_secret(secret.expose(), platform));
@@ -433,11 +438,6 @@ fn adopt_as_toml(adopt: &Adopt) -> String {
 /// The secret in the environment, if the quick start is about that app.
 fn quick_start_of(environment: &dyn Environment, appid: &str) -> Option<SecretSource> {
     let same = environment.get("WECHAT_APPID")?.to_str() == Some(appid);
-    let secret = of_text(environment.get("WECHAT_SECRET")?.to_str()?).ok()?;
+    let secret = of_variable(&environment.get("WECHAT_SECRET")?).ok()?;
     same.then_some(SecretSource::Environment(secret))
-}
-
-fn appid(appid: &str) -> ReadResult<String> {
-    judge_appid(appid)?;
-    Ok(appid.to_owned())
 }

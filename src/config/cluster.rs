@@ -1,6 +1,6 @@
 //! `[state]`: the state file, and what several nodes have in common, a Redis or one of them that the others follow by HTTP.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
@@ -8,9 +8,9 @@ use super::redis::RedisFields;
 use super::report::some_texts;
 use super::secrets::SecretSpec;
 use super::value::{self, RawValue, ReadResult};
-use super::{ClusterOptions, SecretOrigin, SecretSource, judge};
+use super::{ClusterOptions, SecretOrigin, SecretSource};
 use crate::cluster::{LeaderOptions, StoreOptions, judge_node, node_of_host};
-use crate::invalid_value::InvalidValue;
+use crate::tls::pem_file;
 
 const SEALING: SecretSpec = SecretSpec {
     key: "secret",
@@ -116,7 +116,7 @@ impl Reader<'_> {
             (false, false) => {
                 let remedy = "Add url = \"redis://...\" or leader_urls = \"http://...\", or remove the key.";
                 let what = "there is neither url nor leader_urls in [state]";
-                self.do_not_belong(table, |key| key != "path", what, remedy);
+                self.refuse_keys(table, table.section.keys().filter(|key| *key != "path"), what, remedy);
                 None
             }
         }
@@ -124,9 +124,8 @@ impl Reader<'_> {
 
     fn node_fields(&mut self, table: &RawTable) -> NodeFields {
         let redis = self.redis_fields(table);
-        let prefix =
-            self.text(table, "prefix", |prefix| StoreOptions::judge_prefix(prefix).map(|()| prefix.to_owned()));
-        let node = self.text(table, "node", |node| judge_node(node).map(|()| node.to_owned()));
+        let prefix = self.text_that(table, "prefix", StoreOptions::judge_prefix);
+        let node = self.text_that(table, "node", judge_node);
         let node = node.unwrap_or_else(|| node_of_host(&self.environment.host_name()));
         table.print("node", toml_text(&node));
         NodeFields {
@@ -135,19 +134,13 @@ impl Reader<'_> {
             poll_every_ms: self.number(table, "poll_every_ms"),
             node,
             leader_urls: self.read(table, "leader_urls", urls),
-            leader_ca_file: self.path_that(table, "leader_ca_file", judge::certificates),
+            leader_ca_file: self.path_that(table, "leader_ca_file", pem_file::certificates),
         }
     }
 
-    /// Faults of keys that have no use here.
-    fn do_not_belong(&mut self, table: &RawTable, is_one: impl Fn(&str) -> bool, what: &str, remedy: &str) {
-        let keys: BTreeSet<&str> = table.all().map(|(key, _)| key).filter(|key| is_one(key)).collect();
-        self.refuse_keys(table, keys, what, remedy);
-    }
-
     fn store(&mut self, table: &RawTable, fields: NodeFields) -> Option<StoreOptions> {
-        let of_leader = |key: &str| key.starts_with("leader_");
-        self.do_not_belong(table, of_leader, "it belongs to leader_urls, which is not given", "Remove it.");
+        let of_leader = table.section.keys().filter(|key| key.starts_with("leader_"));
+        self.refuse_keys(table, of_leader, "it belongs to leader_urls, which is not given", "Remove it.");
         if !cfg!(feature = "redis") {
             let remedy = "Use a build with the feature \"redis\", or remove the key.";
             self.refuse(table, "url", "this build cannot share its state through a Redis", remedy);
@@ -164,8 +157,7 @@ impl Reader<'_> {
     fn sealing(&mut self, table: &RawTable) -> Option<(SecretSource, SecretOrigin)> {
         let Some((key, place)) = SEALING.place(table) else {
             let what = "[state] has a url and no secret to seal values with";
-            let problem = InvalidValue::new(what, StoreOptions::SEALING_REMEDY);
-            self.faults.push(problem.at(table.place_of("url")));
+            self.refuse_at(table.place_of("url"), what, StoreOptions::SEALING_REMEDY);
             return None;
         };
         let (source, origin) = self.secret(table, None, &SEALING)?;
@@ -177,8 +169,9 @@ impl Reader<'_> {
 
     fn leader(&mut self, table: &RawTable, fields: NodeFields) -> Option<LeaderOptions> {
         let of_store =
-            |key: &str| !["path", "timeout_ms", "poll_every_ms", "node"].contains(&key) && !key.starts_with("leader_");
-        self.do_not_belong(table, of_store, "it belongs to url, which is not given", "Remove it.");
+            |key: &&str| !["path", "timeout_ms", "poll_every_ms", "node"].contains(key) && !key.starts_with("leader_");
+        let of_store = table.section.keys().filter(of_store);
+        self.refuse_keys(table, of_store, "it belongs to url, which is not given", "Remove it.");
         table.forget("prefix");
         let NodeFields { redis, poll_every_ms, node, leader_urls, leader_ca_file: ca_file, .. } = fields;
         let timeout_ms = redis.timeout_ms;

@@ -269,7 +269,7 @@ impl Walk<'_> {
     fn unknown_key(&mut self, section: &Section, key: &str, span: Range<usize>) {
         let of = header(section);
         let below = SECTIONS.iter().filter_map(|below| below.name.strip_prefix(section.name)?.strip_prefix('.'));
-        let known: Vec<&str> = section.settings().map(|setting| setting.key).chain(below).collect();
+        let known: Vec<&str> = section.keys().chain(below).collect();
         let old = section.settings().map(|setting| setting.old_key);
         let close = closest(key, known.iter().copied().chain(old));
         let close = close.map(|close| section.find_old(close).map_or(close, |setting| setting.key));

@@ -14,6 +14,7 @@ use super::file::header;
 use super::schema::{Section, Setting, Takes};
 use super::secrets;
 use super::value::{self, Given, RawValue, ReadResult, integer, kind};
+use crate::byte_size::size_text;
 use crate::cli::file_after_flag;
 use crate::invalid_value::InvalidValue;
 
@@ -189,7 +190,7 @@ impl Reader<'_> {
         };
         let (size, place) = self.placed(table, key, |value, _| value::size(value, *low..=*high)).unzip();
         let size = size.unwrap_or(*default);
-        table.print(key, toml_text(&value::size_text(size)));
+        table.print(key, toml_text(&size_text(size)));
         (size, place)
     }
 
@@ -217,23 +218,28 @@ impl Reader<'_> {
         meaning(at)
     }
 
-    /// A text that `judge` accepts, and what it makes of it; without one the default, if there is any.
+    /// What `read` makes of a text; without one of the default, if there is any.
     pub fn text<T: AsRef<str>>(
         &mut self,
         table: &RawTable,
         key: &str,
-        judge: impl Fn(&str) -> ReadResult<T>,
+        read: impl Fn(&str) -> ReadResult<T>,
     ) -> Option<T> {
         let Takes::Text(_, default) = table.setting(key)?.takes else { return None };
-        let given = self.read(table, key, |value| judge(value::text(value)?));
-        let text = given.or_else(|| judge(default).ok().filter(|_| !default.is_empty()))?;
+        let given = self.read(table, key, |value| read(value::text(value)?));
+        let text = given.or_else(|| read(default).ok().filter(|_| !default.is_empty()))?;
         table.print(key, toml_text(text.as_ref()));
         Some(text)
     }
 
     /// A text that can be anything.
     pub fn any_text(&mut self, table: &RawTable, key: &str) -> Option<String> {
-        self.text(table, key, |text| Ok(text.to_owned()))
+        self.text_that(table, key, |_| Ok(()))
+    }
+
+    /// A text that `judge` accepts.
+    pub fn text_that(&mut self, table: &RawTable, key: &str, judge: impl Fn(&str) -> ReadResult<()>) -> Option<String> {
+        self.text(table, key, |text| judge(text).map(|()| text.to_owned()))
     }
 
     /// A path.
@@ -263,7 +269,7 @@ impl Reader<'_> {
             return items;
         }
         let what = format!("{} is not a list", kind(&given.value));
-        self.fault(table, key, InvalidValue::new(what, format!("Write {example}, in brackets.")));
+        self.refuse(table, key, what, format!("Write {example}, in brackets."));
         &[]
     }
 
@@ -282,7 +288,7 @@ impl Reader<'_> {
             && path.place.layer() == name.place.layer()
         {
             let key = table.name_in_faults(key).unwrap_or_default();
-            self.fault(table, credential, InvalidValue::new(format!("{key} is given as well"), "Keep one of the two."));
+            self.refuse(table, credential, format!("{key} is given as well"), "Keep one of the two.");
         }
         let takes_name = match (&by_path, &by_name) {
             (Some((_, path)), Some((_, name))) => path.layer() <= name.layer(),

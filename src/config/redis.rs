@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use super::RedisOptions;
 use super::reader::{RawTable, Reader, toml_text, toml_texts};
 use super::report::some_texts;
 use super::secrets::SecretSpec;
 use super::value::{RawValue, ReadResult, text};
-use super::{RedisOptions, judge};
 use crate::redis_client::address::{self, RedisAddress};
 use crate::redis_client::options::{TlsFiles, TrustedHost};
+use crate::tls::pem_file;
 
 const PASSWORD: SecretSpec = SecretSpec {
     key: "password",
@@ -36,9 +37,9 @@ impl Reader<'_> {
             address: self.read(table, "url", |value| address::parse(text(value)?)),
             db: table.has("db").then(|| self.number(table, "db")),
             user: self.any_text(table, "user"),
-            ca_file: self.path_that(table, "ca_file", judge::certificates),
-            cert: self.path_that(table, "cert_file", judge::certificates),
-            key: self.file(table, "key_file", "key_credential", judge::pem).map(|(path, _)| path),
+            ca_file: self.path_that(table, "ca_file", pem_file::certificates),
+            cert: self.path_that(table, "cert_file", pem_file::certificates),
+            key: self.file(table, "key_file", "key_credential", pem_file::pem).map(|(path, _)| path),
             trusted_hosts: self.read(table, "trusted_hosts", trusted_hosts).unwrap_or_default(),
             timeout_ms: self.number(table, "timeout_ms"),
         }

@@ -2,16 +2,11 @@
 
 use super::fault::Place;
 use super::reader::{RawTable, Reader};
-use super::value::{Given, RawValue, ReadResult, closest, kind, quoted, text, texts};
+use super::value::{Given, RawValue, ReadResult, closest, kind, quoted, text, texts, wrong};
 use crate::invalid_value::{InvalidValue, Judgement};
 
 /// What was read of something that has a place of its own, or what is wrong there.
 pub(super) type PlacedResult<T> = Result<T, (InvalidValue, Place)>;
-
-/// A value that cannot be used.
-pub(super) fn wrong<T>(what: impl Into<String>, remedy: impl Into<String>) -> ReadResult<T> {
-    Err(InvalidValue::new(what, remedy))
-}
 
 impl Reader<'_> {
     /// A fault of a key.
@@ -33,6 +28,11 @@ impl Reader<'_> {
     /// A fault of a whole table.
     pub fn refuse_table(&mut self, table: &RawTable, what: impl Into<String>, remedy: impl Into<String>) {
         self.fault_of(table, InvalidValue::new(what, remedy));
+    }
+
+    /// A fault of what is given there.
+    pub fn refuse_at(&mut self, place: &Place, what: impl Into<String>, remedy: impl Into<String>) {
+        self.faults.push(InvalidValue::new(what, remedy).at(place));
     }
 
     /// What a part says of its settings.

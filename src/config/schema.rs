@@ -102,6 +102,11 @@ impl Section {
         self.rows.iter().copied().flatten()
     }
 
+    /// Their keys.
+    pub fn keys(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.settings().map(|setting| setting.key)
+    }
+
     /// The setting with that key.
     pub fn find(&self, key: &str) -> Option<&'static Setting> {
         self.settings().find(|setting| setting.key == key)

@@ -11,9 +11,9 @@ use super::cluster::ClusterRole;
 use super::environment::Environment;
 use super::fault::Place;
 use super::reader::{RawTable, Reader, toml_path, toml_text};
-use super::value::{Given, RawValue, ReadResult, text};
+use super::value::{Given, RawValue, ReadResult, text, wrong};
 use crate::invalid_value::{InvalidValue, looks_like_secret, quoted_name};
-use crate::secret_source::{HIDDEN, SecretFault, SecretOrigin, SecretSource, of_text};
+use crate::secret_source::{HIDDEN, SecretFault, SecretOrigin, SecretSource, of_text, of_variable};
 
 /// A secret that a table may have, and what people call it.
 pub(super) struct SecretSpec {
@@ -70,7 +70,7 @@ impl Reader<'_> {
             [_, (_, second), ..] => {
                 let names: Vec<&str> = given.iter().map(|(key, _)| *key).collect();
                 let what = format!("{} has {}", spec.owner, names.join(" and "));
-                self.faults.push(InvalidValue::new(what, "Keep one of them.").at(&second.place));
+                self.refuse_at(&second.place, what, "Keep one of them.");
                 return None;
             }
         };
@@ -118,8 +118,7 @@ impl Reader<'_> {
                     let what = format!("the environment has no variable {}", quoted_name(name));
                     InvalidValue::new(what, "Set the variable, or correct its name.")
                 })?;
-                let secret = secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text);
-                let secret = judged(secret, &format!("the variable {}", quoted_name(name)), "Set it to")?;
+                let secret = judged(of_variable(&secret), &format!("the variable {}", quoted_name(name)), "Set it to")?;
                 Ok((SecretSource::Environment(secret), SecretOrigin::Environment(name.to_owned())))
             }
             _ => {
@@ -200,7 +199,7 @@ pub(super) fn credential_path(environment: &dyn Environment, value: &RawValue, i
     let name = text(value)?;
     if name.is_empty() || name.contains('/') || name == ".." || name == "." {
         let what = format!("{} is {}", quoted_name(name), if name.is_empty() { "no name" } else { "a path" });
-        return Err(InvalidValue::new(what, "Write the name of the credential, as in LoadCredential=NAME:PATH."));
+        return wrong(what, "Write the name of the credential, as in LoadCredential=NAME:PATH.");
     }
     let folder = credentials_folder(environment).ok_or_else(|| {
         let shown = if looks_like_secret(name) { "NAME" } else { name };

@@ -8,15 +8,16 @@ use super::fault::Place;
 use super::file::Document;
 use super::reader::{RawTable, Reader, toml_mode, toml_path, toml_text, toml_texts};
 use super::secrets::{access_mask, is_open_to_others, remedy_if_denied};
-use super::value::{self, RawValue, ReadResult, kind, quoted, size_text, text};
-use super::{Access, Listener, Server, judge};
+use super::value::{self, RawValue, ReadResult, kind, quoted, text, wrong};
+use super::{Access, Listener, Server};
 use crate::access::{CertificateMatcher, HOW_TO_WRITE_RIGHTS, Rights};
+use crate::byte_size::size_text;
 use crate::cli::Flags;
 use crate::invalid_value::InvalidValue;
 use crate::server::listen_address::{self, ListenAddress, TcpPort};
 use crate::server::options::{ListenAt, Protection, Protocol, judge_item_size};
 use crate::service::RefuseWith;
-use crate::tls::{AskedFor, ClientCertificates, TlsOptions, TlsVersion};
+use crate::tls::{AskedFor, ClientCertificates, TlsOptions, TlsVersion, pem_file};
 
 const PORT: u16 = 11211;
 /// What stands before the path of a Unix socket.
@@ -103,7 +104,7 @@ impl Reader<'_> {
     /// TLS is on once there is a certificate.
     fn server_tls(&mut self, table: &RawTable, flags: &Flags) -> Option<TlsOptions> {
         let [cert, key] = self.identity(table);
-        let client_ca = self.path_that(table, "tls.client_ca", judge::certificates);
+        let client_ca = self.path_that(table, "tls.client_ca", pem_file::certificates);
         let asked = self.word(table, "tls.client_certificates", AskedFor::WORDS);
         let min_version = self.tls_version(table);
         let clients = ClientCertificates::new(asked, client_ca).unwrap_or_else(|invalid| {
@@ -134,14 +135,14 @@ impl Reader<'_> {
         };
         if let Some(place) = place {
             let remedy = "Give cert under [server.tls] (-Z with -o ssl_chain_cert), a PEM file.";
-            self.faults.push(InvalidValue::new("TLS has no certificate of the server", remedy).at(&place));
+            self.refuse_at(&place, "TLS has no certificate of the server", remedy);
         }
     }
 
     /// A port's own certificate and key.
     pub(super) fn identity(&mut self, table: &RawTable) -> [Option<(PathBuf, Place)>; 2] {
-        let cert = self.file(table, "tls.cert", "tls.cert_credential", judge::certificates);
-        [cert, self.file(table, "tls.key", "tls.key_credential", judge::pem)]
+        let cert = self.file(table, "tls.cert", "tls.cert_credential", pem_file::certificates);
+        [cert, self.file(table, "tls.key", "tls.key_credential", pem_file::pem)]
     }
 
     /// A certificate's file may have the key, too.
@@ -176,7 +177,7 @@ impl Reader<'_> {
             let Some((name, rights)) = self.named(table, |name| Ok(name.to_owned())) else { continue };
             if users.insert(name.clone(), rights).is_some() {
                 let what = format!("the user {} has a table already", quoted(&name));
-                self.fault_of(table, InvalidValue::new(what, "Write one [[user]] for each name."));
+                self.refuse_table(table, what, "Write one [[user]] for each name.");
             }
         }
         users
@@ -193,7 +194,7 @@ impl Reader<'_> {
         let what = table.section.name;
         for key in ["name", "rights"].into_iter().filter(|key| !table.has(key)) {
             let remedy = format!("Add a line {key} = ... to the [[{what}]].");
-            self.fault_of(table, InvalidValue::new(format!("the {what} has no {key}"), remedy));
+            self.refuse_table(table, format!("the {what} has no {key}"), remedy);
         }
         name.iter().for_each(|name| table.print("name", toml_text(&name.to_string())));
         Some((name?, rights?))
@@ -227,7 +228,7 @@ impl Reader<'_> {
     ) -> Option<T> {
         if let Err(what) = &read {
             let by_unit = remedy_if_denied(self.environment, path, credential, None);
-            self.faults.push(InvalidValue::new(what, by_unit.unwrap_or_else(|| usual.into())).at(place));
+            self.refuse_at(place, what, by_unit.unwrap_or_else(|| usual.into()));
         } else if is_open_to_others(path) {
             self.warnings.push(format!("others can read the {noun} in {} (chmod 600)", path.display()));
         }
@@ -275,7 +276,7 @@ impl Reader<'_> {
         if addresses.is_empty() && unix_socket.is_none() && !others && self.faults.len() == before {
             let place = if let Some(TcpPort::Off) = port { Place::Flag("-p") } else { place.clone() };
             let remedy = "Give an address (-l, listen) or a Unix socket (-s, unix_socket).";
-            self.faults.push(InvalidValue::new("there is nothing to listen on", remedy).at(&place));
+            self.refuse_at(&place, "there is nothing to listen on", remedy);
         }
         self.judge_addresses(&addresses, protection, &place);
         addresses
@@ -303,7 +304,7 @@ impl Reader<'_> {
     fn listener(&mut self, table: &RawTable, access: &Access, allowed: bool) -> Vec<Listener> {
         let Some(address) = table.get("address") else {
             let remedy = "Add a line address = \"127.0.0.1:11212\" or address = \"unix:/run/x.sock\".";
-            self.fault_of(table, InvalidValue::new("the listener has no address", remedy));
+            self.refuse_table(table, "the listener has no address", remedy);
             return Vec::new();
         };
         let rights = self.rights(table).unwrap_or(Rights::ALL);
@@ -312,14 +313,19 @@ impl Reader<'_> {
         let auth = self.switch_for(table, "auth", access.auth_file.is_some(), NO_AUTH);
         if let Some(path) = unix {
             let group = self.any_text(table, "group");
-            self.no_place(table, "tls", "TLS is for TCP; a Unix socket has its access mask", "Remove the key.");
+            self.refuse_unless_off(
+                table,
+                "tls",
+                "TLS is for TCP; a Unix socket has its access mask",
+                "Remove the key.",
+            );
             let mode = self.socket_mode(table, "mode", group.as_deref());
             table.print("address", toml_text(&format!("{UNIX}{}", path.display())));
             return vec![Listener { at: ListenAt::Unix { path, mode, group }, rights, auth, tls: false }];
         }
         let remedy = "Remove the key, or give an address like \"unix:/run/x.sock\".";
-        self.no_place(table, "mode", "an access mask is for a Unix socket", remedy);
-        self.no_place(table, "group", "a group is for a Unix socket", remedy);
+        self.refuse_unless_off(table, "mode", "an access mask is for a Unix socket", remedy);
+        self.refuse_unless_off(table, "group", "a group is for a Unix socket", remedy);
         let tls = self.switch_for(table, "tls", access.tls.is_some(), NO_TLS);
         let Some(written) = self.read(table, "address", addresses) else { return Vec::new() };
         let addresses = self.socket_addresses(&written, PORT, &address.place);
@@ -334,15 +340,15 @@ impl Reader<'_> {
     fn switch_for(&mut self, table: &RawTable, key: &str, there: bool, (what, remedy): (&str, &str)) -> bool {
         let on = self.switch(table, key, there);
         if on && !there {
-            self.fault(table, key, InvalidValue::new(what, remedy));
+            self.refuse(table, key, what, remedy);
         }
         on
     }
 
-    /// A key that means nothing here; one that says so by itself does no harm.
-    fn no_place(&mut self, table: &RawTable, key: &str, what: &str, remedy: &str) {
+    /// A fault of a key that means nothing here, unless it says `false`.
+    fn refuse_unless_off(&mut self, table: &RawTable, key: &str, what: &str, remedy: &str) {
         if table.get(key).is_some_and(|given| !matches!(value::switch(&given.value), Ok(false))) {
-            self.fault(table, key, InvalidValue::new(what, remedy));
+            self.refuse(table, key, what, remedy);
         }
     }
 }
@@ -356,7 +362,7 @@ pub(super) fn addresses(value: &RawValue) -> ReadResult<Vec<ListenAddress>> {
         RawValue::List(items) => {
             let lists = items.iter().map(|item| match &item.value {
                 RawValue::Text(_) => addresses(&item.value),
-                other => Err(InvalidValue::new(format!("{} is not an address", kind(other)), remedy)),
+                other => wrong(format!("{} is not an address", kind(other)), remedy),
             });
             lists.collect::<ReadResult<Vec<_>>>().map(|lists| lists.concat())
         }

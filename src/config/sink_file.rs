@@ -4,9 +4,9 @@
 //! and opens nothing.
 
 use super::reader::{RawTable, Reader, toml_text, toml_texts};
-use super::report::{named, wrong};
+use super::report::named;
 use super::sinks::Made;
-use super::value::{Given, text};
+use super::value::{Given, text, wrong};
 use super::views::Fields;
 use super::{CredentialName, SinkFile, SinkTo, View};
 use crate::encoding::Form;

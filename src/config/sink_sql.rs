@@ -4,17 +4,18 @@
 //! it.
 
 use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
-use super::report::{is_not, wrong};
+use super::report::is_not;
 use super::secrets::{SecretSpec, keys_of};
 use super::sinks::Made;
-use super::value::{RawValue, ReadResult, text, word};
-use super::{SinkTo, SqlSink, judge};
+use super::value::{RawValue, ReadResult, text, word, wrong};
+use super::{SinkTo, SqlSink};
 use crate::sink::keys::Scope;
 use crate::sink::options::{SqlAt, SqlPlan, SqlServer, SqlTls};
 use crate::sink::sql_address::{self, SqlAddress};
 use crate::sink::sql_presets::{SQL_PRESETS, SqlPreset};
 use crate::sink::sql_statement::{SqlDialect, SqlStatement};
 use crate::sink::validate::{judge_prefix, judge_read, sql_entries};
+use crate::tls::pem_file;
 
 const PASSWORD: SecretSpec = SecretSpec {
     key: "password",
@@ -48,7 +49,7 @@ impl Reader<'_> {
     fn sql_server(&mut self, table: &RawTable, address: Option<SqlAddress>) -> Option<SqlServer> {
         let user = self.any_text(table, "user");
         let socket = self.path(table, "socket");
-        let ca_file = self.path_that(table, "ca_file", judge::certificates);
+        let ca_file = self.path_that(table, "ca_file", pem_file::certificates);
         let tls = self.word(table, "tls", &["verify", "encrypt", "off"].map(|word| (word, word)));
         let timeout_ms = self.number(table, "timeout_ms");
         let SqlAddress { dialect, at, database, user: in_url } = address?;
@@ -85,7 +86,7 @@ impl Reader<'_> {
 
     /// The statements: those of the table, or those of a preset.
     fn plans(&mut self, table: &RawTable, dialect: SqlDialect) -> Option<Plans> {
-        let prefix = self.text(table, "prefix", |prefix| judge_prefix(prefix).map(|()| prefix.to_owned()));
+        let prefix = self.text_that(table, "prefix", judge_prefix);
         match (table.has("statement"), table.has("presets")) {
             (true, true) => {
                 let remedy = "Keep one of the two, and give the other a [[sink]] of its own.";

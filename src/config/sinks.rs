@@ -9,14 +9,14 @@ use std::collections::HashSet;
 use super::aliases::{of_word, preset};
 use super::fault::Place;
 use super::reader::{RawTable, Reader, toml_list, toml_text, toml_texts};
-use super::report::{PlacedResult, wrong};
-use super::value::{Given, RawValue, ReadResult, closest, text};
+use super::report::PlacedResult;
+use super::value::{Given, RawValue, ReadResult, closest, text, wrong};
 use super::views::key_and_fields;
 use super::{App, CredentialName, Sink, SinkContent, SinkEntry, SinkTo, Ttl, View};
 use crate::encoding::Form;
 use crate::encoding::key_words::known_words;
 use crate::encoding::request::form_as_toml;
-use crate::invalid_value::{InvalidValue, quoted_name};
+use crate::invalid_value::quoted_name;
 use crate::sink::keys::{KeyTemplate, Keys, Scope, Views};
 use crate::sink::sql_address::is_sql;
 use crate::sink::validate::written_twice;
@@ -265,5 +265,5 @@ fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {
         Some(close) => format!("Did you mean {close:?}?"),
         None => "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned(),
     };
-    Err(InvalidValue::new(format!("the app {} is not there", quoted_name(id)), remedy))
+    wrong(format!("the app {} is not there", quoted_name(id)), remedy)
 }

@@ -1,11 +1,12 @@
 //! `[upstream]`: how the platforms' HTTPS APIs are reached.
 
+use super::ClientOptions;
 use super::fault::Place;
 use super::reader::{RawTable, Reader, toml_text, toml_texts};
 use super::value::{RawValue, ReadResult, texts};
-use super::{ClientOptions, judge};
 use crate::invalid_value::InvalidValue;
 use crate::platform::client::{address, proxy_shown};
+use crate::tls::pem_file;
 
 impl Reader<'_> {
     pub(super) fn upstream(&mut self, table: &RawTable) -> ClientOptions {
@@ -17,7 +18,7 @@ impl Reader<'_> {
         let upstream = ClientOptions {
             base_url,
             hosts,
-            ca_file: self.path_that(table, "ca_file", judge::certificates),
+            ca_file: self.path_that(table, "ca_file", pem_file::certificates),
             connect_timeout_ms: self.number(table, "connect_timeout_ms"),
             total_timeout_ms: self.number(table, "total_timeout_ms"),
             concurrency: self.number(table, "concurrency"),

@@ -6,8 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::fault::Place;
-use crate::byte_size;
-pub use crate::byte_size::size_text;
+use crate::byte_size::{self, size_text};
 use crate::invalid_value::InvalidValue;
 pub(super) use crate::invalid_value::{closest, quoted};
 
@@ -39,6 +38,11 @@ pub(super) struct Given {
 
 pub(super) type ReadResult<T> = Result<T, InvalidValue>;
 
+/// A value that cannot be used.
+pub(super) fn wrong<T>(what: impl Into<String>, remedy: impl Into<String>) -> ReadResult<T> {
+    Err(InvalidValue::new(what, remedy))
+}
+
 /// A number in a range.
 pub(super) fn integer(value: &RawValue, range: RangeInclusive<u64>) -> ReadResult<u64> {
     let (low, high) = (*range.start(), *range.end());
@@ -49,11 +53,11 @@ pub(super) fn integer(value: &RawValue, range: RangeInclusive<u64>) -> ReadResul
             let parsed = text.trim().parse::<i128>();
             parsed.map_err(|_| InvalidValue::new(format!("{} is not a number", quoted(text)), &remedy))?
         }
-        other => return Err(InvalidValue::new(format!("{} is not a number", kind(other)), remedy)),
+        other => return wrong(format!("{} is not a number", kind(other)), remedy),
     };
     match u64::try_from(number) {
         Ok(number) if range.contains(&number) => Ok(number),
-        _ => Err(InvalidValue::new(format!("{number} is out of range"), remedy)),
+        _ => wrong(format!("{number} is out of range"), remedy),
     }
 }
 
@@ -68,15 +72,15 @@ pub(super) fn size(value: &RawValue, range: RangeInclusive<u64>) -> ReadResult<u
         RawValue::Integer { value, .. } => u64::try_from(*value).ok(),
         RawValue::Text(text) => byte_size::parse(text, 1),
         RawValue::Mebibytes(text) => byte_size::parse(text, 1 << 20),
-        other => return Err(InvalidValue::new(format!("{} is not a size", kind(other)), remedy)),
+        other => return wrong(format!("{} is not a size", kind(other)), remedy),
     };
     match (bytes, value) {
         (Some(bytes), _) if range.contains(&bytes) => Ok(bytes),
-        (Some(bytes), _) => Err(InvalidValue::new(format!("{} is out of range", size_text(bytes)), remedy)),
+        (Some(bytes), _) => wrong(format!("{} is out of range", size_text(bytes)), remedy),
         (None, RawValue::Text(text) | RawValue::Mebibytes(text)) => {
-            Err(InvalidValue::new(format!("{} is not a size", quoted(text)), remedy))
+            wrong(format!("{} is not a size", quoted(text)), remedy)
         }
-        (None, _) => Err(InvalidValue::new("the size is out of range", remedy)),
+        (None, _) => wrong("the size is out of range", remedy),
     }
 }
 
@@ -88,25 +92,19 @@ pub(super) fn switch(value: &RawValue) -> ReadResult<bool> {
         RawValue::Text(text) => match text.trim().to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" => Ok(true),
             "false" | "0" | "no" | "off" => Ok(false),
-            _ => Err(InvalidValue::new(format!("{} is neither true nor false", quoted(text)), remedy)),
+            _ => wrong(format!("{} is neither true nor false", quoted(text)), remedy),
         },
-        other => Err(InvalidValue::new(format!("{} is neither true nor false", kind(other)), remedy)),
+        other => wrong(format!("{} is neither true nor false", kind(other)), remedy),
     }
 }
 
 /// A text that is not empty.
 pub(super) fn text(value: &RawValue) -> ReadResult<&str> {
     match value {
-        RawValue::Text(text) if text.is_empty() => {
-            Err(InvalidValue::new("the value is empty", "Give a value or remove the key."))
-        }
-        RawValue::Text(text) if text.contains('\0') => {
-            Err(InvalidValue::new("the value holds a NUL byte", "Remove the NUL byte."))
-        }
+        RawValue::Text(text) if text.is_empty() => wrong("the value is empty", "Give a value or remove the key."),
+        RawValue::Text(text) if text.contains('\0') => wrong("the value holds a NUL byte", "Remove the NUL byte."),
         RawValue::Text(text) => Ok(text),
-        other => {
-            Err(InvalidValue::new(format!("{} stands where a text belongs", kind(other)), "Put the value in quotes."))
-        }
+        other => wrong(format!("{} stands where a text belongs", kind(other)), "Put the value in quotes."),
     }
 }
 
@@ -120,9 +118,9 @@ pub(super) fn mode(value: &RawValue) -> ReadResult<u32> {
     let remedy = "Give an octal access mask from 0 to 0777, such as \"0700\".";
     let mode = match value {
         RawValue::Integer { value, octal: true } => u32::try_from(*value).ok(),
-        RawValue::Integer { .. } => return Err(InvalidValue::new("the access mask is a decimal number", remedy)),
+        RawValue::Integer { .. } => return wrong("the access mask is a decimal number", remedy),
         RawValue::Text(text) => u32::from_str_radix(text.trim().trim_start_matches("0o"), 8).ok(),
-        other => return Err(InvalidValue::new(format!("{} is not an access mask", kind(other)), remedy)),
+        other => return wrong(format!("{} is not an access mask", kind(other)), remedy),
     };
     mode.filter(|mode| *mode <= 0o777)
         .ok_or_else(|| InvalidValue::new("the access mask is not octal or too large", remedy))

@@ -2,8 +2,8 @@
 //! `at_least`) -> a view.
 
 use super::fault::Place;
-use super::report::{PlacedResult, is_not, wrong};
-use super::value::{Given, RawValue, ReadResult, closest, integer, quoted, text, word};
+use super::report::{PlacedResult, is_not};
+use super::value::{Given, RawValue, ReadResult, closest, integer, quoted, text, word, wrong};
 use super::{CredentialName, View};
 use crate::encoding::request::{Encoding, Shows, ViewRequest};
 use crate::encoding::{ClientLibrary, Constant, Fact, Field};
