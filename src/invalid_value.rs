@@ -18,6 +18,19 @@ impl InvalidValue {
     }
 }
 
+/// A value that cannot be used, as the outcome of reading it.
+pub fn wrong<T>(what: impl Into<String>, remedy: impl Into<String>) -> Result<T, InvalidValue> {
+    Err(InvalidValue::new(what, remedy))
+}
+
+/// Several for a sentence: "a, b and c".
+pub fn listed(all: &[String]) -> String {
+    match all {
+        [others @ .., last] if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => all.concat(),
+    }
+}
+
 /// A value for a sentence: escaped, and cut if it is long.
 pub fn quoted(text: &str) -> String {
     match text.char_indices().nth(60) {

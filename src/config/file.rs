@@ -19,7 +19,7 @@ use super::reader::RawTable;
 use super::schema::{self, SECTIONS, Section};
 use super::secrets::is_open_to_others;
 use super::value::{Given, RawValue, closest, kind, quoted};
-use crate::invalid_value::InvalidValue;
+use crate::invalid_value::{InvalidValue, listed};
 
 /// What the layers say; a file first.
 pub(super) struct Document {
@@ -259,8 +259,7 @@ impl Walk<'_> {
             (None, Some(section)) => format!("Did you mean {}?", header(section)),
             (None, None) => {
                 let headers: Vec<String> = top_sections().map(header).collect();
-                let (last, others) = headers.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
-                format!("Remove it; the sections are {} and {last}.", others.join(", "))
+                format!("Remove it; the sections are {}.", listed(&headers))
             }
         };
         self.fault(span, InvalidValue::new(format!("{} is not known", quoted(name)), remedy));

@@ -2,7 +2,7 @@
 
 use super::fault::Place;
 use super::reader::{RawTable, Reader};
-use super::value::{Given, RawValue, ReadResult, closest, kind, quoted, text, texts, wrong};
+use super::value::{Given, RawValue, ReadResult, did_you_mean, kind, quoted, text, texts, wrong};
 use crate::invalid_value::{InvalidValue, Judgement};
 
 /// What was read of something that has a place of its own, or what is wrong there.
@@ -77,10 +77,7 @@ pub(super) fn named<'p, T>(value: &RawValue, all: &'p [T], name: fn(&T) -> &str,
     let given = text(value)?;
     all.iter().find(|one| name(one) == given).ok_or_else(|| {
         let names: Vec<&str> = all.iter().map(name).collect();
-        let remedy = match closest(given, names.iter().copied()) {
-            Some(close) => format!("Did you mean {close:?}?"),
-            None => format!("{known} {}.", names.join(", ")),
-        };
+        let remedy = did_you_mean(given, names.iter().copied(), || format!("{known} {}.", names.join(", ")));
         InvalidValue::new(format!("{} is not known", quoted(given)), remedy)
     })
 }

@@ -132,13 +132,6 @@ impl Section {
     }
 }
 
-impl Setting {
-    /// Whether its value is a secret itself.
-    pub fn is_secret(&self) -> bool {
-        matches!(self.takes, Takes::Text(TextForm::Secret, _))
-    }
-}
-
 fn variable(section: &str, key: &str) -> String {
     format!("TOKENCACHED_{section}_{}", key.replace('.', "_")).to_uppercase()
 }

@@ -10,7 +10,7 @@ use super::aliases::{of_word, preset};
 use super::fault::Place;
 use super::reader::{RawTable, Reader, toml_list, toml_text, toml_texts};
 use super::report::PlacedResult;
-use super::value::{Given, RawValue, ReadResult, closest, text, wrong};
+use super::value::{Given, RawValue, ReadResult, did_you_mean, text, wrong};
 use super::views::key_and_fields;
 use super::{App, CredentialName, Sink, SinkContent, SinkEntry, SinkTo, Ttl, View};
 use crate::encoding::Form;
@@ -261,9 +261,7 @@ fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {
     if known.contains(id) {
         return Ok(());
     }
-    let remedy = match closest(id, known.iter().map(String::as_str)) {
-        Some(close) => format!("Did you mean {close:?}?"),
-        None => "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned(),
-    };
+    let usual = || "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned();
+    let remedy = did_you_mean(id, known.iter().map(String::as_str), usual);
     wrong(format!("the app {} is not there", quoted_name(id)), remedy)
 }

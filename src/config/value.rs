@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::fault::Place;
 use crate::byte_size::{self, size_text};
 use crate::invalid_value::InvalidValue;
-pub(super) use crate::invalid_value::{closest, quoted};
+pub(super) use crate::invalid_value::{closest, quoted, wrong};
 
 /// A value in the words of its layer.
 pub(super) enum RawValue {
@@ -38,9 +38,13 @@ pub(super) struct Given {
 
 pub(super) type ReadResult<T> = Result<T, InvalidValue>;
 
-/// A value that cannot be used.
-pub(super) fn wrong<T>(what: impl Into<String>, remedy: impl Into<String>) -> ReadResult<T> {
-    Err(InvalidValue::new(what, remedy))
+/// The remedy for a name that is not known: the one that it is probably a misspelling of, or else what is said otherwise.
+pub(super) fn did_you_mean<'k>(
+    name: &str,
+    known: impl Iterator<Item = &'k str>,
+    otherwise: impl FnOnce() -> String,
+) -> String {
+    closest(name, known).map_or_else(otherwise, |close| format!("Did you mean {close:?}?"))
 }
 
 /// A number in a range.

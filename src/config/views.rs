@@ -3,7 +3,7 @@
 
 use super::fault::Place;
 use super::report::{PlacedResult, is_not};
-use super::value::{Given, RawValue, ReadResult, closest, integer, quoted, text, word, wrong};
+use super::value::{Given, RawValue, ReadResult, did_you_mean, integer, quoted, text, word, wrong};
 use super::{CredentialName, View};
 use crate::encoding::request::{Encoding, Shows, ViewRequest};
 use crate::encoding::{ClientLibrary, Constant, Fact, Field};
@@ -23,10 +23,8 @@ impl<'g> Fields<'g> {
         let Some((name, given)) = given.iter().find(|(name, _)| !known.contains(&name.as_str())) else {
             return Ok(Fields(given.iter().map(|(name, given)| (name.as_str(), given)).collect()));
         };
-        let remedy = match closest(name, known.iter().copied()) {
-            Some(close) => format!("Did you mean {close:?}?"),
-            None => format!("Remove it; known here are {}.", known.join(", ")),
-        };
+        let all = || format!("Remove it; known here are {}.", known.join(", "));
+        let remedy = did_you_mean(name, known.iter().copied(), all);
         let problem = InvalidValue::new(format!("{} is not a key of {whose}", quoted(name)), remedy);
         Err((problem, given.place.clone()))
     }
