@@ -8,11 +8,26 @@ pub const SECRET_CHARS: usize = 32;
 pub struct InvalidValue {
     pub what: String,
     pub remedy: String,
+    /// The credential that systemd would hand out, if what is wrong is that it has not started this process.
+    pub missing_credential: Option<String>,
 }
 
 impl InvalidValue {
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> InvalidValue {
-        InvalidValue { what: what.into(), remedy: remedy.into() }
+        InvalidValue { what: what.into(), remedy: remedy.into(), missing_credential: None }
+    }
+}
+
+/// A value that cannot be used, as the outcome of reading it.
+pub fn wrong<T>(what: impl Into<String>, remedy: impl Into<String>) -> Result<T, InvalidValue> {
+    Err(InvalidValue::new(what, remedy))
+}
+
+/// Several for a sentence: "a, b and c".
+pub fn listed(all: &[String]) -> String {
+    match all {
+        [others @ .., last] if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+        _ => all.concat(),
     }
 }
 

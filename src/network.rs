@@ -1,4 +1,4 @@
-//! IP networks such as `10.0.0.0/8`. Pure.
+//! IP networks such as `10.0.0.0/8`, and hosts in URLs. Pure.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -49,6 +49,16 @@ impl fmt::Display for Network {
 pub fn is_this_machine(host: &str) -> bool {
     let ip = host.parse::<IpAddr>();
     host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// A host as it is, without the brackets that an IPv6 address has in a URL.
+pub fn without_brackets(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// `host:port`, an IPv6 address in brackets.
+pub fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Those that other machines can reach, for a sentence; empty: there are none.

@@ -2,6 +2,7 @@
 //!
 //! No message quotes any part of it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -255,6 +256,11 @@ fn of_file(path: &Path) -> Result<Secret, SecretFault> {
 
 fn of_bytes(bytes: &[u8]) -> Result<Secret, SecretFault> {
     of_text(std::str::from_utf8(bytes).map_err(|_| SecretFault::NotUtf8)?)
+}
+
+/// Judges the value of an environment variable.
+pub fn of_variable(value: &OsStr) -> Result<Secret, SecretFault> {
+    of_text(value.to_str().ok_or(SecretFault::NotUtf8)?)
 }
 
 /// What is around a value and should not be, if anything: "ends in a line break".

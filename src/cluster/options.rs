@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use crate::invalid_value::{InvalidValue, Judgement, quoted};
-use crate::network::is_this_machine;
+use crate::network::{is_this_machine, without_brackets};
 use crate::redis_client::options::RedisOptions;
 use crate::secret_source::{SecretOrigin, SecretSource};
 
@@ -203,6 +203,6 @@ impl LeaderOptions {
 /// The host of an address on another machine, and whether it speaks TLS.
 fn far_host(url: &str) -> Option<(String, bool)> {
     let url = Url::parse(url).ok()?;
-    let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let host = without_brackets(url.host_str()?).to_owned();
     (!is_this_machine(&host)).then(|| (host, url.scheme() == "https"))
 }

@@ -5,8 +5,8 @@
 
 use super::fault::Place;
 use super::reader::{RawTable, Reader, toml_text};
-use super::report::{PlacedResult, named, wrong};
-use super::value::{Given, RawValue, ReadResult, text, word};
+use super::report::{PlacedResult, named};
+use super::value::{Given, RawValue, ReadResult, text, word, wrong};
 use super::views::key_and_fields;
 use super::{Alias, CredentialName, View};
 use crate::credential::alias_templates::{AliasTemplate, Owner, preset_templates};
@@ -34,7 +34,7 @@ impl Reader<'_> {
         }
         templates.retain_mut(|template| {
             let filled = template.fill(owner);
-            filled.map_err(|fault| self.fault_at(table, template.list(), fault.into(), &template.place)).is_ok()
+            filled.map_err(|fault| self.fault_at(table, template.list(), fault, &template.place)).is_ok()
         });
         templates
     }

@@ -3,36 +3,35 @@
 use std::path::{Path, PathBuf};
 
 use super::aliases::PlacedTemplate;
-use super::cluster::Company;
+use super::cluster::ClusterRole;
 use super::environment::Environment;
-use super::fault::{Fault, Place, SettingProblem};
+use super::fault::{Fault, Place};
 use super::reader::{RawTable, Reader, toml_list, toml_path, toml_text, toml_texts};
-use super::report::{PlacedResult, is_not, wrong};
+use super::report::{PlacedResult, is_not};
 use super::schema;
-use super::secrets::{Wanted, no_use_for_a_secret, print_secret};
-use super::value::{Given, RawValue, ReadResult, quoted, text, word};
+use super::secrets::{SecretSpec, no_use_for_a_secret, print_secret};
+use super::value::{Given, RawValue, quoted, text, word, wrong};
 use super::views::Fields;
 use super::{Adopt, App, CredentialName, SecretOrigin, SecretSource, Sink};
 use crate::credential::alias_templates::{Owner, drop_guesses, expand};
 use crate::credential::collisions::{PlacedApp, collisions};
 use crate::credential::{app_name, judge_agent, judge_appid, warn_of_duplicates};
-use crate::invalid_value::quoted_name;
+use crate::invalid_value::{InvalidValue, quoted_name};
 use crate::platform::client::address;
 use crate::platform::{CredentialType, PLATFORMS, Platform, Renewal, component, mp, plausible};
 use crate::secret::Secret;
-use crate::secret_source::{SecretFault, of_text};
+use crate::secret_source::of_variable;
 
 const PROBE_EVERY_S_MIN: u64 = 10;
 
-pub(super) const SECRET: Wanted =
-    Wanted { key: "secret", noun: "secret", one: "an app", the: "the app", whose: "the app's secret", of_app: true };
+const SECRET: SecretSpec =
+    SecretSpec { key: "secret", noun: "secret", owner: "an app", content: "the app's secret", of_app: true };
 
-const REFRESH_TOKEN: Wanted = Wanted {
+const REFRESH_TOKEN: SecretSpec = SecretSpec {
     key: "refresh_token",
     noun: "refresh token",
-    one: "an authorizer",
-    the: "the authorizer",
-    whose: "the authorizer's refresh token",
+    owner: "an authorizer",
+    content: "the authorizer's refresh token",
     of_app: true,
 };
 
@@ -73,12 +72,12 @@ impl Reader<'_> {
             let (aliases, places, faults) = expand(templates, secret);
             (entry.app.aliases, entry.alias_places) = (aliases, places);
             for (list, fault, place) in faults {
-                self.fault_at(&entry.table, list, fault.into(), &place);
+                self.fault_at(&entry.table, list, fault, &place);
             }
             entry.table.print("aliases", toml_list(entry.app.aliases.iter().map(super::aliases::as_toml)));
         }
         let collisions = collisions(&entries.iter().map(Entry::placed).collect::<Vec<_>>());
-        self.faults.extend(collisions.into_iter().map(|(fault, place)| SettingProblem::from(fault).at(&place)));
+        self.faults.extend(collisions.into_iter().map(|(fault, place)| fault.at(&place)));
         self.followed(&entries);
         self.warnings.extend(warn_of_duplicates(entries.iter().map(|entry| &entry.app)));
         entries
@@ -120,10 +119,10 @@ impl Reader<'_> {
     /// One app; for an authorizer with its component, whose API it shares.
     fn app(&mut self, table: RawTable, platform: &'static Platform, component: Option<&App>) -> Option<Entry> {
         let token = self.token(&table, platform);
-        let name = self.text(&table, "name", |name| Ok(app_name(name)?));
+        let name = self.text(&table, "name", app_name);
         let tickets = self.tickets(&table, platform);
         let agent = self.agent(&table, platform);
-        let base_url = self.text(&table, "base_url", |text| Ok(address::base_url(text)?));
+        let base_url = self.text(&table, "base_url", address::base_url);
         let verify_ticket_file = self.verify_ticket_file(&table, platform);
         let daily_quota = self.number_if_any(&table, "daily_quota");
         let daily_ticket_quota = self.number_if_any(&table, "daily_ticket_quota");
@@ -133,7 +132,7 @@ impl Reader<'_> {
         let adopt = self.adopt(&table, token);
         let place = table.place_of("appid").clone();
         let appid = match table.has("appid") {
-            true => self.text(&table, "appid", appid),
+            true => self.text_that(&table, "appid", judge_appid),
             false => {
                 let remedy = "Write appid = \"wx...\", as WeChat's platform shows it.";
                 self.refuse_table(&table, "an app has no appid", remedy);
@@ -144,8 +143,7 @@ impl Reader<'_> {
         let owner =
             Owner { appid: appid.as_deref().unwrap_or_default(), agent: agent.as_deref(), platform, kept: &kept };
         let templates = self.templates(&table, &owner);
-        let wanted = if component.is_some() { &REFRESH_TOKEN } else { &SECRET };
-        let secret = self.secret(&table, appid.as_deref(), wanted);
+        let secret = self.app_secret(&table, appid.as_deref(), component.is_some());
         let appid = appid?;
         if !(platform.usual_id)(&appid) {
             self.warnings.push(plausible::doubt_appid(&place.to_string(), &appid, platform));
@@ -187,6 +185,35 @@ impl Reader<'_> {
             table.print("endpoint", toml_text(word));
         }
         token
+    }
+
+    /// Its secret: the table's own, the quick start's, or one that another node has.
+    fn app_secret(
+        &mut self,
+        table: &RawTable,
+        appid: Option<&str>,
+        is_authorizer: bool,
+    ) -> Option<(SecretSource, SecretOrigin)> {
+        let (spec, owner) = if is_authorizer { (&REFRESH_TOKEN, "authorizer") } else { (&SECRET, "app") };
+        if spec.is_given(table) {
+            return self.secret(table, appid, spec);
+        }
+        let own = appid.filter(|_| !is_authorizer);
+        if let Some(secret) = own.and_then(|appid| quick_start_of(self.environment, appid)) {
+            let origin = SecretOrigin::Environment("WECHAT_SECRET".into());
+            print_secret(table, spec.key, &origin);
+            return Some((secret, origin));
+        }
+        if self.cluster_role != ClusterRole::Single {
+            return Some((SecretSource::Absent, SecretOrigin::Nowhere));
+        }
+        let (key, noun, appid) = (spec.key, spec.noun, appid.map(quoted).unwrap_or_default());
+        let remedy = format!(
+            "Add {key}_file = \"/path\", {key}_env = \"NAME\" or {key}_credential = \"name\"; with url or leader_urls in \
+             [state], nodes that have it may keep the app for this one."
+        );
+        self.refuse_table(table, format!("the {owner} {appid} has no {noun}"), remedy);
+        None
     }
 
     /// Warns of a secret that is hardly one. The quick start's is judged by itself.
@@ -280,7 +307,7 @@ impl Reader<'_> {
 
     /// Which of a corporation's apps this is; part of the keys.
     fn agent(&mut self, table: &RawTable, platform: &Platform) -> Option<String> {
-        self.text(table, "agent", |agent| Ok(judge_agent(agent, platform).map(|()| agent.to_owned())?))
+        self.text_that(table, "agent", |agent| judge_agent(agent, platform))
     }
 
     /// Where a component's verify tickets are written. The file need not be there yet: WeChat pushes every ten minutes.
@@ -289,7 +316,7 @@ impl Reader<'_> {
             self.has_not(table, "verify_ticket_file", "verify ticket", platform);
             return None;
         }
-        let followed = self.company != Company::Alone && !SECRET.is_given(table);
+        let followed = self.cluster_role != ClusterRole::Single && !SECRET.is_given(table);
         if !followed && !table.has("verify_ticket_file") {
             let place = &table.place;
             self.warnings.push(format!(
@@ -316,24 +343,29 @@ impl Reader<'_> {
     fn quick_start(&mut self, entries: &mut Vec<Entry>) {
         let given = |name: &str| self.environment.get(name).filter(|value| !value.is_empty());
         let place = |name: &str| Place::Environment(name.into());
-        let missing = |name: &str| SettingProblem::new(format!("{name} is missing beside it"), "Set both, or neither.");
+        let both = "Set both, or neither.";
         let (id, secret) = match (given("WECHAT_APPID"), given("WECHAT_SECRET")) {
             (None, None) => return,
             (Some(id), Some(secret)) => (id, Some(secret)),
-            (Some(id), None) if self.company != Company::Alone => (id, None),
-            (Some(_), None) => return self.faults.push(missing("WECHAT_SECRET").at(&place("WECHAT_APPID"))),
-            (None, Some(_)) => return self.faults.push(missing("WECHAT_APPID").at(&place("WECHAT_SECRET"))),
+            (Some(id), None) if self.cluster_role != ClusterRole::Single => (id, None),
+            (Some(_), None) => {
+                return self.refuse_at(&place("WECHAT_APPID"), "WECHAT_SECRET is missing beside it", both);
+            }
+            (None, Some(_)) => {
+                return self.refuse_at(&place("WECHAT_SECRET"), "WECHAT_APPID is missing beside it", both);
+            }
         };
-        let id = appid(&id.to_string_lossy()).map_err(|problem| self.faults.push(problem.at(&place("WECHAT_APPID"))));
-        if self.company == Company::Follower && secret.is_some() {
+        let appid = id.to_string_lossy().into_owned();
+        let judged = self.good(judge_appid(&appid), &place("WECHAT_APPID"));
+        if self.cluster_role == ClusterRole::Follower && secret.is_some() {
             self.faults.push(no_use_for_a_secret("secret").at(&place("WECHAT_SECRET")));
         }
-        let secret = secret.map(|secret| secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text)).transpose();
+        let secret = secret.map(|secret| of_variable(&secret)).transpose();
         let secret = secret.map_err(|fault| {
-            let problem = SettingProblem::new(format!("the value {fault}"), "Set it to the app's secret.");
-            self.faults.push(problem.at(&place("WECHAT_SECRET")));
+            let remedy = "Set it to the app's secret.";
+            self.refuse_at(&place("WECHAT_SECRET"), format!("the value {fault}"), remedy);
         });
-        let (Ok(appid), Ok(secret)) = (id, secret) else { return };
+        let (Some(()), Ok(secret)) = (judged, secret) else { return };
         let described = entries.iter_mut().find(|entry| entry.app.appid == appid && entry.app.component.is_none());
         let platform = described.as_ref().map_or(&mp::PLATFORM, |entry| entry.app.platform);
         let doubt = secret.as_ref().and_then(|secret| plausible::doubt_secret(secret.expose(), platform));
@@ -372,12 +404,12 @@ fn is_component(platform: &Platform) -> bool {
 
 /// Refresh tokens that live in memory only are lost with the process.
 pub(super) fn needs_state(entry: &Entry) -> Option<Fault> {
-    Some(SettingProblem::from(entry.app.judge_without_state().err()?).at(&Place::Default))
+    Some(entry.app.judge_without_state().err()?.at(&Place::Default))
 }
 
 /// What is wrong if its first token is to be read where sinks write, and none of them can tell it.
-pub(super) fn adopts_from_no_sink(app: &App, sinks: &[Sink]) -> Option<SettingProblem> {
-    Some(app.judge_adopt(sinks.iter().any(|sink| sink.keeps_token_of(&app.id()))).err()?.into())
+pub(super) fn adopts_from_no_sink(app: &App, sinks: &[Sink]) -> Option<InvalidValue> {
+    app.judge_adopt(sinks.iter().any(|sink| sink.keeps_token_of(&app.id()))).err()
 }
 
 fn adopt(given: &Given, folder: &Path) -> PlacedResult<Adopt> {
@@ -390,7 +422,7 @@ fn adopt(given: &Given, folder: &Path) -> PlacedResult<Adopt> {
     };
     let file = fields.read("file", text)?.map(|file| folder.join(file));
     let [memcached, key] = [fields.read("memcached", text)?, fields.read("key", text)?];
-    Adopt::parse(file, memcached, key).map_err(|fault| here(fault.into()))
+    Adopt::parse(file, memcached, key).map_err(here)
 }
 
 fn adopt_as_toml(adopt: &Adopt) -> String {
@@ -404,13 +436,8 @@ fn adopt_as_toml(adopt: &Adopt) -> String {
 }
 
 /// The secret in the environment, if the quick start is about that app.
-pub(super) fn quick_start_of(environment: &dyn Environment, appid: &str) -> Option<SecretSource> {
+fn quick_start_of(environment: &dyn Environment, appid: &str) -> Option<SecretSource> {
     let same = environment.get("WECHAT_APPID")?.to_str() == Some(appid);
-    let secret = of_text(environment.get("WECHAT_SECRET")?.to_str()?).ok()?;
+    let secret = of_variable(&environment.get("WECHAT_SECRET")?).ok()?;
     same.then_some(SecretSource::Environment(secret))
-}
-
-fn appid(appid: &str) -> ReadResult<String> {
-    judge_appid(appid)?;
-    Ok(appid.to_owned())
 }

@@ -1,52 +1,52 @@
 //! `[state]`: the state file, and what several nodes have in common, a Redis or one of them that the others follow by HTTP.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use super::fault::SettingProblem;
 use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
 use super::redis::RedisFields;
 use super::report::some_texts;
-use super::secrets::Wanted;
+use super::secrets::SecretSpec;
 use super::value::{self, RawValue, ReadResult};
-use super::{ClusterOptions, SecretOrigin, SecretSource, judge};
+use super::{ClusterOptions, SecretOrigin, SecretSource};
 use crate::cluster::{LeaderOptions, StoreOptions, judge_node, node_of_host};
+use crate::tls::pem_file;
 
-const SEALING: Wanted = Wanted {
+const SEALING: SecretSpec = SecretSpec {
     key: "secret",
     noun: "secret",
-    one: "[state]",
-    the: "[state]",
-    whose: "the secret that values are sealed with, the same on all nodes",
+    owner: "[state]",
+    content: "the secret that values are sealed with, the same on all nodes",
     of_app: false,
 };
 
-const LEADER_KEY: Wanted = Wanted {
+const LEADER_KEY: SecretSpec = SecretSpec {
     key: "leader_key",
     noun: "API key",
-    one: "[state]",
-    the: "[state]",
-    whose: "a key of the other node's HTTP API",
+    owner: "[state]",
+    content: "a key of the other node's HTTP API",
     of_app: false,
 };
 
-/// With whom an app may be kept current.
+/// What this node is to other nodes, and so which apps need their secret here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Company {
-    /// This node alone: every app needs its secret.
-    Alone,
-    /// An app without a secret is left to those nodes that have it.
+pub(super) enum ClusterRole {
+    /// There are no others: every app needs its secret.
+    Single,
+    /// The nodes share a Redis: an app without a secret is left to those that have it.
     Shared,
-    /// This node follows others: no app may have a secret.
+    /// It follows others: no app may have a secret.
     Follower,
 }
 
-impl Company {
-    pub fn of(state: &RawTable) -> Company {
-        match state {
-            state if state.has("leader_urls") => Company::Follower,
-            state if state.has("url") => Company::Shared,
-            _ => Company::Alone,
+impl ClusterRole {
+    pub fn of(state: &RawTable) -> ClusterRole {
+        if state.has("leader_urls") {
+            ClusterRole::Follower
+        } else if state.has("url") {
+            ClusterRole::Shared
+        } else {
+            ClusterRole::Single
         }
     }
 }
@@ -116,7 +116,7 @@ impl Reader<'_> {
             (false, false) => {
                 let remedy = "Add url = \"redis://...\" or leader_urls = \"http://...\", or remove the key.";
                 let what = "there is neither url nor leader_urls in [state]";
-                self.do_not_belong(table, |key| key != "path", what, remedy);
+                self.refuse_keys(table, table.section.keys().filter(|key| *key != "path"), what, remedy);
                 None
             }
         }
@@ -124,9 +124,8 @@ impl Reader<'_> {
 
     fn node_fields(&mut self, table: &RawTable) -> NodeFields {
         let redis = self.redis_fields(table);
-        let prefix =
-            self.text(table, "prefix", |prefix| Ok(StoreOptions::judge_prefix(prefix).map(|()| prefix.to_owned())?));
-        let node = self.text(table, "node", |node| Ok(judge_node(node).map(|()| node.to_owned())?));
+        let prefix = self.text_that(table, "prefix", StoreOptions::judge_prefix);
+        let node = self.text_that(table, "node", judge_node);
         let node = node.unwrap_or_else(|| node_of_host(&self.environment.host_name()));
         table.print("node", toml_text(&node));
         NodeFields {
@@ -135,19 +134,13 @@ impl Reader<'_> {
             poll_every_ms: self.number(table, "poll_every_ms"),
             node,
             leader_urls: self.read(table, "leader_urls", urls),
-            leader_ca_file: self.path_that(table, "leader_ca_file", judge::certificates),
+            leader_ca_file: self.path_that(table, "leader_ca_file", pem_file::certificates),
         }
     }
 
-    /// Faults of keys that have no use here.
-    fn do_not_belong(&mut self, table: &RawTable, is_one: impl Fn(&str) -> bool, what: &str, remedy: &str) {
-        let keys: BTreeSet<&str> = table.all().map(|(key, _)| key).filter(|key| is_one(key)).collect();
-        self.refuse_keys(table, keys, what, remedy);
-    }
-
     fn store(&mut self, table: &RawTable, fields: NodeFields) -> Option<StoreOptions> {
-        let of_leader = |key: &str| key.starts_with("leader_");
-        self.do_not_belong(table, of_leader, "it belongs to leader_urls, which is not given", "Remove it.");
+        let of_leader = table.section.keys().filter(|key| key.starts_with("leader_"));
+        self.refuse_keys(table, of_leader, "it belongs to leader_urls, which is not given", "Remove it.");
         if !cfg!(feature = "redis") {
             let remedy = "Use a build with the feature \"redis\", or remove the key.";
             self.refuse(table, "url", "this build cannot share its state through a Redis", remedy);
@@ -164,25 +157,25 @@ impl Reader<'_> {
     fn sealing(&mut self, table: &RawTable) -> Option<(SecretSource, SecretOrigin)> {
         let Some((key, place)) = SEALING.place(table) else {
             let what = "[state] has a url and no secret to seal values with";
-            let problem = SettingProblem::new(what, StoreOptions::SEALING_REMEDY);
-            self.faults.push(problem.at(table.place_of("url")));
+            self.refuse_at(table.place_of("url"), what, StoreOptions::SEALING_REMEDY);
             return None;
         };
         let (source, origin) = self.secret(table, None, &SEALING)?;
         // Unreadable was a fault already.
         let judged = StoreOptions::judge_sealing(source.read().ok()?.expose());
-        self.accept(table, key, judged.map_err(|fault| (fault.into(), place.clone())))?;
+        self.accept(table, key, judged.map_err(|fault| (fault, place.clone())))?;
         Some((source, origin))
     }
 
     fn leader(&mut self, table: &RawTable, fields: NodeFields) -> Option<LeaderOptions> {
         let of_store =
-            |key: &str| !["path", "timeout_ms", "poll_every_ms", "node"].contains(&key) && !key.starts_with("leader_");
-        self.do_not_belong(table, of_store, "it belongs to url, which is not given", "Remove it.");
+            |key: &&str| !["path", "timeout_ms", "poll_every_ms", "node"].contains(key) && !key.starts_with("leader_");
+        let of_store = table.section.keys().filter(of_store);
+        self.refuse_keys(table, of_store, "it belongs to url, which is not given", "Remove it.");
         table.forget("prefix");
         let NodeFields { redis, poll_every_ms, node, leader_urls, leader_ca_file: ca_file, .. } = fields;
         let timeout_ms = redis.timeout_ms;
-        let key = self.secret_if_any(table, &LEADER_KEY);
+        let key = self.secret(table, None, &LEADER_KEY);
         let urls = leader_urls?;
         table.print("leader_urls", toml_texts(&urls));
         let judgement = LeaderOptions::judge(&urls, LEADER_KEY.is_given(table), table.has("leader_ca_file"));
@@ -194,8 +187,7 @@ impl Reader<'_> {
 
 /// HTTP APIs. One given twice counts once.
 fn urls(value: &RawValue) -> ReadResult<Vec<String>> {
-    let parse = |given: &str| Ok(LeaderOptions::parse_url(given)?);
     let mut seen = HashSet::new();
-    let urls = some_texts(value, ["an", "address"], LeaderOptions::REMEDY, parse)?;
+    let urls = some_texts(value, ["an", "address"], LeaderOptions::REMEDY, LeaderOptions::parse_url)?;
     Ok(urls.into_iter().filter(|url| seen.insert(url.clone())).collect())
 }

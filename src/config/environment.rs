@@ -1,11 +1,12 @@
 //! Environment variables -> settings.
 
-use super::fault::{Fault, Place, SettingProblem};
+use super::fault::{Fault, Place};
 use super::file::Document;
 use super::old_names::OldNames;
 use super::schema::SECTIONS;
 use super::value::{Given, RawValue, closest};
 pub use crate::environment::{Environment, ProcessEnvironment};
+use crate::invalid_value::InvalidValue;
 
 /// `TOKENCACHED_SERVER_LISTEN` and its like. An empty variable counts as not set: compose files write those.
 pub(super) fn variables(
@@ -34,7 +35,7 @@ pub(super) fn variables(
                     Ok(text) => document.table(section).put(setting.key, Given { value: RawValue::Text(text), place }),
                     Err(_) => {
                         let problem =
-                            SettingProblem::new("the value is not valid UTF-8", "Set the variable to valid UTF-8.");
+                            InvalidValue::new("the value is not valid UTF-8", "Set the variable to valid UTF-8.");
                         faults.push(problem.at(&place));
                     }
                 }

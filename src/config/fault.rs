@@ -47,49 +47,27 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong with a value and what to do about it; the place is added by whoever knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SettingProblem {
-    pub what: String,
-    pub remedy: String,
-    credential: Option<String>,
-}
-
-impl SettingProblem {
-    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> SettingProblem {
-        SettingProblem { what: what.into(), remedy: remedy.into(), credential: None }
-    }
-
+impl InvalidValue {
     /// The same with the key it is about before it.
-    pub fn of_key(self, key: &str) -> SettingProblem {
-        SettingProblem { what: format!("{key}: {}", self.what), ..self }
+    pub(super) fn of_key(self, key: &str) -> InvalidValue {
+        InvalidValue { what: format!("{key}: {}", self.what), ..self }
     }
 
-    /// It is about a credential that systemd would hand out, and there is no systemd.
-    pub fn without_credential(self, name: &str) -> SettingProblem {
-        SettingProblem { credential: Some(name.to_owned()), ..self }
-    }
-
-    pub fn at(self, place: &Place) -> Fault {
-        Fault { place: place.clone(), what: self.what, remedy: self.remedy, credential: self.credential }
+    pub(super) fn at(self, place: &Place) -> Fault {
+        let InvalidValue { what, remedy, missing_credential } = self;
+        Fault { place: place.clone(), what, remedy, missing_credential }
     }
 }
 
-impl From<InvalidValue> for SettingProblem {
-    fn from(InvalidValue { what, remedy }: InvalidValue) -> SettingProblem {
-        SettingProblem::new(what, remedy)
-    }
-}
-
-/// One fault.
+/// An invalid value where it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub place: Place,
     pub what: String,
     /// A sentence that says what to do.
     pub remedy: String,
-    /// The credential that nobody has handed out, if that is it.
-    credential: Option<String>,
+    /// As in [`InvalidValue`].
+    missing_credential: Option<String>,
 }
 
 /// Everything that is wrong, in the order of the places. Never empty.
@@ -129,7 +107,7 @@ impl Faults {
     /// The credentials that systemd would hand out, and that are missing because it has not started this process.
     pub fn missing_credentials(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
-        for name in self.0.iter().filter_map(|fault| fault.credential.as_deref()) {
+        for name in self.0.iter().filter_map(|fault| fault.missing_credential.as_deref()) {
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -171,7 +149,7 @@ mod tests {
     #[test]
     fn the_same_fault_of_many_lines_is_said_once_and_counted_as_many() {
         let file: Arc<Path> = Path::new("/c.toml").into();
-        let at = |line| SettingProblem::new("it is wrong", "Mend it.").at(&Place::Line { file: file.clone(), line });
+        let at = |line| InvalidValue::new("it is wrong", "Mend it.").at(&Place::Line { file: file.clone(), line });
         let said = |lines: std::ops::Range<usize>| Faults::new(lines.map(at).collect()).to_string();
         assert_eq!(said(3..4), "the configuration has 1 fault:\n  1. /c.toml:3: it is wrong\n     Mend it.");
         let two = "the configuration has 2 faults:\n  1. /c.toml:3 (and line 4): it is wrong\n     Mend it.";

@@ -13,12 +13,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
-use super::fault::{Fault, Place, SettingProblem};
+use super::fault::{Fault, Place};
 use super::old_names::OldNames;
 use super::reader::RawTable;
 use super::schema::{self, SECTIONS, Section};
 use super::secrets::is_open_to_others;
 use super::value::{Given, RawValue, closest, kind, quoted};
+use crate::invalid_value::{InvalidValue, listed};
 
 /// What the layers say; a file first.
 pub(super) struct Document {
@@ -74,12 +75,12 @@ impl Document {
 /// Reads and walks the file; faults are appended.
 pub(super) fn read(path: &Path, old_names: &mut OldNames, faults: &mut Vec<Fault>) -> Document {
     let file: Arc<Path> = Arc::from(path);
-    let whole = |problem: SettingProblem| problem.at(&Place::Line { file: file.clone(), line: 0 });
+    let whole = |problem: InvalidValue| problem.at(&Place::Line { file: file.clone(), line: 0 });
     let bytes = match std::fs::read(path) {
         Ok(bytes) => Zeroizing::new(bytes),
         Err(error) => {
             let remedy = "Check the name given to --config and who may read the file.";
-            faults.push(whole(SettingProblem::new(format!("the file cannot be read: {error}"), remedy)));
+            faults.push(whole(InvalidValue::new(format!("the file cannot be read: {error}"), remedy)));
             return Document::empty();
         }
     };
@@ -87,7 +88,7 @@ pub(super) fn read(path: &Path, old_names: &mut OldNames, faults: &mut Vec<Fault
         Ok(text) => text,
         Err(error) => {
             let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-            let problem = SettingProblem::new("the file is not valid UTF-8 here", "Save the file as UTF-8.");
+            let problem = InvalidValue::new("the file is not valid UTF-8 here", "Save the file as UTF-8.");
             faults.push(problem.at(&Place::Line { file, line }));
             return Document::empty();
         }
@@ -122,14 +123,14 @@ impl Walk<'_> {
                     if repeated.insert(header) {
                         let what = format!("this is not TOML: duplicate key: a second [{name}]");
                         let remedy = in_double_brackets(name);
-                        self.fault(header..header, SettingProblem::new(what, remedy));
+                        self.fault(header..header, InvalidValue::new(what, remedy));
                     }
                     continue;
                 }
                 let place = self.place(span);
                 let what = format!("this is not TOML: {}", error.message());
                 self.faults
-                    .push(SettingProblem::new(what, "Correct the line; https://toml.io shows the syntax.").at(&place));
+                    .push(InvalidValue::new(what, "Correct the line; https://toml.io shows the syntax.").at(&place));
             }
             return;
         }
@@ -155,7 +156,7 @@ impl Walk<'_> {
     fn section(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) {
         let name = section.name;
         let DeValue::Table(table) = value else {
-            let problem = SettingProblem::new(
+            let problem = InvalidValue::new(
                 format!("{name} is {}, not a table", kind_of(value)),
                 format!("Write a line [{name}] and the keys below it."),
             );
@@ -203,7 +204,7 @@ impl Walk<'_> {
     fn old_name(&mut self, span: Range<usize>, old: String, new: String, both: bool) {
         if both {
             let what = format!("{old} is the old name of {new}, and both are given");
-            return self.fault(span, SettingProblem::new(what, format!("Keep {new}.")));
+            return self.fault(span, InvalidValue::new(what, format!("Keep {new}.")));
         }
         let place = self.place(span);
         self.old_names.used(old, new, &place);
@@ -218,7 +219,7 @@ impl Walk<'_> {
     fn tables(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) -> Vec<RawTable> {
         let name = section.name;
         let DeValue::Array(tables) = value else {
-            let problem = SettingProblem::new(
+            let problem = InvalidValue::new(
                 format!("{name} is {}, not a list of tables", kind_of(value)),
                 in_double_brackets(name),
             );
@@ -233,7 +234,7 @@ impl Walk<'_> {
         let DeValue::Table(pairs) = table.get_ref() else {
             let what = format!("{} {name} is not a table", if name.starts_with('a') { "an" } else { "a" });
             let remedy = in_double_brackets(name);
-            self.fault(table.span(), SettingProblem::new(what, remedy));
+            self.fault(table.span(), InvalidValue::new(what, remedy));
             return None;
         };
         let mut own = RawTable::new(section, place);
@@ -258,17 +259,16 @@ impl Walk<'_> {
             (None, Some(section)) => format!("Did you mean {}?", header(section)),
             (None, None) => {
                 let headers: Vec<String> = top_sections().map(header).collect();
-                let (last, others) = headers.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
-                format!("Remove it; the sections are {} and {last}.", others.join(", "))
+                format!("Remove it; the sections are {}.", listed(&headers))
             }
         };
-        self.fault(span, SettingProblem::new(format!("{} is not known", quoted(name)), remedy));
+        self.fault(span, InvalidValue::new(format!("{} is not known", quoted(name)), remedy));
     }
 
     fn unknown_key(&mut self, section: &Section, key: &str, span: Range<usize>) {
         let of = header(section);
         let below = SECTIONS.iter().filter_map(|below| below.name.strip_prefix(section.name)?.strip_prefix('.'));
-        let known: Vec<&str> = section.settings().map(|setting| setting.key).chain(below).collect();
+        let known: Vec<&str> = section.keys().chain(below).collect();
         let old = section.settings().map(|setting| setting.old_key);
         let close = closest(key, known.iter().copied().chain(old));
         let close = close.map(|close| section.find_old(close).map_or(close, |setting| setting.key));
@@ -278,7 +278,7 @@ impl Walk<'_> {
             (None, Some(remedy)) => remedy,
             (None, None) => format!("Remove it; known here are {}.", known.join(", ")),
         };
-        self.fault(span, SettingProblem::new(format!("{} is not a key of {of}", quoted(key)), remedy));
+        self.fault(span, InvalidValue::new(format!("{} is not a key of {of}", quoted(key)), remedy));
     }
 
     fn value(&self, value: &Spanned<DeValue<'_>>) -> RawValue {
@@ -310,7 +310,7 @@ impl Walk<'_> {
         }
     }
 
-    fn fault(&mut self, span: Range<usize>, problem: SettingProblem) {
+    fn fault(&mut self, span: Range<usize>, problem: InvalidValue) {
         let place = self.place(span);
         self.faults.push(problem.at(&place));
     }

@@ -1,6 +1,6 @@
 //! memcached's flags -> settings. Which flag is for which setting, the schema says.
 
-use super::fault::{Fault, Place, SettingProblem};
+use super::fault::{Fault, Place};
 use super::file::Document;
 use super::schema::{SECTIONS, Takes, of_flag};
 use super::value::{Given, RawValue};
@@ -32,7 +32,7 @@ pub(super) fn settings(document: &mut Document, flags: &Flags, faults: &mut Vec<
 
 /// What the flags say is wrong with one of them.
 pub(super) fn fault((flag, problem): (&'static str, InvalidValue)) -> Fault {
-    SettingProblem::from(problem).at(&Place::Flag(flag))
+    problem.at(&Place::Flag(flag))
 }
 
 /// `flag` is the one that the schema has, `typed` the one that was given.

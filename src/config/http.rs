@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use super::Http;
-use super::fault::SettingProblem;
 use super::reader::{RawTable, Reader, toml_texts};
 use super::server::addresses;
 use super::value::{RawValue, ReadResult, texts};
@@ -48,7 +47,7 @@ impl Reader<'_> {
         table.print("listen", toml_texts(http.listen.iter().map(SocketAddr::to_string)));
         if http.listen.is_empty() && self.faults.len() == before {
             let remedy = format!("Write listen = [\"127.0.0.1:{HTTP_PORT}\"] in [http], or remove the key.");
-            self.fault_at(table, "listen", SettingProblem::new("there is no address", remedy), &place);
+            self.fault_at(table, "listen", InvalidValue::new("there is no address", remedy), &place);
         }
         if let Some((path, place)) = keys {
             let usual = "Write a line with name, key and rights for each key into a file this process can read.";
@@ -56,7 +55,7 @@ impl Reader<'_> {
         }
         match http.judge_addresses() {
             Ok(warning) => self.warnings.extend(warning),
-            Err(invalid) => self.fault_at(table, "listen", invalid.into(), &place),
+            Err(invalid) => self.fault_at(table, "listen", invalid, &place),
         }
         Some(http)
     }
@@ -71,7 +70,7 @@ impl Reader<'_> {
             }
             [None, Some((_, place))] => {
                 let what = "TLS has no certificate of the HTTP API";
-                let problem = SettingProblem::new(what, "Give cert under [http.tls], a PEM file.");
+                let problem = InvalidValue::new(what, "Give cert under [http.tls], a PEM file.");
                 self.fault_at(table, "tls.key", problem, &place);
                 None
             }
@@ -86,7 +85,7 @@ impl Reader<'_> {
 /// A list, each item read by `read`.
 fn values<T>(value: &RawValue, read: fn(&str) -> Result<T, InvalidValue>) -> ReadResult<Vec<T>> {
     let not_a_list = |kind: &str| {
-        SettingProblem::new(format!("{kind} stands where a list belongs"), "Write a list: [\"...\", \"...\"].")
+        InvalidValue::new(format!("{kind} stands where a list belongs"), "Write a list: [\"...\", \"...\"].")
     };
-    texts(value, not_a_list, |text| Ok(read(text)?))
+    texts(value, not_a_list, read)
 }

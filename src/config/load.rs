@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::cluster::Company;
+use super::cluster::ClusterRole;
 use super::environment::{self, Environment};
 use super::fault::{Fault, Faults, Place};
 use super::file::{self, Document};
@@ -51,7 +51,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         folder: document.folder.clone(),
         current: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
         file_is_open: document.open_to_others,
-        company: Company::of(&document.state),
+        cluster_role: ClusterRole::of(&document.state),
         faults,
         warnings,
     };

@@ -17,7 +17,6 @@ use crate::secret_source::{SecretOrigin, SecretSource};
 use crate::server::{Access, Listener, Options as Server};
 use crate::sink::options::{Options as Sink, SinkCommand, SinkContent, SinkEntry, SinkFile, SinkTo, SqlSink, Ttl};
 use crate::telemetry::Options as Log;
-use crate::tls::pem_file as judge;
 use crate::{preset, sink};
 
 mod aliases;
@@ -48,7 +47,6 @@ pub use environment::{Environment, ProcessEnvironment};
 pub use fault::{Fault, Faults, Place};
 pub use load::{Loaded, load};
 pub use secrets::remedy_for_tls;
-pub use value::size_text;
 
 /// The names of all presets: of keys, of tables of a database, of files.
 pub fn preset_names() -> impl Iterator<Item = &'static str> {

@@ -7,13 +7,14 @@ use std::cell::RefCell;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::cluster::Company;
+use super::cluster::ClusterRole;
 use super::environment::Environment;
-use super::fault::{Fault, Place, SettingProblem};
+use super::fault::{Fault, Place};
 use super::file::header;
 use super::schema::{Section, Setting, Takes};
 use super::secrets;
 use super::value::{self, Given, RawValue, ReadResult, integer, kind};
+use crate::byte_size::size_text;
 use crate::cli::file_after_flag;
 use crate::invalid_value::InvalidValue;
 
@@ -107,7 +108,7 @@ pub(super) struct Reader<'r> {
     pub current: PathBuf,
     /// Others than the owner may read the file.
     pub file_is_open: bool,
-    pub company: Company,
+    pub cluster_role: ClusterRole,
     pub faults: Vec<Fault>,
     pub warnings: Vec<String>,
 }
@@ -123,9 +124,7 @@ impl Reader<'_> {
     ) -> Option<(T, Place)> {
         let mut picked = None;
         for (_, given) in table.all().filter(|(of, _)| *of == key) {
-            let in_file = matches!(given.place, Place::Line { .. });
-            let base = if in_file { &self.folder } else { &self.current };
-            match read(&given.value, base) {
+            match read(&given.value, self.base_of(&given.place)) {
                 Ok(value) => picked = Some((value, given.place.clone())),
                 Err(mut problem) => {
                     // memcached's -c takes a number.
@@ -139,16 +138,21 @@ impl Reader<'_> {
         picked
     }
 
+    /// Where a relative path that is given there counts from.
+    pub fn base_of(&self, place: &Place) -> &Path {
+        if matches!(place, Place::Line { .. }) { &self.folder } else { &self.current }
+    }
+
     pub fn read<T>(&mut self, table: &RawTable, key: &str, read: impl Fn(&RawValue) -> ReadResult<T>) -> Option<T> {
         self.placed(table, key, |value, _| read(value)).map(|(value, _)| value)
     }
 
     /// A fault of a key, where it was given.
-    pub fn fault(&mut self, table: &RawTable, key: &str, problem: SettingProblem) {
+    pub fn fault(&mut self, table: &RawTable, key: &str, problem: InvalidValue) {
         self.fault_at(table, key, problem, table.place_of(key));
     }
 
-    pub fn fault_at(&mut self, table: &RawTable, key: &str, problem: SettingProblem, place: &Place) {
+    pub fn fault_at(&mut self, table: &RawTable, key: &str, problem: InvalidValue, place: &Place) {
         let problem = match table.name_in_faults(key) {
             Some(name) => problem.of_key(&name),
             None => problem,
@@ -157,12 +161,12 @@ impl Reader<'_> {
     }
 
     /// What there is of a value that was judged; a fault there if it is none.
-    pub fn good<T>(&mut self, judged: Result<T, impl Into<SettingProblem>>, place: &Place) -> Option<T> {
-        judged.map_err(|problem| self.faults.push(problem.into().at(place))).ok()
+    pub fn good<T>(&mut self, judged: ReadResult<T>, place: &Place) -> Option<T> {
+        judged.map_err(|problem| self.faults.push(problem.at(place))).ok()
     }
 
     /// A fault of a whole table.
-    pub fn fault_of(&mut self, table: &RawTable, problem: SettingProblem) {
+    pub fn fault_of(&mut self, table: &RawTable, problem: InvalidValue) {
         self.faults.push(problem.at(&table.place));
     }
 
@@ -186,7 +190,7 @@ impl Reader<'_> {
         };
         let (size, place) = self.placed(table, key, |value, _| value::size(value, *low..=*high)).unzip();
         let size = size.unwrap_or(*default);
-        table.print(key, toml_text(&value::size_text(size)));
+        table.print(key, toml_text(&size_text(size)));
         (size, place)
     }
 
@@ -214,23 +218,28 @@ impl Reader<'_> {
         meaning(at)
     }
 
-    /// A text that `judge` accepts, and what it makes of it; without one the default, if there is any.
+    /// What `read` makes of a text; without one of the default, if there is any.
     pub fn text<T: AsRef<str>>(
         &mut self,
         table: &RawTable,
         key: &str,
-        judge: impl Fn(&str) -> ReadResult<T>,
+        read: impl Fn(&str) -> ReadResult<T>,
     ) -> Option<T> {
         let Takes::Text(_, default) = table.setting(key)?.takes else { return None };
-        let given = self.read(table, key, |value| judge(value::text(value)?));
-        let text = given.or_else(|| judge(default).ok().filter(|_| !default.is_empty()))?;
+        let given = self.read(table, key, |value| read(value::text(value)?));
+        let text = given.or_else(|| read(default).ok().filter(|_| !default.is_empty()))?;
         table.print(key, toml_text(text.as_ref()));
         Some(text)
     }
 
     /// A text that can be anything.
     pub fn any_text(&mut self, table: &RawTable, key: &str) -> Option<String> {
-        self.text(table, key, |text| Ok(text.to_owned()))
+        self.text_that(table, key, |_| Ok(()))
+    }
+
+    /// A text that `judge` accepts.
+    pub fn text_that(&mut self, table: &RawTable, key: &str, judge: impl Fn(&str) -> ReadResult<()>) -> Option<String> {
+        self.text(table, key, |text| judge(text).map(|()| text.to_owned()))
     }
 
     /// A path.
@@ -260,7 +269,7 @@ impl Reader<'_> {
             return items;
         }
         let what = format!("{} is not a list", kind(&given.value));
-        self.fault(table, key, SettingProblem::new(what, format!("Write {example}, in brackets.")));
+        self.refuse(table, key, what, format!("Write {example}, in brackets."));
         &[]
     }
 
@@ -279,11 +288,7 @@ impl Reader<'_> {
             && path.place.layer() == name.place.layer()
         {
             let key = table.name_in_faults(key).unwrap_or_default();
-            self.fault(
-                table,
-                credential,
-                SettingProblem::new(format!("{key} is given as well"), "Keep one of the two."),
-            );
+            self.refuse(table, credential, format!("{key} is given as well"), "Keep one of the two.");
         }
         let takes_name = match (&by_path, &by_name) {
             (Some((_, path)), Some((_, name))) => path.layer() <= name.layer(),

@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 
+use super::RedisOptions;
 use super::reader::{RawTable, Reader, toml_text, toml_texts};
 use super::report::some_texts;
-use super::secrets::Wanted;
+use super::secrets::SecretSpec;
 use super::value::{RawValue, ReadResult, text};
-use super::{RedisOptions, judge};
 use crate::redis_client::address::{self, RedisAddress};
 use crate::redis_client::options::{TlsFiles, TrustedHost};
+use crate::tls::pem_file;
 
-const PASSWORD: Wanted = Wanted {
+const PASSWORD: SecretSpec = SecretSpec {
     key: "password",
     noun: "password",
-    one: "a Redis",
-    the: "the Redis",
-    whose: "the password of that Redis",
+    owner: "a Redis",
+    content: "the password of that Redis",
     of_app: false,
 };
 
@@ -34,12 +34,12 @@ pub(super) struct RedisFields {
 impl Reader<'_> {
     pub(super) fn redis_fields(&mut self, table: &RawTable) -> RedisFields {
         RedisFields {
-            address: self.read(table, "url", |value| Ok(address::parse(text(value)?)?)),
+            address: self.read(table, "url", |value| address::parse(text(value)?)),
             db: table.has("db").then(|| self.number(table, "db")),
             user: self.any_text(table, "user"),
-            ca_file: self.path_that(table, "ca_file", judge::certificates),
-            cert: self.path_that(table, "cert_file", judge::certificates),
-            key: self.file(table, "key_file", "key_credential", judge::pem).map(|(path, _)| path),
+            ca_file: self.path_that(table, "ca_file", pem_file::certificates),
+            cert: self.path_that(table, "cert_file", pem_file::certificates),
+            key: self.file(table, "key_file", "key_credential", pem_file::pem).map(|(path, _)| path),
             trusted_hosts: self.read(table, "trusted_hosts", trusted_hosts).unwrap_or_default(),
             timeout_ms: self.number(table, "timeout_ms"),
         }
@@ -56,7 +56,7 @@ impl Reader<'_> {
         }
         let db = db.or(address.as_ref().and_then(|address| address.db)).unwrap_or(0);
         table.print("db", db.to_string());
-        let (password, password_origin) = self.secret_if_any(table, &PASSWORD).unzip();
+        let (password, password_origin) = self.secret(table, None, &PASSWORD).unzip();
         let RedisAddress { at, tls, .. } = address?;
         let tls = tls.then_some(TlsFiles { ca_file, identity: cert.zip(key) });
         if !trusted_hosts.is_empty() {
@@ -69,5 +69,5 @@ impl Reader<'_> {
 }
 
 fn trusted_hosts(value: &RawValue) -> ReadResult<Vec<TrustedHost>> {
-    some_texts(value, ["a", "host"], TrustedHost::REMEDY, |given| Ok(TrustedHost::parse(given)?))
+    some_texts(value, ["a", "host"], TrustedHost::REMEDY, TrustedHost::parse)
 }

@@ -1,22 +1,17 @@
 //! Ways to a fault that the tables have in common: of a key, of an item of a list, of what a part has judged.
 
-use super::fault::{Place, SettingProblem};
+use super::fault::Place;
 use super::reader::{RawTable, Reader};
-use super::value::{Given, RawValue, ReadResult, closest, kind, quoted, text, texts};
-use crate::invalid_value::Judgement;
+use super::value::{Given, RawValue, ReadResult, did_you_mean, kind, quoted, text, texts, wrong};
+use crate::invalid_value::{InvalidValue, Judgement};
 
 /// What was read of something that has a place of its own, or what is wrong there.
-pub(super) type PlacedResult<T> = Result<T, (SettingProblem, Place)>;
-
-/// A value that cannot be used.
-pub(super) fn wrong<T>(what: impl Into<String>, remedy: impl Into<String>) -> ReadResult<T> {
-    Err(SettingProblem::new(what, remedy))
-}
+pub(super) type PlacedResult<T> = Result<T, (InvalidValue, Place)>;
 
 impl Reader<'_> {
     /// A fault of a key.
     pub fn refuse(&mut self, table: &RawTable, key: &str, what: impl Into<String>, remedy: impl Into<String>) {
-        self.fault(table, key, SettingProblem::new(what, remedy));
+        self.fault(table, key, InvalidValue::new(what, remedy));
     }
 
     /// A fault of each of these keys that is given.
@@ -32,15 +27,20 @@ impl Reader<'_> {
 
     /// A fault of a whole table.
     pub fn refuse_table(&mut self, table: &RawTable, what: impl Into<String>, remedy: impl Into<String>) {
-        self.fault_of(table, SettingProblem::new(what, remedy));
+        self.fault_of(table, InvalidValue::new(what, remedy));
+    }
+
+    /// A fault of what is given there.
+    pub fn refuse_at(&mut self, place: &Place, what: impl Into<String>, remedy: impl Into<String>) {
+        self.faults.push(InvalidValue::new(what, remedy).at(place));
     }
 
     /// What a part says of its settings.
     pub fn judged(&mut self, table: &RawTable, judgement: Judgement) {
         for (key, fault) in judgement.faults {
             match key {
-                "" => self.fault_of(table, fault.into()),
-                key => self.fault(table, key, fault.into()),
+                "" => self.fault_of(table, fault),
+                key => self.fault(table, key, fault),
             }
         }
         let warnings = judgement.warnings.into_iter();
@@ -77,11 +77,8 @@ pub(super) fn named<'p, T>(value: &RawValue, all: &'p [T], name: fn(&T) -> &str,
     let given = text(value)?;
     all.iter().find(|one| name(one) == given).ok_or_else(|| {
         let names: Vec<&str> = all.iter().map(name).collect();
-        let remedy = match closest(given, names.iter().copied()) {
-            Some(close) => format!("Did you mean {close:?}?"),
-            None => format!("{known} {}.", names.join(", ")),
-        };
-        SettingProblem::new(format!("{} is not known", quoted(given)), remedy)
+        let remedy = did_you_mean(given, names.iter().copied(), || format!("{known} {}.", names.join(", ")));
+        InvalidValue::new(format!("{} is not known", quoted(given)), remedy)
     })
 }
 
@@ -92,7 +89,7 @@ pub(super) fn some_texts<T>(
     remedy: &str,
     read: impl Fn(&str) -> ReadResult<T>,
 ) -> ReadResult<Vec<T>> {
-    let not_one = |kind: &str| SettingProblem::new(format!("{kind} is not {article} {noun}"), remedy);
+    let not_one = |kind: &str| InvalidValue::new(format!("{kind} is not {article} {noun}"), remedy);
     match texts(value, not_one, read)? {
         none if none.is_empty() => wrong(format!("no {noun} is given"), remedy),
         some => Ok(some),

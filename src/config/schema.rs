@@ -102,6 +102,11 @@ impl Section {
         self.rows.iter().copied().flatten()
     }
 
+    /// Their keys.
+    pub fn keys(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.settings().map(|setting| setting.key)
+    }
+
     /// The setting with that key.
     pub fn find(&self, key: &str) -> Option<&'static Setting> {
         self.settings().find(|setting| setting.key == key)
@@ -124,13 +129,6 @@ impl Section {
             (false, "", key) => Some(variable(self.name, key)),
             (false, name, _) => Some(variable(name, setting.key)),
         }
-    }
-}
-
-impl Setting {
-    /// Whether its value is a secret itself.
-    pub fn is_secret(&self) -> bool {
-        matches!(self.takes, Takes::Text(TextForm::Secret, _))
     }
 }
 

@@ -7,22 +7,24 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Config;
-use super::cluster::Company;
+use super::cluster::ClusterRole;
 use super::environment::Environment;
-use super::fault::{Place, SettingProblem};
+use super::fault::Place;
 use super::reader::{RawTable, Reader, toml_path, toml_text};
-use super::value::{Given, RawValue, ReadResult, text};
-use crate::invalid_value::{looks_like_secret, quoted, quoted_name};
-use crate::secret_source::{HIDDEN, SecretFault, SecretOrigin, SecretSource, of_text};
+use super::value::{Given, RawValue, ReadResult, text, wrong};
+use crate::invalid_value::{InvalidValue, looks_like_secret, quoted_name};
+use crate::secret_source::{HIDDEN, SecretFault, SecretOrigin, SecretSource, of_text, of_variable};
 
 /// A secret that a table may have, and what people call it.
-pub(super) struct Wanted {
+pub(super) struct SecretSpec {
     /// The key that has it written out; the others begin with it.
     pub key: &'static str,
+    /// What it is: "secret".
     pub noun: &'static str,
-    pub one: &'static str,
-    pub the: &'static str,
-    pub whose: &'static str,
+    /// Who has it: "an app".
+    pub owner: &'static str,
+    /// What belongs into its file: "the app's secret".
+    pub content: &'static str,
     /// An app's own, which other nodes may have in this one's place.
     pub of_app: bool,
 }
@@ -34,7 +36,7 @@ pub(super) fn keys_of(key: &str) -> impl Iterator<Item = String> {
     ENDINGS.iter().map(move |end| format!("{key}{end}"))
 }
 
-impl Wanted {
+impl SecretSpec {
     /// The ways in which it is given, those of the highest layer.
     fn given<'t>(&self, table: &'t RawTable) -> Vec<(&'static str, &'t Given)> {
         let keys = keys_of(self.key).filter_map(|key| table.section.find(&key)).map(|setting| setting.key);
@@ -51,111 +53,76 @@ impl Wanted {
     pub fn is_given(&self, table: &RawTable) -> bool {
         !self.given(table).is_empty()
     }
-
-    /// How to bring it.
-    fn remedy(&self) -> String {
-        let key = self.key;
-        let here = format!("Add {key}_file = \"/path\", {key}_env = \"NAME\" or {key}_credential = \"name\"");
-        let or_others = "; with url or leader_urls in [state], nodes that have it may keep the app for this one";
-        format!("{here}{}.", if self.of_app { or_others } else { "" })
-    }
 }
 
 impl Reader<'_> {
-    /// The same if it is given at all.
-    pub fn secret_if_any(&mut self, table: &RawTable, wanted: &Wanted) -> Option<(SecretSource, SecretOrigin)> {
-        if wanted.is_given(table) { self.secret(table, None, wanted) } else { None }
-    }
-
-    /// A secret, and where it comes from. It has to be there.
+    /// A secret, and where it comes from; none if it is not given, or in a wrong way. `appid` is the app's whose it is.
     pub fn secret(
         &mut self,
         table: &RawTable,
         appid: Option<&str>,
-        wanted: &Wanted,
+        spec: &SecretSpec,
     ) -> Option<(SecretSource, SecretOrigin)> {
-        let (key, given) = match wanted.given(table)[..] {
-            [] => return self.secret_elsewhere(table, appid, wanted),
+        let given = spec.given(table);
+        let (key, given) = match given[..] {
+            [] => return None,
             [one] => one,
             [_, (_, second), ..] => {
-                let names: Vec<&str> = wanted.given(table).iter().map(|(key, _)| *key).collect();
-                let what = format!("{} has {}", wanted.one, names.join(" and "));
-                self.faults.push(SettingProblem::new(what, "Keep one of them.").at(&second.place));
+                let names: Vec<&str> = given.iter().map(|(key, _)| *key).collect();
+                let what = format!("{} has {}", spec.owner, names.join(" and "));
+                self.refuse_at(&second.place, what, "Keep one of them.");
                 return None;
             }
         };
-        if wanted.of_app && self.company == Company::Follower {
-            self.fault_at(table, key, no_use_for_a_secret(wanted.noun), &given.place);
+        if spec.of_app && self.cluster_role == ClusterRole::Follower {
+            self.fault_at(table, key, no_use_for_a_secret(spec.noun), &given.place);
         }
-        let secret = self.secret_of(key, given, wanted, appid).map_err(|problem| (problem, given.place.clone()));
+        let secret = self.secret_of(key, given, spec, appid).map_err(|problem| (problem, given.place.clone()));
         let (source, origin) = self.accept(table, key, secret)?;
         if origin == SecretOrigin::Inline {
             let place = &given.place;
             let open = if self.file_is_open { ", and others may read this file (chmod 600)" } else { "" };
             self.warnings.push(format!(
                 "{place}: the {} is written in the configuration{open}; {}_file keeps it apart",
-                wanted.noun, wanted.key
+                spec.noun, spec.key
             ));
         }
-        print_secret(table, wanted.key, &origin);
+        print_secret(table, spec.key, &origin);
         Some((source, origin))
-    }
-
-    /// The quick start may bring the secret of an app that the file describes, or another node have it.
-    fn secret_elsewhere(
-        &mut self,
-        table: &RawTable,
-        appid: Option<&str>,
-        wanted: &Wanted,
-    ) -> Option<(SecretSource, SecretOrigin)> {
-        let own = appid.filter(|_| wanted.key == super::apps::SECRET.key);
-        if let Some(secret) = own.and_then(|appid| super::apps::quick_start_of(self.environment, appid)) {
-            let origin = SecretOrigin::Environment("WECHAT_SECRET".into());
-            print_secret(table, wanted.key, &origin);
-            return Some((secret, origin));
-        }
-        if wanted.of_app && self.company != Company::Alone {
-            return Some((SecretSource::Absent, SecretOrigin::Nowhere));
-        }
-        let what = format!("{} {} has no {}", wanted.the, appid.map(quoted).unwrap_or_default(), wanted.noun);
-        self.refuse_table(table, what, wanted.remedy());
-        None
     }
 
     fn secret_of(
         &mut self,
         key: &str,
         given: &Given,
-        wanted: &Wanted,
+        spec: &SecretSpec,
         appid: Option<&str>,
     ) -> ReadResult<(SecretSource, SecretOrigin)> {
         let name = text(&given.value)?;
         let judged = |found: Result<_, SecretFault>, what: &str, verb: &str| {
-            found.map_err(|fault| SettingProblem::new(format!("{what} {fault}"), format!("{verb} {}.", wanted.whose)))
+            found.map_err(|fault| InvalidValue::new(format!("{what} {fault}"), format!("{verb} {}.", spec.content)))
         };
-        match key.strip_prefix(wanted.key).unwrap_or_default() {
+        match key.strip_prefix(spec.key).unwrap_or_default() {
             "_file" => {
-                let in_file = matches!(given.place, Place::Line { .. });
-                let path = if in_file { self.folder.join(name) } else { self.current.join(name) };
-                let source = self.secret_file(SecretSource::file(&path), &path, wanted, appid)?;
+                let path = self.base_of(&given.place).join(name);
+                let source = self.secret_file(SecretSource::file(&path), &path, spec, appid)?;
                 Ok((source, SecretOrigin::File(path)))
             }
             "_credential" => {
-                let path = credential_path(self.environment, &given.value, &format!("{}_file", wanted.key))?;
-                let source = self.secret_file(SecretSource::credential(&path), &path, wanted, appid)?;
+                let path = credential_path(self.environment, &given.value, &format!("{}_file", spec.key))?;
+                let source = self.secret_file(SecretSource::credential(&path), &path, spec, appid)?;
                 Ok((source, SecretOrigin::Credential(name.to_owned())))
             }
             "_env" => {
                 let secret = self.environment.get(name).ok_or_else(|| {
                     let what = format!("the environment has no variable {}", quoted_name(name));
-                    SettingProblem::new(what, "Set the variable, or correct its name.")
+                    InvalidValue::new(what, "Set the variable, or correct its name.")
                 })?;
-                let secret = secret.to_str().ok_or(SecretFault::NotUtf8).and_then(of_text);
-                let secret = judged(secret, &format!("the variable {}", quoted_name(name)), "Set it to")?;
+                let secret = judged(of_variable(&secret), &format!("the variable {}", quoted_name(name)), "Set it to")?;
                 Ok((SecretSource::Environment(secret), SecretOrigin::Environment(name.to_owned())))
             }
             _ => {
-                let secret = judged(of_text(name), &format!("the {}", wanted.noun), "Write")?;
+                let secret = judged(of_text(name), &format!("the {}", spec.noun), "Write")?;
                 match &given.place {
                     Place::Environment(variable) => {
                         Ok((SecretSource::Environment(secret), SecretOrigin::Environment(variable.clone())))
@@ -170,20 +137,20 @@ impl Reader<'_> {
         &mut self,
         source: SecretSource,
         path: &Path,
-        wanted: &Wanted,
+        spec: &SecretSpec,
         appid: Option<&str>,
     ) -> ReadResult<SecretSource> {
         source.read().map_err(|fault| {
             let by_unit = match fault {
                 SecretFault::Unreadable(_) => {
-                    remedy_if_denied(self.environment, path, &format!("{}_credential", wanted.key), appid)
+                    remedy_if_denied(self.environment, path, &format!("{}_credential", spec.key), appid)
                 }
                 _ => None,
             };
-            let remedy = by_unit.unwrap_or_else(|| fault.remedy_in_file(wanted.whose));
+            let remedy = by_unit.unwrap_or_else(|| fault.remedy_in_file(spec.content));
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let shown = if looks_like_secret(name) { quoted_name(name) } else { path.display().to_string() };
-            SettingProblem::new(format!("{shown} {fault}"), remedy)
+            InvalidValue::new(format!("{shown} {fault}"), remedy)
         })?;
         if is_open_to_others(path) {
             self.warnings.push(format!("{}: others may read this secret (chmod 600)", path.display()));
@@ -192,9 +159,9 @@ impl Reader<'_> {
     }
 }
 
-pub(super) fn no_use_for_a_secret(noun: &str) -> SettingProblem {
+pub(super) fn no_use_for_a_secret(noun: &str) -> InvalidValue {
     let what = format!("a node with leader_urls in [state] never calls WeChat and has no use for a {noun}");
-    SettingProblem::new(what, "Remove it, or share a Redis by url in [state].")
+    InvalidValue::new(what, "Remove it, or share a Redis by url in [state].")
 }
 
 /// Where a secret comes from, for `check --print`.
@@ -232,7 +199,7 @@ pub(super) fn credential_path(environment: &dyn Environment, value: &RawValue, i
     let name = text(value)?;
     if name.is_empty() || name.contains('/') || name == ".." || name == "." {
         let what = format!("{} is {}", quoted_name(name), if name.is_empty() { "no name" } else { "a path" });
-        return Err(SettingProblem::new(what, "Write the name of the credential, as in LoadCredential=NAME:PATH."));
+        return wrong(what, "Write the name of the credential, as in LoadCredential=NAME:PATH.");
     }
     let folder = credentials_folder(environment).ok_or_else(|| {
         let shown = if looks_like_secret(name) { "NAME" } else { name };
@@ -240,7 +207,8 @@ pub(super) fn credential_path(environment: &dyn Environment, value: &RawValue, i
             "systemd sets it for a unit with a line LoadCredential={shown}:/path in [Service]; without such a unit, use \
              {instead}."
         );
-        SettingProblem::new("there is no CREDENTIALS_DIRECTORY in the environment", remedy).without_credential(name)
+        let what = "there is no CREDENTIALS_DIRECTORY in the environment";
+        InvalidValue { missing_credential: Some(name.to_owned()), ..InvalidValue::new(what, remedy) }
     })?;
     Ok(folder.join(name))
 }

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::fault::{Place, SettingProblem};
+use super::fault::Place;
 use super::file::Document;
 use super::reader::{RawTable, Reader, toml_mode, toml_path, toml_text, toml_texts};
 use super::secrets::{access_mask, is_open_to_others, remedy_if_denied};
-use super::value::{self, RawValue, ReadResult, kind, quoted, size_text, text};
-use super::{Access, Listener, Server, judge};
+use super::value::{self, RawValue, ReadResult, kind, quoted, text, wrong};
+use super::{Access, Listener, Server};
 use crate::access::{CertificateMatcher, HOW_TO_WRITE_RIGHTS, Rights};
+use crate::byte_size::size_text;
 use crate::cli::Flags;
+use crate::invalid_value::InvalidValue;
 use crate::server::listen_address::{self, ListenAddress, TcpPort};
 use crate::server::options::{ListenAt, Protection, Protocol, judge_item_size};
 use crate::service::RefuseWith;
-use crate::tls::{AskedFor, ClientCertificates, TlsOptions, TlsVersion};
+use crate::tls::{AskedFor, ClientCertificates, TlsOptions, TlsVersion, pem_file};
 
 const PORT: u16 = 11211;
 /// What stands before the path of a Unix socket.
@@ -84,7 +86,7 @@ impl Reader<'_> {
         let (memory, _) = self.size(table, "memory");
         let (item, place) = self.size(table, "item_size_max");
         if let (Some(place), Err(invalid)) = (place, judge_item_size(item, memory)) {
-            self.fault_at(table, "item_size_max", invalid.into(), &place);
+            self.fault_at(table, "item_size_max", invalid, &place);
         }
         let item = item.min(memory / 2);
         table.print("item_size_max", toml_text(&size_text(item)));
@@ -101,11 +103,11 @@ impl Reader<'_> {
     /// TLS is on once there is a certificate.
     fn server_tls(&mut self, table: &RawTable, flags: &Flags) -> Option<TlsOptions> {
         let [cert, key] = self.identity(table);
-        let client_ca = self.path_that(table, "tls.client_ca", judge::certificates);
+        let client_ca = self.path_that(table, "tls.client_ca", pem_file::certificates);
         let asked = self.word(table, "tls.client_certificates", AskedFor::WORDS);
         let min_version = self.tls_version(table);
         let clients = ClientCertificates::new(asked, client_ca).unwrap_or_else(|invalid| {
-            self.fault(table, "tls.client_certificates", invalid.into());
+            self.fault(table, "tls.client_certificates", invalid);
             ClientCertificates::Ignored
         });
         let Some((cert, _)) = cert else {
@@ -132,14 +134,14 @@ impl Reader<'_> {
         };
         if let Some(place) = place {
             let remedy = "Give cert under [server.tls] (-Z with -o ssl_chain_cert), a PEM file.";
-            self.faults.push(SettingProblem::new("TLS has no certificate of the server", remedy).at(&place));
+            self.refuse_at(&place, "TLS has no certificate of the server", remedy);
         }
     }
 
     /// A port's own certificate and key.
     pub(super) fn identity(&mut self, table: &RawTable) -> [Option<(PathBuf, Place)>; 2] {
-        let cert = self.file(table, "tls.cert", "tls.cert_credential", judge::certificates);
-        [cert, self.file(table, "tls.key", "tls.key_credential", judge::pem)]
+        let cert = self.file(table, "tls.cert", "tls.cert_credential", pem_file::certificates);
+        [cert, self.file(table, "tls.key", "tls.key_credential", pem_file::pem)]
     }
 
     /// A certificate's file may have the key, too.
@@ -174,7 +176,7 @@ impl Reader<'_> {
             let Some((name, rights)) = self.named(table, |name| Ok(name.to_owned())) else { continue };
             if users.insert(name.clone(), rights).is_some() {
                 let what = format!("the user {} has a table already", quoted(&name));
-                self.fault_of(table, SettingProblem::new(what, "Write one [[user]] for each name."));
+                self.refuse_table(table, what, "Write one [[user]] for each name.");
             }
         }
         users
@@ -182,7 +184,7 @@ impl Reader<'_> {
 
     /// The `[[certificate]]` tables, in their order.
     fn certificates(&mut self, tables: &[RawTable]) -> Vec<(CertificateMatcher, Rights)> {
-        tables.iter().filter_map(|table| self.named(table, |name| Ok(name.parse::<CertificateMatcher>()?))).collect()
+        tables.iter().filter_map(|table| self.named(table, str::parse::<CertificateMatcher>)).collect()
     }
 
     fn named<T: ToString>(&mut self, table: &RawTable, read: impl Fn(&str) -> ReadResult<T>) -> Option<(T, Rights)> {
@@ -191,7 +193,7 @@ impl Reader<'_> {
         let what = table.section.name;
         for key in ["name", "rights"].into_iter().filter(|key| !table.has(key)) {
             let remedy = format!("Add a line {key} = ... to the [[{what}]].");
-            self.fault_of(table, SettingProblem::new(format!("the {what} has no {key}"), remedy));
+            self.refuse_table(table, format!("the {what} has no {key}"), remedy);
         }
         name.iter().for_each(|name| table.print("name", toml_text(&name.to_string())));
         Some((name?, rights?))
@@ -225,7 +227,7 @@ impl Reader<'_> {
     ) -> Option<T> {
         if let Err(what) = &read {
             let by_unit = remedy_if_denied(self.environment, path, credential, None);
-            self.faults.push(SettingProblem::new(what, by_unit.unwrap_or_else(|| usual.into())).at(place));
+            self.refuse_at(place, what, by_unit.unwrap_or_else(|| usual.into()));
         } else if is_open_to_others(path) {
             self.warnings.push(format!("others can read the {noun} in {} (chmod 600)", path.display()));
         }
@@ -273,7 +275,7 @@ impl Reader<'_> {
         if addresses.is_empty() && unix_socket.is_none() && !others && self.faults.len() == before {
             let place = if let Some(TcpPort::Off) = port { Place::Flag("-p") } else { place.clone() };
             let remedy = "Give an address (-l, listen) or a Unix socket (-s, unix_socket).";
-            self.faults.push(SettingProblem::new("there is nothing to listen on", remedy).at(&place));
+            self.refuse_at(&place, "there is nothing to listen on", remedy);
         }
         self.judge_addresses(&addresses, protection, &place);
         addresses
@@ -293,7 +295,7 @@ impl Reader<'_> {
     /// Looks up names.
     pub(super) fn socket_addresses(&mut self, written: &[ListenAddress], port: u16, place: &Place) -> Vec<SocketAddr> {
         let (addresses, unknown) = listen_address::resolve(written, port, self.environment);
-        self.faults.extend(unknown.into_iter().map(|invalid| SettingProblem::from(invalid).at(place)));
+        self.faults.extend(unknown.into_iter().map(|invalid| invalid.at(place)));
         addresses
     }
 
@@ -301,7 +303,7 @@ impl Reader<'_> {
     fn listener(&mut self, table: &RawTable, access: &Access, allowed: bool) -> Vec<Listener> {
         let Some(address) = table.get("address") else {
             let remedy = "Add a line address = \"127.0.0.1:11212\" or address = \"unix:/run/x.sock\".";
-            self.fault_of(table, SettingProblem::new("the listener has no address", remedy));
+            self.refuse_table(table, "the listener has no address", remedy);
             return Vec::new();
         };
         let rights = self.rights(table).unwrap_or(Rights::ALL);
@@ -310,14 +312,19 @@ impl Reader<'_> {
         let auth = self.switch_for(table, "auth", access.auth_file.is_some(), NO_AUTH);
         if let Some(path) = unix {
             let group = self.any_text(table, "group");
-            self.no_place(table, "tls", "TLS is for TCP; a Unix socket has its access mask", "Remove the key.");
+            self.refuse_unless_off(
+                table,
+                "tls",
+                "TLS is for TCP; a Unix socket has its access mask",
+                "Remove the key.",
+            );
             let mode = self.socket_mode(table, "mode", group.as_deref());
             table.print("address", toml_text(&format!("{UNIX}{}", path.display())));
             return vec![Listener { at: ListenAt::Unix { path, mode, group }, rights, auth, tls: false }];
         }
         let remedy = "Remove the key, or give an address like \"unix:/run/x.sock\".";
-        self.no_place(table, "mode", "an access mask is for a Unix socket", remedy);
-        self.no_place(table, "group", "a group is for a Unix socket", remedy);
+        self.refuse_unless_off(table, "mode", "an access mask is for a Unix socket", remedy);
+        self.refuse_unless_off(table, "group", "a group is for a Unix socket", remedy);
         let tls = self.switch_for(table, "tls", access.tls.is_some(), NO_TLS);
         let Some(written) = self.read(table, "address", addresses) else { return Vec::new() };
         let addresses = self.socket_addresses(&written, PORT, &address.place);
@@ -332,15 +339,15 @@ impl Reader<'_> {
     fn switch_for(&mut self, table: &RawTable, key: &str, there: bool, (what, remedy): (&str, &str)) -> bool {
         let on = self.switch(table, key, there);
         if on && !there {
-            self.fault(table, key, SettingProblem::new(what, remedy));
+            self.refuse(table, key, what, remedy);
         }
         on
     }
 
-    /// A key that means nothing here; one that says so by itself does no harm.
-    fn no_place(&mut self, table: &RawTable, key: &str, what: &str, remedy: &str) {
+    /// A fault of a key that means nothing here, unless it says `false`.
+    fn refuse_unless_off(&mut self, table: &RawTable, key: &str, what: &str, remedy: &str) {
         if table.get(key).is_some_and(|given| !matches!(value::switch(&given.value), Ok(false))) {
-            self.fault(table, key, SettingProblem::new(what, remedy));
+            self.refuse(table, key, what, remedy);
         }
     }
 }
@@ -350,21 +357,24 @@ const NO_TLS: (&str, &str) = ("there is no certificate for TLS", "Give cert and 
 /// The addresses of a setting: a list, or one text with commas.
 pub(super) fn addresses(value: &RawValue) -> ReadResult<Vec<ListenAddress>> {
     let remedy = "Write listen = [\"127.0.0.1:11211\"].";
-    let one = |text: &str| Ok(listen_address::parse(text)?);
     match value {
         RawValue::List(items) => {
             let lists = items.iter().map(|item| match &item.value {
                 RawValue::Text(_) => addresses(&item.value),
-                other => Err(SettingProblem::new(format!("{} is not an address", kind(other)), remedy)),
+                other => wrong(format!("{} is not an address", kind(other)), remedy),
             });
             lists.collect::<ReadResult<Vec<_>>>().map(|lists| lists.concat())
         }
-        _ => value::texts(value, |kind| SettingProblem::new(format!("{kind} is not a list of addresses"), remedy), one),
+        _ => value::texts(
+            value,
+            |kind| InvalidValue::new(format!("{kind} is not a list of addresses"), remedy),
+            listen_address::parse,
+        ),
     }
 }
 
 fn rights(value: &RawValue) -> ReadResult<Rights> {
-    let wrong = |kind: &str| SettingProblem::new(format!("{kind} stands where rights belong"), HOW_TO_WRITE_RIGHTS);
+    let wrong = |kind: &str| InvalidValue::new(format!("{kind} stands where rights belong"), HOW_TO_WRITE_RIGHTS);
     let words = value::texts(value, wrong, |word| Ok(word.to_owned()))?;
-    Ok(Rights::of_words(words.iter().map(String::as_str))?)
+    Rights::of_words(words.iter().map(String::as_str))
 }

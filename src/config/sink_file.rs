@@ -4,9 +4,9 @@
 //! and opens nothing.
 
 use super::reader::{RawTable, Reader, toml_text, toml_texts};
-use super::report::{named, wrong};
+use super::report::named;
 use super::sinks::Made;
-use super::value::{Given, text};
+use super::value::{Given, text, wrong};
 use super::views::Fields;
 use super::{CredentialName, SinkFile, SinkTo, View};
 use crate::encoding::Form;
@@ -26,15 +26,14 @@ impl Reader<'_> {
         scope: Option<&Scope<'_>>,
         rewrite_every_ms: u64,
     ) -> Option<Made> {
-        let file = self
-            .placed(table, "file", |value, base| Ok(validate::file_path(text(value)?, base)?))
-            .map(|(path, _)| path);
+        let file =
+            self.placed(table, "file", |value, base| validate::file_path(text(value)?, base)).map(|(path, _)| path);
         file.iter().for_each(|path| table.print("file", toml_text(path)));
         let mode = self.mode(table, "mode").unwrap_or_default();
         let at_least = self.number_if_any(table, "at_least");
         let at_least = at_least.unwrap_or(SinkFile::default_at_least_s(rewrite_every_ms));
         table.print("at_least", at_least.to_string());
-        let mtime = self.read(table, "mtime", |value| Ok(validate::file_time(text(value)?)?));
+        let mtime = self.read(table, "mtime", |value| validate::file_time(text(value)?));
         mtime.iter().for_each(|TimeShown { fact, add }| {
             let add = if *add == 0 { String::new() } else { format!("{add:+}") };
             table.print("mtime", toml_text(&format!("{{{}{add}}}", fact.word())));
@@ -42,7 +41,7 @@ impl Reader<'_> {
         let content = self.file_content(table)?;
         let (path, scope) = (file?, scope?);
         let (entries, fault) = files::entries(&path, &content, scope);
-        fault.into_iter().for_each(|fault| self.fault(table, "file", fault.into()));
+        fault.into_iter().for_each(|fault| self.fault(table, "file", fault));
         let place = table.place_of("file");
         self.warnings.extend(files::exposure(&path, &entries).map(|warning| format!("{place}: {warning}")));
         let places = vec![place.clone(); entries.len()];
@@ -73,7 +72,7 @@ impl Reader<'_> {
         }
         if table.has("template") {
             let escape = escape.unwrap_or(Escape::None);
-            let source = self.read(table, "template", |value| Ok(Source::new(text(value)?, escape)?))?;
+            let source = self.read(table, "template", |value| Source::new(text(value)?, escape))?;
             table.print("template", toml_text(source.text()));
             table.print("escape", toml_text(escape.word()));
             return Some(FileContent::Template(source));

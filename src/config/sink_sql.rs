@@ -4,24 +4,24 @@
 //! it.
 
 use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
-use super::report::{is_not, wrong};
-use super::secrets::{Wanted, keys_of};
+use super::report::is_not;
+use super::secrets::{SecretSpec, keys_of};
 use super::sinks::Made;
-use super::value::{RawValue, ReadResult, text, word};
-use super::{SinkTo, SqlSink, judge};
+use super::value::{RawValue, ReadResult, text, word, wrong};
+use super::{SinkTo, SqlSink};
 use crate::sink::keys::Scope;
 use crate::sink::options::{SqlAt, SqlPlan, SqlServer, SqlTls};
 use crate::sink::sql_address::{self, SqlAddress};
 use crate::sink::sql_presets::{SQL_PRESETS, SqlPreset};
 use crate::sink::sql_statement::{SqlDialect, SqlStatement};
 use crate::sink::validate::{judge_prefix, judge_read, sql_entries};
+use crate::tls::pem_file;
 
-const PASSWORD: Wanted = Wanted {
+const PASSWORD: SecretSpec = SecretSpec {
     key: "password",
     noun: "password",
-    one: "a database",
-    the: "the database",
-    whose: "the password of that database",
+    owner: "a database",
+    content: "the password of that database",
     of_app: false,
 };
 
@@ -35,13 +35,13 @@ impl Reader<'_> {
             self.refuse_table(table, "this build cannot write to a database", remedy);
             return None;
         }
-        let address = self.read(table, "url", |value| Ok(sql_address::parse(text(value)?)?));
+        let address = self.read(table, "url", |value| sql_address::parse(text(value)?));
         let dialect = address.as_ref().map(|address| address.dialect);
         let server = self.sql_server(table, address);
         let plans = self.plans(table, dialect?);
         let (server, (plans, preset), scope) = (server?, plans?, scope?);
         let list = if preset.is_some() { "presets" } else { "statement" };
-        let entries = sql_entries(&plans, scope).map_err(|fault| self.fault(table, list, fault.into())).ok()?;
+        let entries = sql_entries(&plans, scope).map_err(|fault| self.fault(table, list, fault)).ok()?;
         let places = vec![table.place.clone(); entries.len()];
         Some(Made { to: SinkTo::Sql(SqlSink { server, plans, preset }), entries, places })
     }
@@ -49,7 +49,7 @@ impl Reader<'_> {
     fn sql_server(&mut self, table: &RawTable, address: Option<SqlAddress>) -> Option<SqlServer> {
         let user = self.any_text(table, "user");
         let socket = self.path(table, "socket");
-        let ca_file = self.path_that(table, "ca_file", judge::certificates);
+        let ca_file = self.path_that(table, "ca_file", pem_file::certificates);
         let tls = self.word(table, "tls", &["verify", "encrypt", "off"].map(|word| (word, word)));
         let timeout_ms = self.number(table, "timeout_ms");
         let SqlAddress { dialect, at, database, user: in_url } = address?;
@@ -78,7 +78,7 @@ impl Reader<'_> {
         if matches!(tls, SqlTls::Verified { .. }) {
             table.print("tls", toml_text("verify"));
         }
-        let (password, password_origin) = self.secret_if_any(table, &PASSWORD).unzip();
+        let (password, password_origin) = self.secret(table, None, &PASSWORD).unzip();
         let server = SqlServer { dialect, at, database, user, password, password_origin, tls, timeout_ms };
         table.print("url", toml_text(&server.url()));
         Some(server)
@@ -86,7 +86,7 @@ impl Reader<'_> {
 
     /// The statements: those of the table, or those of a preset.
     fn plans(&mut self, table: &RawTable, dialect: SqlDialect) -> Option<Plans> {
-        let prefix = self.text(table, "prefix", |prefix| Ok(judge_prefix(prefix).map(|()| prefix.to_owned())?));
+        let prefix = self.text_that(table, "prefix", judge_prefix);
         match (table.has("statement"), table.has("presets")) {
             (true, true) => {
                 let remedy = "Keep one of the two, and give the other a [[sink]] of its own.";
@@ -103,7 +103,7 @@ impl Reader<'_> {
                 self.refuse_keys(table, ["insert", "read", "retract"], "the preset brings its own", remedy);
                 let (preset, prefix) = (self.sql_preset(table)?, prefix.unwrap_or_default());
                 let plans = preset.plans(&prefix, dialect);
-                let plans = plans.map_err(|fault| self.fault(table, "presets", fault.into())).ok()?;
+                let plans = plans.map_err(|fault| self.fault(table, "presets", fault)).ok()?;
                 table.print("presets", toml_texts([preset.name]));
                 Some((plans, Some((preset.name, prefix))))
             }
@@ -147,7 +147,7 @@ impl Reader<'_> {
 }
 
 fn statement(value: &RawValue, dialect: SqlDialect) -> ReadResult<SqlStatement> {
-    Ok(SqlStatement::parse(text(value)?, dialect)?)
+    SqlStatement::parse(text(value)?, dialect)
 }
 
 /// One statement or a list of them.

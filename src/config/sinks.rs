@@ -7,10 +7,10 @@
 use std::collections::HashSet;
 
 use super::aliases::{of_word, preset};
-use super::fault::{Place, SettingProblem};
+use super::fault::Place;
 use super::reader::{RawTable, Reader, toml_list, toml_text, toml_texts};
-use super::report::{PlacedResult, wrong};
-use super::value::{Given, RawValue, ReadResult, closest, text};
+use super::report::PlacedResult;
+use super::value::{Given, RawValue, ReadResult, did_you_mean, text, wrong};
 use super::views::key_and_fields;
 use super::{App, CredentialName, Sink, SinkContent, SinkEntry, SinkTo, Ttl, View};
 use crate::encoding::Form;
@@ -82,7 +82,7 @@ impl Reader<'_> {
         for (at, entry, fault) in written_twice(&sinks) {
             let Draft { table, sink, places } = &drafts[at];
             let list = if matches!(sink.to, SinkTo::File(_)) { "file" } else { "keys" };
-            self.fault_at(table, list, fault.into(), &places[entry]);
+            self.fault_at(table, list, fault, &places[entry]);
         }
         drafts.into_iter().map(|draft| draft.sink).collect()
     }
@@ -161,7 +161,7 @@ impl Reader<'_> {
         let Keys { entries, origins, faults, .. } = Keys::expand(&templates, scope);
         for (at, fault) in faults {
             let list = if templates[at].of_preset.is_some() { "presets" } else { "keys" };
-            self.fault_at(table, list, fault.into(), &given[at]);
+            self.fault_at(table, list, fault, &given[at]);
         }
         let places = origins.into_iter().map(|at| given[at].clone()).collect();
         table.print("keys", toml_list(entries.iter().map(key_as_toml)));
@@ -214,7 +214,7 @@ impl Reader<'_> {
 fn template(item: &Given, scope: &Scope<'_>) -> PlacedResult<KeyTemplate> {
     let here = |problem| (problem, item.place.clone());
     let (key, fields) = key_and_fields(item, TABLE_KEYS, ["a key", "a sink's key", "a table"])?;
-    known_words(key, PLACEHOLDERS).map_err(|fault| here(fault.into()))?;
+    known_words(key, PLACEHOLDERS).map_err(&here)?;
     let Some(fields) = fields else { return Ok(KeyTemplate::raw(key)) };
     let app = fields.read("app", text)?.map(str::to_owned);
     if let Some(id) = &app {
@@ -261,9 +261,7 @@ fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {
     if known.contains(id) {
         return Ok(());
     }
-    let remedy = match closest(id, known.iter().map(String::as_str)) {
-        Some(close) => format!("Did you mean {close:?}?"),
-        None => "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned(),
-    };
-    Err(SettingProblem::new(format!("the app {} is not there", quoted_name(id)), remedy))
+    let usual = || "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned();
+    let remedy = did_you_mean(id, known.iter().map(String::as_str), usual);
+    wrong(format!("the app {} is not there", quoted_name(id)), remedy)
 }

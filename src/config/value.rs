@@ -5,10 +5,10 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::fault::{Place, SettingProblem};
-use crate::byte_size;
-pub use crate::byte_size::size_text;
-pub(super) use crate::invalid_value::{closest, quoted};
+use super::fault::Place;
+use crate::byte_size::{self, size_text};
+use crate::invalid_value::InvalidValue;
+pub(super) use crate::invalid_value::{closest, quoted, wrong};
 
 /// A value in the words of its layer.
 pub(super) enum RawValue {
@@ -36,7 +36,16 @@ pub(super) struct Given {
     pub place: Place,
 }
 
-pub(super) type ReadResult<T> = Result<T, SettingProblem>;
+pub(super) type ReadResult<T> = Result<T, InvalidValue>;
+
+/// The remedy for a name that is not known: the one that it is probably a misspelling of, or else what is said otherwise.
+pub(super) fn did_you_mean<'k>(
+    name: &str,
+    known: impl Iterator<Item = &'k str>,
+    otherwise: impl FnOnce() -> String,
+) -> String {
+    closest(name, known).map_or_else(otherwise, |close| format!("Did you mean {close:?}?"))
+}
 
 /// A number in a range.
 pub(super) fn integer(value: &RawValue, range: RangeInclusive<u64>) -> ReadResult<u64> {
@@ -46,13 +55,13 @@ pub(super) fn integer(value: &RawValue, range: RangeInclusive<u64>) -> ReadResul
         RawValue::Integer { value, .. } => *value,
         RawValue::Text(text) => {
             let parsed = text.trim().parse::<i128>();
-            parsed.map_err(|_| SettingProblem::new(format!("{} is not a number", quoted(text)), &remedy))?
+            parsed.map_err(|_| InvalidValue::new(format!("{} is not a number", quoted(text)), &remedy))?
         }
-        other => return Err(SettingProblem::new(format!("{} is not a number", kind(other)), remedy)),
+        other => return wrong(format!("{} is not a number", kind(other)), remedy),
     };
     match u64::try_from(number) {
         Ok(number) if range.contains(&number) => Ok(number),
-        _ => Err(SettingProblem::new(format!("{number} is out of range"), remedy)),
+        _ => wrong(format!("{number} is out of range"), remedy),
     }
 }
 
@@ -67,15 +76,15 @@ pub(super) fn size(value: &RawValue, range: RangeInclusive<u64>) -> ReadResult<u
         RawValue::Integer { value, .. } => u64::try_from(*value).ok(),
         RawValue::Text(text) => byte_size::parse(text, 1),
         RawValue::Mebibytes(text) => byte_size::parse(text, 1 << 20),
-        other => return Err(SettingProblem::new(format!("{} is not a size", kind(other)), remedy)),
+        other => return wrong(format!("{} is not a size", kind(other)), remedy),
     };
     match (bytes, value) {
         (Some(bytes), _) if range.contains(&bytes) => Ok(bytes),
-        (Some(bytes), _) => Err(SettingProblem::new(format!("{} is out of range", size_text(bytes)), remedy)),
+        (Some(bytes), _) => wrong(format!("{} is out of range", size_text(bytes)), remedy),
         (None, RawValue::Text(text) | RawValue::Mebibytes(text)) => {
-            Err(SettingProblem::new(format!("{} is not a size", quoted(text)), remedy))
+            wrong(format!("{} is not a size", quoted(text)), remedy)
         }
-        (None, _) => Err(SettingProblem::new("the size is out of range", remedy)),
+        (None, _) => wrong("the size is out of range", remedy),
     }
 }
 
@@ -87,25 +96,19 @@ pub(super) fn switch(value: &RawValue) -> ReadResult<bool> {
         RawValue::Text(text) => match text.trim().to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" => Ok(true),
             "false" | "0" | "no" | "off" => Ok(false),
-            _ => Err(SettingProblem::new(format!("{} is neither true nor false", quoted(text)), remedy)),
+            _ => wrong(format!("{} is neither true nor false", quoted(text)), remedy),
         },
-        other => Err(SettingProblem::new(format!("{} is neither true nor false", kind(other)), remedy)),
+        other => wrong(format!("{} is neither true nor false", kind(other)), remedy),
     }
 }
 
 /// A text that is not empty.
 pub(super) fn text(value: &RawValue) -> ReadResult<&str> {
     match value {
-        RawValue::Text(text) if text.is_empty() => {
-            Err(SettingProblem::new("the value is empty", "Give a value or remove the key."))
-        }
-        RawValue::Text(text) if text.contains('\0') => {
-            Err(SettingProblem::new("the value holds a NUL byte", "Remove the NUL byte."))
-        }
+        RawValue::Text(text) if text.is_empty() => wrong("the value is empty", "Give a value or remove the key."),
+        RawValue::Text(text) if text.contains('\0') => wrong("the value holds a NUL byte", "Remove the NUL byte."),
         RawValue::Text(text) => Ok(text),
-        other => {
-            Err(SettingProblem::new(format!("{} stands where a text belongs", kind(other)), "Put the value in quotes."))
-        }
+        other => wrong(format!("{} stands where a text belongs", kind(other)), "Put the value in quotes."),
     }
 }
 
@@ -119,18 +122,18 @@ pub(super) fn mode(value: &RawValue) -> ReadResult<u32> {
     let remedy = "Give an octal access mask from 0 to 0777, such as \"0700\".";
     let mode = match value {
         RawValue::Integer { value, octal: true } => u32::try_from(*value).ok(),
-        RawValue::Integer { .. } => return Err(SettingProblem::new("the access mask is a decimal number", remedy)),
+        RawValue::Integer { .. } => return wrong("the access mask is a decimal number", remedy),
         RawValue::Text(text) => u32::from_str_radix(text.trim().trim_start_matches("0o"), 8).ok(),
-        other => return Err(SettingProblem::new(format!("{} is not an access mask", kind(other)), remedy)),
+        other => return wrong(format!("{} is not an access mask", kind(other)), remedy),
     };
     mode.filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| SettingProblem::new("the access mask is not octal or too large", remedy))
+        .ok_or_else(|| InvalidValue::new("the access mask is not octal or too large", remedy))
 }
 
 /// One of a few words.
 pub(super) fn word<T: Copy>(value: &RawValue, words: &[(&str, T)]) -> ReadResult<T> {
     let at = word_at(value, words)?;
-    words.get(at).map(|(_, meaning)| *meaning).ok_or_else(|| SettingProblem::new("it is not known here", "Remove it."))
+    words.get(at).map(|(_, meaning)| *meaning).ok_or_else(|| InvalidValue::new("it is not known here", "Remove it."))
 }
 
 /// The same, by its place among them.
@@ -138,7 +141,7 @@ pub(super) fn word_at<T>(value: &RawValue, words: &[(&str, T)]) -> ReadResult<us
     let given = text(value)?;
     words.iter().position(|(name, _)| *name == given).ok_or_else(|| {
         let names = words.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
-        SettingProblem::new(format!("{} is not known here", quoted(given)), format!("Write {names}."))
+        InvalidValue::new(format!("{} is not known here", quoted(given)), format!("Write {names}."))
     })
 }
 
@@ -158,7 +161,7 @@ pub(super) fn kind(value: &RawValue) -> &'static str {
 /// The texts of a list, or of one text with commas; `wrong` says what anything else is.
 pub(super) fn texts<T>(
     value: &RawValue,
-    wrong: impl Fn(&str) -> SettingProblem,
+    wrong: impl Fn(&str) -> InvalidValue,
     read: impl Fn(&str) -> ReadResult<T>,
 ) -> ReadResult<Vec<T>> {
     match value {

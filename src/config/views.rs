@@ -1,12 +1,13 @@
 //! The fields of a table that say how a key shows a credential (`encoding`, `shows`, `fields`, `constant`, `flags`,
 //! `at_least`) -> a view.
 
-use super::fault::{Place, SettingProblem};
-use super::report::{PlacedResult, is_not, wrong};
-use super::value::{Given, RawValue, ReadResult, closest, integer, quoted, text, word};
+use super::fault::Place;
+use super::report::{PlacedResult, is_not};
+use super::value::{Given, RawValue, ReadResult, did_you_mean, integer, quoted, text, word, wrong};
 use super::{CredentialName, View};
 use crate::encoding::request::{Encoding, Shows, ViewRequest};
 use crate::encoding::{ClientLibrary, Constant, Fact, Field};
+use crate::invalid_value::InvalidValue;
 
 /// Longest life a time may be stretched to: WeChat's own is 7200.
 const AT_LEAST_S_MAX: u64 = 86_400;
@@ -22,11 +23,9 @@ impl<'g> Fields<'g> {
         let Some((name, given)) = given.iter().find(|(name, _)| !known.contains(&name.as_str())) else {
             return Ok(Fields(given.iter().map(|(name, given)| (name.as_str(), given)).collect()));
         };
-        let remedy = match closest(name, known.iter().copied()) {
-            Some(close) => format!("Did you mean {close:?}?"),
-            None => format!("Remove it; known here are {}.", known.join(", ")),
-        };
-        let problem = SettingProblem::new(format!("{} is not a key of {whose}", quoted(name)), remedy);
+        let all = || format!("Remove it; known here are {}.", known.join(", "));
+        let remedy = did_you_mean(name, known.iter().copied(), all);
+        let problem = InvalidValue::new(format!("{} is not a key of {whose}", quoted(name)), remedy);
         Err((problem, given.place.clone()))
     }
 
@@ -63,7 +62,7 @@ impl<'g> Fields<'g> {
             constant: self.read("constant", constant)?,
         };
         let usual = request.encoding.map_or(0, |encoding| encoding.flags_for(client));
-        let form = request.form(of.value_name()).map_err(|fault| (fault.into(), place.clone()))?;
+        let form = request.form(of.value_name()).map_err(|fault| (fault, place.clone()))?;
         let flags = self.read("flags", |value| integer(value, 0..=u64::from(u32::MAX)))?;
         let flags = flags.and_then(|flags| u32::try_from(flags).ok()).unwrap_or(usual);
         let at_least = self.read("at_least", |value| integer(value, 0..=AT_LEAST_S_MAX))?;

@@ -6,7 +6,7 @@
 use md5::{Digest, Md5};
 
 use super::{ANY, END_BYTES_MIN};
-use crate::invalid_value::{InvalidValue, quoted, quoted_name};
+use crate::invalid_value::{InvalidValue, listed, quoted, quoted_name};
 
 /// memcached's longest key.
 const NAME_BYTES_MAX: usize = 250;
@@ -34,7 +34,7 @@ pub fn fill(key: &str, word: &str, value: &str) -> String {
 pub fn insert_secret(key: String, secret: &str) -> (String, String) {
     let beginning = secret.get(..SECRET_BEGINNING).unwrap_or(secret);
     let redacted_name = if secret.len() >= SECRET_BYTES_MIN { key.replace(secret, "{secret}") } else { key };
-    let redacted_name = digested(&redacted_name, |inner| !inner.contains("{secret"));
+    let redacted_name = digested(&redacted_name, |inner| !wants_secret(inner));
     let name = fill(&fill(&redacted_name, "secret", secret), "secret10", beginning);
     (digested(&name, |_| true), redacted_name)
 }
@@ -134,16 +134,19 @@ pub fn fill_type(text: &str, of: &str) -> String {
     TYPE.iter().fold(text.to_owned(), |text, word| text.replace(word, of))
 }
 
-/// `{word}` must be one that is known; other braces are part of the key.
+/// The words in braces; other braces are part of the text.
+pub fn words_in_braces(text: &str) -> impl Iterator<Item = &str> {
+    let inside = text.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
+    inside.filter(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+}
+
+/// `{word}` must be one that is known.
 pub fn known_words(key: &str, known: &[&str]) -> Result<(), InvalidValue> {
-    for rest in key.split('{').skip(1) {
-        let Some((inner, _)) = rest.split_once('}') else { continue };
-        let is_word = !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if is_word && !known.contains(&current_word(inner)) {
-            let what = format!("{{{}}} is not known in a key", quoted_name(inner).trim_matches('"'));
+    for word in words_in_braces(key) {
+        if !known.contains(&current_word(word)) {
+            let what = format!("{{{}}} is not known in a key", quoted_name(word).trim_matches('"'));
             let words: Vec<String> = known.iter().map(|word| format!("{{{word}}}")).collect();
-            let (last, others) = words.split_last().map_or(("", &[][..]), |(last, others)| (last, others));
-            return Err(InvalidValue::new(what, format!("Known are {} and {last}.", others.join(", "))));
+            return Err(InvalidValue::new(what, format!("Known are {}.", listed(&words))));
         }
     }
     let open = |part: &Part<'_>| matches!(part, Part::Text(text) if text.contains(MD5));

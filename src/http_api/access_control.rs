@@ -22,7 +22,7 @@ use super::wrong_secrets::{SecretTarget, WrongSecretOutcome, WrongSecrets};
 use crate::access::{ApiKeyDigest, ApiKeys, HttpRights};
 use crate::address_group::address_group;
 use crate::clock::BootMs;
-use crate::network::Network;
+use crate::network::{Network, without_brackets};
 
 /// Must be `1` in requests that act, and in requests that read a token without a key. No page can send it to another site.
 pub const HEADER: &str = "x-tokencached";
@@ -351,7 +351,7 @@ impl AccessControl {
             None => head.uri.authority().map(|authority| authority.as_str()).ok_or_else(unknown_host_problem)?,
         };
         let name = without_port(host).ok_or_else(unknown_host_problem)?.to_ascii_lowercase();
-        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let address = without_brackets(&name).parse::<IpAddr>();
         let own = match address {
             Ok(ip) => ip.to_canonical() == addresses.local.ip().to_canonical(),
             Err(_) => name == "localhost" && addresses.local.ip().to_canonical().is_loopback(),

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::options::RedisAt;
 use crate::invalid_value::{InvalidValue, Judgement};
-use crate::network::is_this_machine;
+use crate::network::{is_this_machine, without_brackets};
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -130,7 +130,7 @@ fn database(text: &str, remedy: &str) -> Result<Option<u32>, InvalidValue> {
 
 fn host_and_port(url: &Url, port: u16) -> Option<(String, u16)> {
     let host = url.host_str().filter(|host| !host.is_empty())?;
-    Some((host.trim_start_matches('[').trim_end_matches(']').to_owned(), url.port().unwrap_or(port)))
+    Some((without_brackets(host).to_owned(), url.port().unwrap_or(port)))
 }
 
 /// `unix:/path` and `unix:///path` are one.

@@ -16,6 +16,7 @@ use super::options::{RedisOptions, TlsFiles};
 use super::subscriber::Subscriber;
 use crate::descriptors;
 use crate::files::{self, ReadFault, read_in_background};
+use crate::network::without_brackets;
 use crate::secret_source::SecretFault;
 
 /// The address of one server.
@@ -30,7 +31,7 @@ impl ServerAddress {
     pub fn redirected(&self, to: &str) -> Option<ServerAddress> {
         let (host, port) = to.rsplit_once(':')?;
         let port = port.parse().ok()?;
-        match (host.trim_start_matches('[').trim_end_matches(']'), self) {
+        match (without_brackets(host), self) {
             ("", ServerAddress::Tcp(own, _)) => Some(ServerAddress::Tcp(own.clone(), port)),
             // The node does not know its own address.
             ("" | "?", _) => None,

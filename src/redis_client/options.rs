@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::invalid_value::{InvalidValue, quoted};
-use crate::network::Network;
+use crate::network::{Network, authority};
 use crate::secret_source::{SecretOrigin, SecretSource};
 
 /// The address of a Redis.
@@ -73,11 +73,6 @@ impl fmt::Display for RedisOptions {
         let between = if matches!(self.at, RedisAt::Unix(_)) { " db " } else { "/" };
         write!(f, "{}{between}{}", self.url(), self.db)
     }
-}
-
-/// `host:port`, an IPv6 address in brackets.
-fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// One entry of `trusted_hosts`.

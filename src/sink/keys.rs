@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::options::{SinkContent, SinkEntry};
 use crate::credential::App;
-use crate::encoding::key_words::{fill_type, has_type, insert_secret};
+use crate::encoding::key_words::{fill_type, has_type, insert_secret, wants_secret};
 use crate::encoding::{Form, View};
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::CredentialName;
@@ -170,7 +170,7 @@ impl KeyTemplate {
         // An authorizer has no secret, so no client reads a key with one.
         let fits = |preset: &OfPreset| {
             preset.agents == app.platform.has_agents
-                && (has_secret(app) || !self.key.contains("{secret"))
+                && (has_secret(app) || !wants_secret(&self.key))
                 && (app.agent.is_some() || !self.key.contains("{agent}"))
         };
         if !self.of_preset.as_ref().is_none_or(fits) {
@@ -189,7 +189,7 @@ impl KeyTemplate {
             let what = format!("a key with {{agent}}, and the app {} has none", quoted(&app.id()));
             return Err(InvalidValue::new(what, "Write {id} in its place, or name the apps of this sink."));
         }
-        if !has_secret(app) && self.key.contains("{secret") {
+        if !has_secret(app) && wants_secret(&self.key) {
             let owner = if app.component.is_some() { "authorizer" } else { "app" };
             let what = format!("a key with a secret, and the {owner} {} has none", quoted(&app.id()));
             return Err(InvalidValue::new(what, "Name the apps of this sink, or write {appid} in its place."));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::sql_statement::{SqlDialect, SqlStatement};
 use super::template::{Template, TimeShown};
 use crate::encoding::View;
+use crate::network::authority;
 use crate::platform::CredentialName;
 use crate::redis_client::options::RedisOptions;
 use crate::secret_source::{SecretOrigin, SecretSource};
@@ -324,8 +325,7 @@ impl SqlServer {
         };
         let database = &self.database;
         match &self.at {
-            SqlAt::Tcp { host, port } if host.contains(':') => format!("{scheme}://[{host}]:{port}/{database}"),
-            SqlAt::Tcp { host, port } => format!("{scheme}://{host}:{port}/{database}"),
+            SqlAt::Tcp { host, port } => format!("{scheme}://{}/{database}", authority(host, *port)),
             SqlAt::Unix { port, .. } => format!("{scheme}://localhost:{port}/{database}"),
             SqlAt::File(path) => format!("{scheme}:{}", path.display()),
         }

@@ -5,6 +5,7 @@ use url::Url;
 use super::options::SqlAt;
 use super::sql_statement::SqlDialect;
 use crate::invalid_value::InvalidValue;
+use crate::network::without_brackets;
 
 const REMEDY: &str = "Write \"mysql://user@127.0.0.1:3306/database\", \"postgres://user@127.0.0.1:5432/database\" or \
                       \"sqlite:/path/to/file.db\".";
@@ -58,7 +59,7 @@ pub fn parse(given: &str) -> Result<SqlAddress, InvalidValue> {
     }
     let host = url.host_str().filter(|host| !host.is_empty() && !host.contains('%'));
     let host = host.ok_or_else(|| InvalidValue::new("the URL has no host", REMEDY))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let host = without_brackets(host).to_owned();
     let port = url.port().unwrap_or(if dialect == SqlDialect::MySql { 3306 } else { 5432 });
     Ok(SqlAddress { dialect, at: SqlAt::Tcp { host, port }, database: database.to_owned(), user })
 }

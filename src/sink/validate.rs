@@ -9,19 +9,15 @@ use super::options::{Options, SinkEntry, SinkTo, SqlAt, SqlPlan, SqlTls};
 use super::sql_statement::{SqlDialect, SqlParameter, SqlStatement};
 use super::template::{TimeShown, time};
 use crate::encoding::Fact;
-use crate::encoding::key_words::{current_word, known_words};
+use crate::encoding::key_words::{current_word, known_words, words_in_braces};
 use crate::files::trusted::{self, Untrusted};
-use crate::invalid_value::{InvalidValue, Judgement, quoted, quoted_name};
+use crate::invalid_value::{InvalidValue, Judgement, quoted, quoted_name, wrong};
 use crate::network::is_this_machine;
 
 /// What stands for something in the argument of a command.
 const IN_ARGUMENTS: [&str; 5] = ["appid", "id", "type", "expires_at", "expires_in"];
 const FILE_REMEDY: &str = "Write a path such as \"/var/www/site/cache/{type}.php\".";
 const PATH_BYTES_MAX: usize = 4000;
-
-fn wrong<T>(what: impl Into<String>, remedy: impl Into<String>) -> Result<T, InvalidValue> {
-    Err(InvalidValue::new(what, remedy))
-}
 
 /// Whether that program can be run, and no others could change it.
 pub fn judge_program(word: &str) -> Result<(), InvalidValue> {
@@ -46,14 +42,12 @@ pub fn judge_program(word: &str) -> Result<(), InvalidValue> {
 
 /// Whether the words in an argument are known. The value is none: every user of the machine can read arguments.
 pub fn judge_argument(word: &str) -> Result<(), InvalidValue> {
-    for rest in word.split('{').skip(1) {
-        let Some((inner, _)) = rest.split_once('}') else { continue };
+    for inner in words_in_braces(word) {
         if inner == "value" {
             let what = "{value} would show the value to every user of the machine, who can list arguments";
             return wrong(what, "Remove it: the program reads the value from its standard input.");
         }
-        let is_word = !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if is_word && !IN_ARGUMENTS.contains(&current_word(inner)) {
+        if !IN_ARGUMENTS.contains(&current_word(inner)) {
             let what = format!("{{{}}} is not known in an argument", quoted_name(inner).trim_matches('"'));
             let known = IN_ARGUMENTS.map(|word| format!("{{{word}}}")).join(", ");
             return wrong(what, format!("Known are {known}."));

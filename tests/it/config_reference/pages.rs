@@ -6,8 +6,8 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
+use tokencached::byte_size::size_text;
 use tokencached::config::schema::{Change, SECTIONS, Section, Setting, Takes, TextForm};
-use tokencached::config::size_text;
 
 /// The languages of the reference, by their folder in docs.
 pub const LANGUAGES: [&str; 2] = ["en", "zh"];
