@@ -29,6 +29,7 @@ mod foreign_writer;
 mod fragmentation;
 mod frameworks;
 mod fuzz;
+mod health;
 mod hostile;
 mod hosts;
 mod house;
