@@ -7,6 +7,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use tokencached::sandbox::Endpoint;
+
 use crate::support::{APPID, Client, Wechat, as_root, free_port, program, run, run_checked, write};
 
 /// What the page takes out of `stats`.
@@ -29,8 +31,9 @@ fn deploy(path: &str) -> String {
 
 /// What the page does to the script: everything behind the name and its equals sign, or the digits there, wherever it is.
 fn rewrite(script: &str, name: &str, value: &str, digits_alone: bool) -> String {
-    let mut parts = script.split(&format!("{name}=")).map(str::to_owned);
-    let mut out = parts.next().unwrap();
+    let written = format!("{name}=");
+    let mut parts = script.split(&written);
+    let mut out = parts.next().unwrap().to_owned();
     for part in parts {
         let end = part.find(|c: char| if digits_alone { !c.is_ascii_digit() } else { c == '\n' }).unwrap_or(part.len());
         out += &match end {
@@ -148,7 +151,7 @@ fn what_is_typed_into_the_page_of_baota_takes_effect() {
     assert_eq!((stats["limit_maxbytes"], stats["cmd_get"]), (64 << 20, 1));
 
     // Nothing was changed: the same process goes on.
-    let (pid, calls) = (script.pid(), wechat.calls(APPID));
+    let (pid, calls) = (script.pid(), wechat.calls(APPID).of(Endpoint::StableToken));
     script.does("reload", "reloaded");
     assert_eq!(script.pid(), pid);
     // Another port, and more memory: a new process with the same token, which was not fetched again.
@@ -160,7 +163,7 @@ fn what_is_typed_into_the_page_of_baota_takes_effect() {
     assert_eq!(client.get("access_token").unwrap(), token);
     assert_eq!(stats_of_the_page(port)["limit_maxbytes"], 96 << 20);
     assert_eq!(client.stat("settings", "maxconns").as_deref(), Some("300"));
-    assert!(wechat.calls(APPID) == calls, "a token was fetched again");
+    assert_eq!(wechat.calls(APPID).of(Endpoint::StableToken), calls, "a token was fetched again");
 
     // An address that everybody could reach is refused, and the server runs on.
     let pid = script.pid();
