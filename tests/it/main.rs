@@ -22,6 +22,7 @@ mod config_old_names;
 mod config_reference;
 mod demo;
 mod dependencies;
+mod deploy;
 mod differential;
 mod documentation;
 mod file_reload;
