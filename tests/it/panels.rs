@@ -178,6 +178,16 @@ fn what_is_typed_into_the_page_of_baota_takes_effect() {
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err() && !script.path("pid").exists());
 }
 
+/// It says so at once, and with the reason.
+#[test]
+#[ignore = "needs root"]
+fn a_port_that_another_program_has_is_named() {
+    let script = Script::install(&Wechat::start());
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", script.port)).unwrap();
+    let (status, said) = script.call("start");
+    assert!(!status.success() && said.contains("not started") && said.contains("in use"), "{said}");
+}
+
 /// The panel's own memcached, or whoever else has the number of a process that has ended.
 #[test]
 #[ignore = "needs root"]
