@@ -185,7 +185,10 @@ fn a_port_that_another_program_has_is_named() {
     let script = Script::install(&Wechat::start());
     let _taken = std::net::TcpListener::bind(("127.0.0.1", script.port)).unwrap();
     let (status, said) = script.call("start");
-    assert!(!status.success() && said.contains("not started") && said.contains("in use"), "{said}");
+    assert!(
+        !status.success() && said.contains("not started") && said.contains("something listens there already"),
+        "{said}"
+    );
 }
 
 /// The panel's own memcached, or whoever else has the number of a process that has ended.
