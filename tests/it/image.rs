@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use tokencached::sandbox::Verdict;
@@ -12,6 +13,17 @@ use tokencached::sandbox::Verdict;
 use crate::support::{APPID, Client, SECRET, Wechat, as_root, free_port, program, run, run_checked, wait_for};
 
 const USER: u32 = 65532;
+
+/// One image for all tests; it takes seconds to make.
+fn image() -> &'static Path {
+    static IMAGE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("image");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        make(&folder)
+    });
+    &IMAGE
+}
 
 /// Makes the image in that folder. The libraries are those of the packages that `tests/run` has downloaded.
 fn make(folder: &Path) -> PathBuf {
@@ -99,8 +111,7 @@ impl Drop for Container {
 fn the_image_runs_as_its_user_with_a_root_that_cannot_be_written() {
     as_root();
     let folder = tempfile::tempdir().unwrap();
-    let image = make(folder.path());
-    let bundle = unpack(&image, folder.path());
+    let bundle = unpack(image(), folder.path());
     let volume = folder.path().join("volume");
     fs::create_dir(&volume).unwrap();
     std::os::unix::fs::chown(&volume, Some(USER), Some(USER)).unwrap();
@@ -142,7 +153,7 @@ fn the_image_runs_as_its_user_with_a_root_that_cannot_be_written() {
 fn without_a_word_about_strangers_the_container_does_not_start() {
     as_root();
     let folder = tempfile::tempdir().unwrap();
-    let bundle = unpack(&make(folder.path()), folder.path());
+    let bundle = unpack(image(), folder.path());
     configure(&bundle, folder.path(), &[]);
     let mut container = Container::start(folder.path(), &bundle);
     let status = wait_for("the end of the container", || container.child.try_wait().unwrap());
@@ -154,11 +165,11 @@ fn without_a_word_about_strangers_the_container_does_not_start() {
 #[test]
 #[ignore = "needs umoci, skopeo and strip"]
 fn the_image_is_the_same_twice_and_holds_only_what_the_server_needs() {
-    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let image = make(folder.path());
-    fs::copy(folder.path().join("tokencached"), other.path().join("tokencached")).unwrap();
-    assert!(fs::read(&image).unwrap() == fs::read(make(other.path())).unwrap(), "two images of one binary differ");
-    let bundle = unpack(&image, folder.path());
+    let folder = tempfile::tempdir().unwrap();
+    let image = image();
+    fs::copy(image.with_file_name("tokencached"), folder.path().join("tokencached")).unwrap();
+    assert!(fs::read(image).unwrap() == fs::read(make(folder.path())).unwrap(), "two images of one binary differ");
+    let bundle = unpack(image, folder.path());
     let found = run_checked(
         program("find").arg(bundle.join("rootfs")).args(["-type", "f", "-perm", "-u+x", "-printf", "%f\\n"]),
     );
