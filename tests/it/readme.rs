@@ -14,7 +14,7 @@ use tokencached::config::schema::{self, SECTIONS};
 use tokencached::platform::errcodes;
 
 use crate::differential::Memcached;
-use crate::support::markdown::{Block, anchors, blocks, links, root, spans, split, text};
+use crate::support::markdown::{Block, anchors, blocks, is_elsewhere, links, root, spans, split, text};
 use crate::support::{Client, Node, tokencached, wait_for};
 
 const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
@@ -497,7 +497,7 @@ fn every_page_of_the_manual_is_linked_from_another() {
 fn every_link_of_the_documentation_leads_somewhere() {
     for page in all_pages() {
         let prose = split(&text(&page)).1;
-        for link in links(&prose).filter(|link| !link.starts_with("http")) {
+        for link in links(&prose).filter(|link| !is_elsewhere(link)) {
             let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
             let to = if path.is_empty() { root().join(&page) } else { root().join(&page).parent().unwrap().join(path) };
             assert!(to.exists(), "{page}: {link} leads to no file");

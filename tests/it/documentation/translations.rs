@@ -6,11 +6,11 @@ use std::fmt::Debug;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use crate::support::markdown::{Part, anchors, links, parts, root, spans, text};
+use crate::support::markdown::{Part, anchors, is_elsewhere, links, parts, root, spans, text};
 
 /// Pages that nobody has translated yet.
-const ENGLISH_ONLY: [&str; 8] =
-    ["clients.md", "cluster.md", "differences.md", "log-lines.md", "sandbox.md", "sdk.md", "sinks.md", "statistics.md"];
+const ENGLISH_ONLY: [&str; 7] =
+    ["clients.md", "cluster.md", "differences.md", "log-lines.md", "sandbox.md", "sdk.md", "statistics.md"];
 
 /// The pages of a language, by their place in its folder.
 fn pages(language: &str) -> BTreeSet<String> {
@@ -172,7 +172,7 @@ fn both_languages_have_the_same_numbers() {
 
 /// Where a link leads: the file, by the same name for both languages, and which heading of it.
 fn target(page: &str, link: &str) -> (String, Option<usize>) {
-    if link.starts_with("http") {
+    if is_elsewhere(link) {
         return (link.to_owned(), None);
     }
     let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
@@ -221,7 +221,7 @@ fn english_links(name: &str, translated: &BTreeSet<String>) -> Vec<String> {
         english.is_some_and(|english| english != name && translated.contains(english))
     };
     let markdown = text(&page);
-    let within = links(&markdown).filter(|link| !link.starts_with("http"));
+    let within = links(&markdown).filter(|link| !is_elsewhere(link));
     within.filter(|link| is_avoidable(link)).map(|link| format!("{page}: {link} is there in Chinese")).collect()
 }
 

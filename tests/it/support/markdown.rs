@@ -75,6 +75,11 @@ pub fn links(prose: &str) -> impl Iterator<Item = &str> {
     prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link)
 }
 
+/// Whether a link leads out of the project. `http-api.md` does not.
+pub fn is_elsewhere(link: &str) -> bool {
+    link.contains("://")
+}
+
 /// What stands under one heading, up to the next one of whatever level. The heading is the first line of the prose.
 #[derive(Debug)]
 pub struct Part {
