@@ -1,6 +1,8 @@
 //! What is added stands in all the places where people and programs look for it. `tests/README.md` has the table: what is
 //! added, where it belongs, which of these tests tells.
 
+mod translations;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -11,12 +13,8 @@ use tokencached::platform::{CredentialType, FetchParams, PLATFORMS, Platform};
 use tokencached::sandbox::{Options, Sandbox};
 use tokencached::secret::Secret;
 
+use crate::support::markdown::text;
 use crate::support::{Client, Node, Wechat, tokencached, wait_for};
-
-fn text(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
 
 /// All pages of a folder in one.
 fn pages(folder: &str) -> String {

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Output, Stdio};
 
 use tokencached::cli::Flags;
@@ -15,11 +15,12 @@ use tokencached::config::schema::{self, SECTIONS};
 use tokencached::platform::errcodes;
 
 use crate::differential::Memcached;
+use crate::support::markdown::{Block, anchors, blocks, code, is_elsewhere, links, root, spans, split, text};
 use crate::support::{Client, Node, tokencached, wait_for};
 
 const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
-/// Pages of both languages that other tests hold beside each other: they are generated, or too long for this one's rules.
-const HELD_ELSEWHERE: [&str; 3] = ["settings.md", "configuration.md", "http-api.md"];
+/// Pages whose examples are parts of a configuration.
+const WITH_PARTS: [&str; 5] = ["cluster.md", "configuration.md", "http-api.md", "settings.md", "sinks.md"];
 
 /// A page of the manual in both languages, by its name below `docs/en` and `docs/zh`.
 fn both(name: &str) -> [String; 2] {
@@ -32,59 +33,11 @@ fn pages_of(language: &str) -> BTreeSet<String> {
     all_pages().iter().filter_map(|page| page.strip_prefix(&folder)).map(str::to_owned).collect()
 }
 
-/// What is in English and in Chinese: the READMEs, and the pages that are here held beside each other.
-fn in_both_languages() -> Vec<[String; 2]> {
+/// What is in English and in Chinese and shows whole examples: the READMEs and most of the manual.
+fn pages_with_examples() -> Vec<String> {
     let (english, chinese) = (pages_of("en"), pages_of("zh"));
-    let pages = english.intersection(&chinese).filter(|name| !HELD_ELSEWHERE.contains(&name.as_str()));
-    [READMES.map(str::to_owned)].into_iter().chain(pages.map(|name| both(name))).collect()
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn text(name: &str) -> String {
-    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-/// One fenced block of code.
-#[derive(Debug)]
-struct Block {
-    language: String,
-    body: String,
-}
-
-/// The blocks of code, and the text between them.
-fn split(markdown: &str) -> (Vec<Block>, String) {
-    let (mut blocks, mut prose, mut open) = (Vec::new(), String::new(), None::<Block>);
-    for line in markdown.lines() {
-        let bare = line.trim_start();
-        match (bare.strip_prefix("```"), open.take()) {
-            (Some(language), None) => open = Some(Block { language: language.to_owned(), body: String::new() }),
-            (Some(_), Some(block)) => blocks.push(block),
-            (None, Some(mut block)) => {
-                block.body += line;
-                block.body.push('\n');
-                open = Some(block);
-            }
-            (None, None) => {
-                prose += line;
-                prose.push('\n');
-            }
-        }
-    }
-    assert!(open.is_none(), "a block of code is not closed");
-    (blocks, prose)
-}
-
-fn blocks(markdown: &str) -> Vec<Block> {
-    split(markdown).0
-}
-
-/// What stands in backticks.
-fn spans(markdown: &str) -> Vec<String> {
-    let prose = split(markdown).1;
-    prose.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+    let pages = english.intersection(&chinese).filter(|name| !WITH_PARTS.contains(&name.as_str()));
+    READMES.map(str::to_owned).into_iter().chain(pages.flat_map(|name| both(name))).collect()
 }
 
 /// What comes before the first heading of the second level, and then each section.
@@ -98,53 +51,22 @@ fn walk(markdown: &str) -> &str {
     from.split_once("<!-- /walk -->").expect("the walk ends").0
 }
 
-/// A line of code without its comment.
-fn code(line: &str) -> &str {
-    let ends = ["  # ", "  // ", " // "].iter().filter_map(|mark| line.find(mark));
-    line[..ends.min().unwrap_or(line.len())].trim()
-}
-
-/// Whoever reads one language misses nothing that is in the other.
+/// `documentation::translations` holds the pages of the manual, which have the same headings; the READMEs have the same
+/// sections.
 #[test]
-fn a_page_says_the_same_in_both_languages() {
-    for [ours, theirs] in in_both_languages() {
-        let [english, chinese] = [text(&ours), text(&theirs)];
-        assert_eq!(codes(&english), codes(&chinese), "{ours}: code");
-        let [english, chinese] = [sections(&english), sections(&chinese)];
-        assert_eq!(english.len(), chinese.len(), "{ours}: sections");
-        for (our, their) in english.iter().zip(chinese) {
-            let heading = our.lines().next().unwrap_or_default();
-            assert_eq!(named(our), named(their), "{ours}: {heading}");
-        }
-    }
-}
-
-/// What there is in Chinese only would not be found by these tests, nor by most who mend a page.
-#[test]
-fn a_chinese_page_has_an_english_one() {
-    let only_chinese: Vec<String> = pages_of("zh").difference(&pages_of("en")).cloned().collect();
-    assert!(only_chinese.is_empty(), "{only_chinese:?}");
-}
-
-#[test]
-fn a_page_for_movers_is_in_the_table_of_its_language() {
-    for language in ["en", "zh"] {
-        let index = text(&format!("docs/{language}/moving-in.md"));
-        let pages = pages_of(language);
-        let pages: Vec<&String> = pages.iter().filter(|page| page.starts_with("moving/")).collect();
-        assert!(pages.len() > 10, "{pages:?}");
-        for page in pages {
-            assert!(index.contains(&format!("({page})")), "docs/{language}/{page} is in no table");
-        }
+fn both_readmes_say_the_same() {
+    let [english, chinese] = READMES.map(text);
+    assert_eq!(codes(&english), codes(&chinese));
+    let [english, chinese] = [sections(&english), sections(&chinese)];
+    assert_eq!(english.len(), chinese.len());
+    for (ours, theirs) in english.iter().zip(chinese) {
+        assert_eq!(named(ours), named(theirs), "{}", ours.lines().next().unwrap_or_default());
     }
 }
 
 /// The blocks of code with their languages, without comments.
 fn codes(markdown: &str) -> Vec<(String, String)> {
-    let bare = |block: Block| {
-        (block.language, block.body.lines().map(|line| code(line).to_owned()).collect::<Vec<_>>().join("\n"))
-    };
-    blocks(markdown).into_iter().map(bare).collect()
+    blocks(markdown).into_iter().map(|block| (block.code(), block.language)).collect()
 }
 
 /// What a section puts in backticks, and the errcodes and ports in its text.
@@ -244,7 +166,7 @@ fn every_setting_named_exists_and_has_that_default() {
         one.flat_map(|section| section.settings()).map(|setting| setting.key).chain(of_apps()).collect();
     let output = tokencached().args(["check", "--print"]).env("HOME", "/nonexistent").output().unwrap();
     let effective = String::from_utf8(output.stdout).unwrap();
-    for name in in_both_languages().concat().into_iter().filter(|name| !name.contains("moving")) {
+    for name in pages_with_examples().into_iter().filter(|name| !name.contains("moving")) {
         for span in spans(&text(&name)) {
             if let Some((key, _)) = span.split_once(" = ") {
                 assert!(known.contains(key), "{name} names the setting {key}");
@@ -330,7 +252,7 @@ fn the_configuration_shown_is_accepted() {
     fs::write(&program, "#!/bin/sh\n").unwrap();
     fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
     let environment: BTreeMap<String, String> = [("HOME".to_owned(), home.clone())].into();
-    for name in in_both_languages().concat() {
+    for name in pages_with_examples() {
         let markdown = text(&name);
         let shown: Vec<Block> = blocks(&markdown).into_iter().filter(|block| block.language == "toml").collect();
         assert!(!shown.is_empty() || !name.contains("/moving/"), "{name}");
@@ -357,7 +279,7 @@ fn output(program: &str, arguments: &[&str]) -> Output {
 #[ignore = "needs bash"]
 fn what_is_shown_is_well_formed() {
     let folder = tempfile::tempdir().unwrap();
-    for block in in_both_languages().concat().into_iter().flat_map(|name| blocks(&text(&name))) {
+    for block in pages_with_examples().into_iter().flat_map(|name| blocks(&text(&name))) {
         let file = folder.path().join("block");
         fs::write(&file, &block.body).unwrap();
         let path = file.display().to_string();
@@ -578,16 +500,6 @@ fn the_differences_listed_are_those_there_are() {
     assert_eq!(client.rest(), b"");
 }
 
-/// The headings of a page, as links name them.
-fn anchors(markdown: &str) -> BTreeSet<String> {
-    let headings = split(markdown).1;
-    let headings = headings
-        .lines()
-        .filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')));
-    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
-    headings.map(|text| text.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
-}
-
 /// Every page of the repository, by its place in it.
 fn all_pages() -> Vec<String> {
     let folders = ["", "docs/", "docs/en/", "docs/en/moving/", "docs/zh/", "docs/zh/moving/", "docs/design/", "tests/"];
@@ -666,13 +578,14 @@ fn every_link_of_the_documentation_leads_somewhere() {
 /// What of a page leads to no file or no heading.
 fn dead_links(page: &str) -> Vec<String> {
     let prose = split(&text(page)).1;
-    let links = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
     let leads_nowhere = |link: &&str| {
         let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
         let to = if path.is_empty() { root().join(page) } else { root().join(page).parent().unwrap().join(path) };
         let is_page = to.extension().is_some_and(|extension| extension == "md");
-        let has = |anchor: &str| fs::read_to_string(&to).is_ok_and(|text| anchors(&text).contains(anchor));
+        let has =
+            |anchor: &str| fs::read_to_string(&to).is_ok_and(|text| anchors(&text).iter().any(|known| known == anchor));
         !to.exists() || (is_page && !anchor.is_empty() && !has(anchor))
     };
-    links.filter(|link| !link.contains("://")).filter(leads_nowhere).map(|link| format!("{page}: {link}")).collect()
+    let dead = links(&prose).filter(|link| !is_elsewhere(link)).filter(leads_nowhere);
+    dead.map(|link| format!("{page}: {link}")).collect()
 }
