@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::support::markdown::{Part, anchors, is_elsewhere, links, parts, root, spans, text};
 
 /// Pages that nobody has translated yet.
-const ENGLISH_ONLY: [&str; 4] = ["differences.md", "log-lines.md", "sandbox.md", "sdk.md"];
+const ENGLISH_ONLY: [&str; 1] = ["log-lines.md"];
 
 /// The pages of a language, by their place in its folder.
 fn pages(language: &str) -> BTreeSet<String> {
