@@ -19,8 +19,9 @@ use crate::support::markdown::{Block, anchors, blocks, code, is_elsewhere, links
 use crate::support::{Client, Node, tokencached, wait_for};
 
 const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
-/// Pages whose examples are parts of a configuration.
-const WITH_PARTS: [&str; 5] = ["cluster.md", "configuration.md", "http-api.md", "settings.md", "sinks.md"];
+/// Pages whose examples are parts of a configuration, or which speak of another program's settings.
+const WITH_PARTS: [&str; 7] =
+    ["cluster.md", "configuration.md", "differences.md", "http-api.md", "sdk.md", "settings.md", "sinks.md"];
 
 /// A page of the manual in both languages, by its name below `docs/en` and `docs/zh`.
 fn both(name: &str) -> [String; 2] {
