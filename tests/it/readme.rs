@@ -98,6 +98,7 @@ fn has_flag(help: &str, flag: &str) -> bool {
 /// Flags given to tokencached in a shell block.
 fn flags_in(block: &Block) -> Vec<String> {
     let lines = block.body.lines().map(code).filter_map(|line| {
+        let line = line.strip_prefix("sudo ").unwrap_or(line);
         let from_source = line.strip_prefix("cargo run --release -- ");
         from_source
             .or_else(|| line.split_once("tokencached ").filter(|(path, _)| !path.contains(' ')).map(|(_, rest)| rest))
