@@ -18,6 +18,19 @@ pub struct Block {
     pub body: String,
 }
 
+impl Block {
+    /// Without comments, which are in the reader's language.
+    pub fn code(&self) -> String {
+        self.body.lines().map(code).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A line of code without its comment.
+pub fn code(line: &str) -> &str {
+    let ends = ["  # ", "  // ", " // "].iter().filter_map(|mark| line.find(mark));
+    line[..ends.min().unwrap_or(line.len())].trim()
+}
+
 /// The blocks of code, and the text between them.
 pub fn split(markdown: &str) -> (Vec<Block>, String) {
     let (mut blocks, mut prose, mut open) = (Vec::new(), String::new(), None::<Block>);
