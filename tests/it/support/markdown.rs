@@ -25,8 +25,11 @@ impl Block {
     }
 }
 
-/// A line of code without its comment.
+/// A line of code without its comment; nothing of a line that is a comment.
 pub fn code(line: &str) -> &str {
+    if ["# ", "// "].iter().any(|mark| line.trim_start().starts_with(mark)) {
+        return "";
+    }
     let ends = ["  # ", "  // ", " // "].iter().filter_map(|mark| line.find(mark));
     line[..ends.min().unwrap_or(line.len())].trim()
 }
