@@ -15,6 +15,7 @@ use tokencached::sandbox::{AppOptions, Options, Sandbox};
 use tokio::runtime::Runtime;
 
 pub mod disk;
+pub mod markdown;
 pub mod netns;
 pub mod proxy;
 #[cfg(feature = "redis")]
