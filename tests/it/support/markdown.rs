@@ -27,6 +27,9 @@ impl Block {
 
 /// A line of code without its comment.
 pub fn code(line: &str) -> &str {
+    if ["# ", "// "].iter().any(|mark| line.trim_start().starts_with(mark)) {
+        return "";
+    }
     let ends = ["  # ", "  // ", " // "].iter().filter_map(|mark| line.find(mark));
     line[..ends.min().unwrap_or(line.len())].trim()
 }
