@@ -97,7 +97,8 @@ fn parse_ip(hex: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    const LISTENS: &str = "  0: 0100007F:2BCB 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 4711 1 0 100";
+    const LISTENS: &str =
+        "  0: 0100007F:2BCB 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 4711 1 0 100";
 
     #[cfg(target_endian = "little")]
     #[test]
