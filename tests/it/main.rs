@@ -50,6 +50,7 @@ mod moving;
 mod moving_in;
 mod old_settings;
 mod open_platform;
+mod packages;
 mod php;
 mod probing;
 mod protocol;
