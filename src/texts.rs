@@ -79,6 +79,9 @@ fn rows_of_platforms() -> impl Iterator<Item = (&'static str, &'static str)> {
     of_codes.chain(failure::ADVICE.iter().copied()).map(|text| (text.en, text.zh))
 }
 
+/// How the place of a setting that nobody gave is called.
+const DEFAULT: &str = "default";
+
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let mut table = Table { whole: HashMap::new(), templates: Vec::new() };
     for (english, chinese) in rows_of_platforms().chain(rows()) {
@@ -125,8 +128,9 @@ impl Table {
         if let Some(chinese) = self.one(text) {
             return Some(chinese);
         }
-        let known = |part| self.whole(part).or_else(|| self.placed(part));
-        let parts = |(at, between): (usize, &str)| Some((self.one(&text[..at])?, known(&text[at + between.len()..])?));
+        let known = |part| self.one(part).or_else(|| self.listed(part));
+        let rest_of = |text| self.whole(text).or_else(|| self.placed(text)).or_else(|| self.listed(text));
+        let parts = |(at, between): (usize, &str)| Some((known(&text[..at])?, rest_of(&text[at + between.len()..])?));
         text.match_indices("; ").find_map(parts).map(|(first, rest)| format!("{first}；{rest}"))
     }
 
@@ -150,15 +154,21 @@ impl Table {
     fn placed(&self, text: &str) -> Option<String> {
         text.match_indices(": ").find_map(|(at, colon)| {
             let chinese = self.whole(&text[at + colon.len()..])?;
-            let places = text[..at].split(": ").map(|place| self.whole(place).map_or(Cow::Borrowed(place), Cow::Owned));
+            let known = |place: &str| if place.contains(' ') || place == DEFAULT { self.whole(place) } else { None };
+            let places = text[..at].split(": ").map(|place| known(place).map_or(Cow::Borrowed(place), Cow::Owned));
             Some(format!("{}: {chinese}", places.collect::<Vec<_>>().join(": ")))
         })
     }
 
     /// What stands in a hole: a known text, the end of one such as `is empty`, a list, or something that has no language.
     fn hole<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        // A word by itself is a key or a name.
+        if !text.contains(' ') {
+            return Cow::Borrowed(text);
+        }
         let end = || self.one(&format!(" {text}")).map(|chinese| chinese.trim_start().to_owned());
-        let known = self.whole(text).or_else(end).or_else(|| self.placed(text)).or_else(|| self.listed(text));
+        let bare = || self.whole(text.trim_start());
+        let known = self.whole(text).or_else(end).or_else(bare).or_else(|| self.placed(text)).or_else(|| self.listed(text));
         known.map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
@@ -167,7 +177,7 @@ impl Table {
         let word = if text.contains(" or ") { Some((" or ", " 或 ")) } else { None };
         let word = word.or_else(|| text.contains(" and ").then_some((" and ", " 和 ")));
         let items = text.split(", ").flat_map(|part| part.split(word.map_or(", ", |(english, _)| english)));
-        let one = |item: &str| self.one(item).or_else(|| (!item.contains(' ')).then(|| item.to_owned()));
+        let one = |item: &str| if item.contains(' ') { self.one(item) } else { Some(item.to_owned()) };
         let items: Vec<String> = items.map(one).collect::<Option<_>>()?;
         match (&items[..], word) {
             ([_], _) => None,

@@ -40,7 +40,7 @@ fn rows_are_well_formed() {
     let is_chinese = |c: char| ('\u{4e00}'..'\u{9fff}').contains(&c);
     let mut seen = std::collections::HashSet::new();
     for (english, chinese) in rows() {
-        assert!(!english.contains(is_chinese), "{english}");
+        assert!(!english.split('"').step_by(2).any(|text| text.contains(is_chinese)), "{english}");
         let (text, holes) = parts(english);
         assert!(seen.insert(text.join("{}")), "twice: {english}");
         let used = parts(chinese).1;
