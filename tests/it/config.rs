@@ -277,6 +277,7 @@ fn every_setting_has_a_variable() {
         ("http.wechat_expires_in_min_s", "14"),
         ("http.old_metric_names", "true"),
         ("log.json", "true"),
+        ("log.advice_language", "zh"),
         ("log.verbosity", "3"),
     ]);
     // One way to give a secret, and one to have company, excludes the others: they have tests of their own.
