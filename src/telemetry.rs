@@ -28,8 +28,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-pub use self::options::Options;
 use self::advice::{ChineseFields, ChineseJson};
+pub use self::options::Options;
 use self::queue::LogQueue;
 use crate::texts::Language;
 
@@ -147,11 +147,7 @@ impl Style {
         F: for<'writer> FormatFields<'writer> + Send + Sync + 'static,
         W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
     {
-        if self.is_stamped {
-            layer.with_ansi(false).without_time().boxed()
-        } else {
-            layer.with_ansi(self.ansi).boxed()
-        }
+        if self.is_stamped { layer.with_ansi(false).without_time().boxed() } else { layer.with_ansi(self.ansi).boxed() }
     }
 
     /// The line about lines that are missing, as it would look in the log.

@@ -168,7 +168,8 @@ impl Table {
         }
         let end = || self.one(&format!(" {text}")).map(|chinese| chinese.trim_start().to_owned());
         let bare = || self.whole(text.trim_start());
-        let known = self.whole(text).or_else(end).or_else(bare).or_else(|| self.placed(text)).or_else(|| self.listed(text));
+        let known =
+            self.whole(text).or_else(end).or_else(bare).or_else(|| self.placed(text)).or_else(|| self.listed(text));
         known.map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
@@ -215,7 +216,8 @@ fn parts(template: &str) -> (Vec<String>, Vec<Hole>) {
         if (c == '{' || c == '}') && chars.next_if_eq(&c).is_none() && c == '{' {
             let name: String = chars.by_ref().take_while(|c| *c != '}').collect();
             let is_number = name == "#";
-            let name = if name.is_empty() || is_number { nameless.next().unwrap_or_default().to_string() } else { name };
+            let name =
+                if name.is_empty() || is_number { nameless.next().unwrap_or_default().to_string() } else { name };
             holes.push(Hole { name, is_number });
             between.push(String::new());
         } else if let Some(text) = between.last_mut() {

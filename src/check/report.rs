@@ -267,7 +267,9 @@ mod tests {
 
     fn printed(report: CheckReport, detail: Detail) -> String {
         let mut out = Vec::new();
-        report.print(detail, Language::English, "[log]\njson = false\n", "configuration good: no apps", &mut out).unwrap();
+        report
+            .print(detail, Language::English, "[log]\njson = false\n", "configuration good: no apps", &mut out)
+            .unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -90,15 +90,14 @@ const SEE_TICKET_RECEIVER: BilingualText = BilingualText {
     zh: "微信每 10 分钟向 open.weixin.qq.com 上设置的授权事件地址推送票据：请确认接收程序可达，并把收到的内容写入 \
          verify_ticket_file",
 };
-const PUT_REFRESH_TOKEN: BilingualText = BilingualText {
-    en: "put the merchant's refresh token in place",
-    zh: "请放入商户的 refresh token",
-};
+const PUT_REFRESH_TOKEN: BilingualText =
+    BilingualText { en: "put the merchant's refresh token in place", zh: "请放入商户的 refresh token" };
 const REPORT_BUG: BilingualText = BilingualText {
     en: "please report this as a bug; a live value is served to its end",
     zh: "请作为程序错误反馈；仍有效的值会一直提供到失效为止",
 };
-const PUT_SECRET: BilingualText = BilingualText { en: "put the app's secret in place", zh: "请放入应用的 AppSecret" };
+const PUT_SECRET: BilingualText =
+    BilingualText { en: "put the app's secret in place", zh: "请放入应用的 AppSecret" };
 const CHECK_TLS: BilingualText = BilingualText {
     en: "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right",
     zh: "请检查是否有代理拦截 TLS（若有，请把其根证书配置为 ca_file），以及系统时间是否正确",
@@ -125,7 +124,22 @@ const QUOTA: BilingualText = BilingualText {
 };
 
 /// What to do about failures that have no errcode.
-pub const ADVICE: &[BilingualText] = &[SEE_STORE, RAISE_LIMIT, CORRECT_BASE_URL, SEE_NODES, SEE_TICKET_RECEIVER, PUT_REFRESH_TOKEN, REPORT_BUG, PUT_SECRET, CHECK_TLS, CHECK_NETWORK, CHECK_BETWEEN, CLASSIC_QUOTA, TICKET_QUOTA, QUOTA];
+pub const ADVICE: &[BilingualText] = &[
+    SEE_STORE,
+    RAISE_LIMIT,
+    CORRECT_BASE_URL,
+    SEE_NODES,
+    SEE_TICKET_RECEIVER,
+    PUT_REFRESH_TOKEN,
+    REPORT_BUG,
+    PUT_SECRET,
+    CHECK_TLS,
+    CHECK_NETWORK,
+    CHECK_BETWEEN,
+    CLASSIC_QUOTA,
+    TICKET_QUOTA,
+    QUOTA,
+];
 
 /// What was missing for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,16 +4,22 @@
 
 mod literals;
 
+use std::net::IpAddr;
+use std::path::Path;
+
+use tokencached::cli;
 use tokencached::config::{Faults, Loaded};
-use tokencached::texts;
+use tokencached::sandbox::{AppOptions, Options};
+use tokencached::texts::{self, Language};
 
 use self::literals::{Literal, literals};
-use crate::support::rust_sources;
+use crate::support::{APPID, Node, SECRET, Wechat, rust_sources, tokencached, write};
 
+const BARRED: &str = "wx2222222222222222";
 /// What an administrator types in either language.
 const COMMANDS: &[&str] = &["systemctl edit tokencached", "tokencached help check"];
-/// What follows is said by a library: how TOML is wrong, what a name service answers.
-const FROM_OTHERS: &[&str] = &["this is not TOML: ", "has no address: "];
+/// What follows is said by others: by the reader of TOML, a name service, a platform.
+const FROM_OTHERS: &[&str] = &["this is not TOML: ", "has no address: ", "errcode ", "HTTP status "];
 /// Words in a row that make it a sentence.
 const WORDS_MAX: usize = 2;
 
@@ -37,6 +43,18 @@ pub fn assert_known(text: &str) {
     }
 }
 
+/// What `check` has printed in English, each line by itself, has its Chinese.
+#[track_caller]
+pub fn assert_printed(said: &str) {
+    let lines = said.lines().map(|line| line.trim().trim_start_matches("tokencached: "));
+    for line in lines.filter(|line| !FROM_OTHERS.iter().any(|from| line.contains(from))) {
+        let chinese = Language::Chinese.of(line);
+        if let Some(english) = english_in(&chinese) {
+            panic!("{english:?} is English in {chinese:?}, of {line:?}");
+        }
+    }
+}
+
 /// Everything that was said about a configuration has its Chinese.
 #[track_caller]
 pub fn assert_all_known(outcome: &Result<Loaded, Faults>) {
@@ -46,6 +64,162 @@ pub fn assert_all_known(outcome: &Result<Loaded, Faults>) {
             assert_known(&fault.what);
             assert_known(&fault.remedy);
         }),
+    }
+}
+
+/// What `check` says of a file, in that locale; its exit code too.
+fn check_in(locale: &str, file: &Path, flags: &[&str]) -> (Option<i32>, String) {
+    let mut command = tokencached();
+    let out = command.env("LANG", locale).arg("check").arg("--config").arg(file).args(flags).output().unwrap();
+    let text = [out.stdout, out.stderr].concat();
+    (out.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn check_speaks_the_language_of_the_locale_and_ends_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = "[server]\nmemroy = 1\nthreads = \"many\"\n[nonsense]\n[[app]]\nappid = \"wx1\"\nsecret = \"\"\n";
+    let bad = write(folder.path(), "bad.toml", bad);
+    let (code, said) = check_in("zh_CN.UTF-8", &bad, &[]);
+    assert_eq!((code, check_in("en_GB.UTF-8", &bad, &[]).0), (Some(78), Some(78)));
+    assert!(said.starts_with("tokencached: 配置有 4 处错误：\n  1. "), "{said}");
+    assert!(said.contains("[server] 中没有 \"memroy\" 这一项\n     是否想写 \"memory\"？"), "{said}");
+    assert!(said.ends_with("配置被拒绝：4 处错误\n") && english_in(&said).is_none(), "{said}");
+    assert_eq!(check_in("en_GB.UTF-8", &bad, &["--language", "zh"]), (code, said));
+
+    let good = format!("[state]\npath = \"none\"\n[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n");
+    let good = write(folder.path(), "good.toml", &good);
+    let (code, said) = check_in("zh", &good, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with("警告: ") && said.ends_with("配置正确：1 个应用；1 个警告\n"), "{said}");
+    assert!(english_in(&said).is_none() && !said.contains(SECRET), "{said}");
+    let (_, english) = check_in("zh", &good, &["--language=en"]);
+    assert_eq!(english, check_in("C", &good, &[]).1);
+    assert!(english.ends_with("configuration good: 1 app; 1 warning\n"), "{english}");
+}
+
+#[test]
+fn the_settings_that_check_prints_are_the_same_in_both_languages() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("[state]\npath = \"none\"\n[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n");
+    let file = write(folder.path(), "c.toml", &text);
+    let settings = |locale| {
+        let (code, said) = check_in(locale, &file, &["--print"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.parse::<toml::Table>().is_ok(), "{said}");
+        said.lines().filter(|line| !line.starts_with("# ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(settings("zh_CN.UTF-8"), settings("C"));
+}
+
+#[test]
+fn live_results_and_what_to_do_about_them_are_in_chinese() {
+    let wechat = Wechat::start();
+    let folder = tempfile::tempdir().unwrap();
+    let text = wechat.config("", "").replace("{folder}", &folder.path().display().to_string());
+    let file = write(folder.path(), "c.toml", &text);
+    let (code, said) = check_in("zh_CN.UTF-8", &file, &["--live"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("正常: {APPID}: 微信返回了 token：")), "{said}");
+    assert!(said.ends_with("1 个应用中 1 个正常；1 个警告\n") && english_in(&said).is_none(), "{said}");
+    wechat.set_allowlist(APPID, Some(vec![IpAddr::from([192, 0, 2, 1])]));
+    let (code, said) = check_in("zh_CN.UTF-8", &file, &["--live"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("错误: wx0123456789abcdef: 没有得到 token：errcode 40164（本机 IP 不在白名单中）"), "{said}");
+    assert!(said.contains("处理办法：微信看到的 IP 是 127.0.0.1"), "{said}");
+    assert!(said.ends_with("1 个应用中 0 个正常，1 个不正常；1 个警告\n"), "{said}");
+}
+
+/// The help of every command, as a terminal has it.
+fn help_in(language: Language) -> Vec<(String, String)> {
+    let commands = cli::command_in(language).get_subcommands().map(|one| one.get_name().to_owned()).collect::<Vec<_>>();
+    let shown = commands.iter().filter(|name| !["tied", "help"].contains(&name.as_str()));
+    let words = std::iter::once(vec![]).chain(shown.map(|name| vec![name.as_str()]));
+    words
+        .map(|words| {
+            let line = ["tokencached"].into_iter().chain(words.iter().copied()).chain(["--help"]);
+            let help = cli::parse_in(language, line).unwrap_err();
+            assert_eq!(help.exit_code(), 0);
+            (words.concat(), help.to_string())
+        })
+        .collect()
+}
+
+#[test]
+fn the_help_of_every_command_is_chinese_and_names_the_same_flags() {
+    for ((command, chinese), (_, english)) in help_in(Language::Chinese).iter().zip(help_in(Language::English)) {
+        let flags = |text: &str| {
+            let lines = text.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+            lines.map(|line| line.split("  ").next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(flags(chinese), flags(&english), "{command}");
+        assert!(chinese.contains("用法：tokencached") && chinese.contains("选项:"), "{command}: {chinese}");
+        for line in chinese.lines().filter(|line| !line.is_empty()) {
+            let is_example = line.trim_start().starts_with("WECHAT_APPID=") || line.ends_with("tokencached.toml");
+            assert!(is_example || line.contains(is_chinese), "{command}: {line}");
+            assert!(english_in(line).is_none(), "{command}: {line}");
+        }
+        assert!(english.is_ascii(), "{command}: {english}");
+    }
+}
+
+#[test]
+fn the_help_is_chinese_by_the_locale_or_by_a_flag() {
+    let help = |variables: &[(&str, &str)], words: &[&str]| {
+        let out = tokencached().args(words).envs(variables.iter().copied()).output().unwrap();
+        assert!(out.status.success());
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let chinese = help(&[("LANG", "zh_CN.UTF-8")], &["--help"]);
+    assert!(chinese.contains("退出码："), "{chinese}");
+    assert_eq!(help(&[("LC_ALL", "zh_CN.UTF-8"), ("LANG", "en")], &["help"]), chinese);
+    assert_eq!(help(&[], &["--language", "zh", "--help"]), chinese);
+    let english = help(&[], &["--help"]);
+    assert_eq!(help(&[("LC_ALL", "C"), ("LANG", "zh_CN.UTF-8")], &["--help"]), english);
+    assert_eq!(help(&[("LANG", "zh_CN.UTF-8")], &["--help", "--lang=en"]), english);
+}
+
+#[test]
+fn wrong_usage_is_told_in_chinese() {
+    let out = tokencached().env("LANG", "zh_CN.UTF-8").args(["check", "--nonsense"]).output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.starts_with("错误：没有参数 '--nonsense'\n") && english_in(&said).is_none(), "{said}");
+}
+
+/// The values of that field in a log of text lines.
+fn fields<'l>(log: &'l str, name: &str) -> Vec<&'l str> {
+    let start = format!(" {name}=\"");
+    log.lines().filter_map(|line| line.split_once(&start)?.1.split('"').next()).collect()
+}
+
+#[test]
+fn the_advice_of_log_lines_is_chinese_if_the_configuration_says_so() {
+    for (language, locale) in [("zh", "C"), ("en", "zh_CN.UTF-8")] {
+        let barred = AppOptions { appid: BARRED.into(), secret: SECRET.into(), ..AppOptions::default() };
+        let wechat = Wechat::with(Options { apps: vec![barred], ..Options::default() });
+        wechat.set_allowlist(BARRED, Some(vec![IpAddr::from([192, 0, 2, 1])]));
+        let app = format!(
+            "[[app]]\nappid = \"{BARRED}\"\nsecret = \"{SECRET}\"\n\
+             [[sink]]\nfile = \"/proc/none/{{type}}.php\"\napps = [\"{APPID}\"]\ntemplate = \"{{value}}\"\n\
+             [log]\nadvice_language = \"{language}\"\n"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let node = Node::start_with(folder, &wechat.config("", &app), &[], &[("LANG", locale)]);
+        node.await_log("40164");
+        node.await_log("writing to the sink failed");
+        let log = node.log();
+        let advice = fields(&log, "advice");
+        assert!(advice.len() >= 2, "{log}");
+        for text in advice {
+            assert_eq!(text.contains(is_chinese), language == "zh", "{text}");
+            assert!(language == "en" || english_in(text).is_none(), "{text}");
+        }
+        let failed = log.lines().find(|line| line.contains("renewal failed: ")).unwrap();
+        assert!(
+            failed.contains("errcode=40164") && failed.contains("renewal failed: errcode 40164 (our IP"),
+            "{failed}"
+        );
     }
 }
 
@@ -70,6 +244,7 @@ const WHOLE_FILES: &[&str] = &[
     "credential/collisions.rs",
     "credential/mod.rs",
     "credential/options.rs",
+    "credential/refresher/",
     "descriptors.rs",
     "encoding/",
     "files.rs",
@@ -104,8 +279,20 @@ const WHOLE_FILES: &[&str] = &[
 /// Their texts are in both languages already, or are written for programs.
 const OTHER_FILES: &[&str] = &["config/schema.rs", "texts.rs"];
 /// What is said there is a log line, or a mistake of the program itself.
-const UNSEEN: &[&str] =
-    &["trace!", "debug!", "info!", "warn!", "error!", "log_credential!", "expect", "panic!", "unreachable!", "reason", "has", "other"];
+const UNSEEN: &[&str] = &[
+    "trace!",
+    "debug!",
+    "info!",
+    "warn!",
+    "error!",
+    "log_credential!",
+    "expect",
+    "panic!",
+    "unreachable!",
+    "reason",
+    "has",
+    "other",
+];
 /// Calls that hand a text to somebody who set the server up.
 const TELLING: &[&str] = &["InvalidValue::new(", "wrong(", ".refuse(", ".refuse_at(", ".refuse_table(", ".fault_if("];
 
@@ -142,7 +329,8 @@ fn is_sentence(line: &str) -> bool {
     let unquoted: String = line.split('"').step_by(2).collect::<Vec<_>>().join(" \" ");
     let words: Vec<&str> = unquoted.split(' ').collect();
     let is_english = !line.contains(is_chinese);
-    is_english && words.windows(2).any(|pair| pair.iter().all(|word| is_word(word.trim_end_matches([',', '.', ';', ':']))))
+    is_english
+        && words.windows(2).any(|pair| pair.iter().all(|word| is_word(word.trim_end_matches([',', '.', ';', ':']))))
 }
 
 /// By itself, or as the end of a sentence such as `is empty`.
@@ -212,4 +400,10 @@ const NOT_SHOWN: &[&str] = &[
     "the /x/y has no /x/y",
     "/x/y has no /x/y",
     "no /x/y is given",
+    // Messages of log lines.
+    "cannot adopt the site's own token",
+    ": refresh request",
+    ": too long",
+    "renewed at the same time; one more fetch follows",
+    "renewed at the same time; its token is served, and one more fetch follows",
 ];

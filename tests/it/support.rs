@@ -481,6 +481,10 @@ pub fn run(command: &mut Command) -> (ExitStatus, String) {
     std::io::Seek::rewind(&mut said).unwrap();
     said.read_to_end(&mut text).unwrap();
     let text = String::from_utf8_lossy(&text).into_owned();
+    let has = |words: &[&str]| command.get_args().any(|word| words.iter().any(|known| word == *known));
+    if name.contains(env!("CARGO_BIN_EXE_tokencached")) && has(&["check"]) && !has(&["--print", "--help", "help"]) {
+        crate::chinese::assert_printed(&text);
+    }
     (status.unwrap_or_else(|| panic!("{name} did not end; it said:\n{text}")), text)
 }
 

@@ -14,7 +14,8 @@ pub struct Literal {
 /// All texts of a source.
 pub fn literals(source: &str) -> Vec<Literal> {
     let end = source.find("#[cfg(test)]\nmod ").unwrap_or(source.len());
-    let mut reader = Reader { rest: &source[..end], line: 1, inside: Vec::new(), name: String::new(), found: Vec::new() };
+    let mut reader =
+        Reader { rest: &source[..end], line: 1, inside: Vec::new(), name: String::new(), found: Vec::new() };
     while reader.step() {}
     reader.found
 }
