@@ -213,7 +213,8 @@ fn parts(template: &str) -> (Vec<String>, Vec<Hole>) {
     let (mut between, mut holes, mut nameless) = (vec![String::new()], Vec::new(), 0u8..);
     let mut chars = template.chars().peekable();
     while let Some(c) = chars.next() {
-        if (c == '{' || c == '}') && chars.next_if_eq(&c).is_none() && c == '{' {
+        let is_doubled = matches!(c, '{' | '}') && chars.next_if_eq(&c).is_some();
+        if c == '{' && !is_doubled {
             let name: String = chars.by_ref().take_while(|c| *c != '}').collect();
             let is_number = name == "#";
             let name =

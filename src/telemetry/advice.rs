@@ -20,9 +20,9 @@ pub(super) struct ChineseFields;
 
 impl<'writer> FormatFields<'writer> for ChineseFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut visitor = DefaultFields::new().make_visitor(writer);
-        fields.record(&mut Translating(&mut visitor));
-        visitor.finish()
+        let mut line = DefaultFields::new().make_visitor(writer);
+        fields.record(&mut Translating(&mut line));
+        line.finish()
     }
 }
 

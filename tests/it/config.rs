@@ -12,7 +12,7 @@ use tokencached::secret_source::{SecretOrigin, SecretSource};
 use tokencached::server::Protocol;
 use tokencached::service::RefuseWith;
 
-use crate::chinese::assert_all_known;
+use crate::support::chinese::assert_all_known;
 
 pub const APPID: &str = "wx0123456789abcdef";
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";

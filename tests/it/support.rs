@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokencached::sandbox::{AppOptions, Options, Sandbox};
 use tokio::runtime::Runtime;
 
+pub mod chinese;
 pub mod disk;
 pub mod netns;
 pub mod proxy;
@@ -483,7 +484,7 @@ pub fn run(command: &mut Command) -> (ExitStatus, String) {
     let text = String::from_utf8_lossy(&text).into_owned();
     let has = |words: &[&str]| command.get_args().any(|word| words.iter().any(|known| word == *known));
     if name.contains(env!("CARGO_BIN_EXE_tokencached")) && has(&["check"]) && !has(&["--print", "--help", "help"]) {
-        crate::chinese::assert_printed(&text);
+        chinese::assert_printed(&text);
     }
     (status.unwrap_or_else(|| panic!("{name} did not end; it said:\n{text}")), text)
 }
