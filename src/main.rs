@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         CliCommand::Serve(args) => serve(&args),
         CliCommand::Demo(args) => show(|shutdown| demo::run(&args, shutdown)),
         CliCommand::Sandbox(args) => show(|shutdown| demo::run_sandbox(&args, shutdown)),
-        CliCommand::Check(args) => run_check(&args),
+        CliCommand::Check(args) => Ok(run_check(&args)),
         CliCommand::Health(args) => run_health(&args),
         CliCommand::Version => print_version(),
         CliCommand::Tied(args) => {
@@ -325,7 +325,15 @@ fn generate(args: &GenerateArgs) -> Result<ExitCode, StartError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_check(args: &CheckArgs) -> Result<ExitCode, StartError> {
+/// In the language of its arguments.
+fn run_check(args: &CheckArgs) -> ExitCode {
+    check_configuration(args).unwrap_or_else(|error| {
+        telemetry::print(&args.language.of(&error.to_string()));
+        ExitCode::from(exit_code(&error))
+    })
+}
+
+fn check_configuration(args: &CheckArgs) -> Result<ExitCode, StartError> {
     let serve = absolute(&args.serve);
     let loaded = config::load(serve.config.as_deref(), &ProcessEnvironment, &serve.flags).map_err(|faults| {
         let command: Vec<_> = std::env::args_os().collect();
@@ -351,7 +359,7 @@ fn run_check(args: &CheckArgs) -> Result<ExitCode, StartError> {
     let is_good = report.is_good();
     let (settings, verdict) = (loaded.effective(), check::verdict(&loaded.config));
     let mut out = std::io::stdout().lock();
-    report.print(detail, &settings, &verdict, &mut out).map_err(StartError::system("cannot print"))?;
+    report.print(detail, args.language, &settings, &verdict, &mut out).map_err(StartError::system("cannot print"))?;
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

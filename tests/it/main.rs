@@ -12,6 +12,7 @@ mod binary_differential;
 mod blocking;
 mod cache_model;
 mod check;
+mod chinese;
 mod clients;
 mod cluster;
 mod cluster_model;
