@@ -1,4 +1,5 @@
-//! The command line: `serve` (default), `demo`, `sandbox`, `check`, `health`, `version`, `help`; hidden, `tied`.
+//! The command line: `serve` (default), `demo`, `sandbox`, `check`, `health`, `version`, `help`; hidden, `tied` and
+//! `generate`.
 //!
 //! Turns arguments into values and judges nothing that the file or the environment could say as well; that is
 //! [`crate::config`]'s work. Starts nothing.
@@ -8,15 +9,19 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod flags;
+mod generate;
+mod language;
 mod words;
 
 pub use flags::{Flags, file_after_flag};
+pub use generate::GenerateArgs;
 pub use words::{Word, missing_value, translated};
 
 use crate::secret::Secret;
+use crate::texts::Language;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -52,6 +57,9 @@ Exit codes:
 struct Cli {
     #[command(subcommand)]
     command: Option<CliSubcommand>,
+    /// Language of the help and of check: en or zh [default: that of the locale]
+    #[arg(long, global = true, value_name = "LANGUAGE", value_parser = ["en", "zh"], hide_possible_values = true)]
+    language: Option<String>,
     #[command(flatten)]
     serve: ServeArgs,
 }
@@ -74,6 +82,9 @@ enum CliSubcommand {
     /// Become another program that ends when the parent does (for the demo's own processes)
     #[command(hide = true)]
     Tied(TiedArgs),
+    /// Write the manual pages or the completions of a shell (for packages)
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 /// What to do.
@@ -86,6 +97,7 @@ pub enum CliCommand {
     Health(HealthArgs),
     Version,
     Tied(TiedArgs),
+    Generate(GenerateArgs),
 }
 
 /// `tokencached`, `tokencached serve`.
@@ -174,6 +186,9 @@ pub struct CheckArgs {
     /// Print only faults, warnings and the verdict
     #[arg(long, conflicts_with = "print")]
     pub quiet: bool,
+    /// What `--language` or the locale says.
+    #[arg(skip)]
+    pub language: Language,
     #[command(flatten)]
     pub serve: ServeArgs,
 }
@@ -221,9 +236,11 @@ pub struct AuthorizerArg {
 
 /// The arguments of this process. Leaves the process after `--help`, `--version` and wrong usage.
 pub fn parse() -> CliCommand {
-    match parse_from(std::env::args_os()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let language = language::asked(&arguments, |name| std::env::var(name).ok());
+    match parse_in(language, arguments) {
         Ok(command) => command,
-        Err(error) => error.exit(),
+        Err(error) => language::exit(&error, language),
     }
 }
 
@@ -233,17 +250,37 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let cli = Cli::try_parse_from(arguments)?;
+    parse_in(Language::English, arguments)
+}
+
+/// The same, with help in a language.
+pub fn parse_in<I, T>(language: Language, arguments: I) -> Result<CliCommand, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let mut command = command_in(language);
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     Ok(match cli.command {
         None => CliCommand::Serve(cli.serve),
         Some(CliSubcommand::Serve(args)) => CliCommand::Serve(*args),
         Some(CliSubcommand::Demo(args)) => CliCommand::Demo(args),
         Some(CliSubcommand::Sandbox(args)) => CliCommand::Sandbox(*args),
-        Some(CliSubcommand::Check(args)) => CliCommand::Check(*args),
+        Some(CliSubcommand::Check(args)) => CliCommand::Check(CheckArgs { language, ..*args }),
         Some(CliSubcommand::Health(args)) => CliCommand::Health(*args),
         Some(CliSubcommand::Version) => CliCommand::Version,
         Some(CliSubcommand::Tied(args)) => CliCommand::Tied(args),
+        Some(CliSubcommand::Generate(args)) => CliCommand::Generate(args),
     })
+}
+
+/// All commands and flags, with help in a language.
+pub fn command_in(language: Language) -> clap::Command {
+    match language {
+        Language::English => Cli::command(),
+        Language::Chinese => language::chinese(Cli::command()),
+    }
 }
 
 /// `60s`, `2m`, `2h`, `500ms`; a number alone counts seconds.
@@ -297,7 +334,6 @@ fn authorizer(text: &str) -> Result<AuthorizerArg, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

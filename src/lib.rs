@@ -33,6 +33,7 @@
 //! | [`process`], [`descriptors`], [`unit`] | the process itself: user, background, limits; advice for systemd |
 //! | [`environment`] | what a start reads of its surroundings: variables, names, the user |
 //! | [`invalid_value`], [`byte_size`] | what is wrong with a value in a configuration, without where it stands; sizes |
+//! | [`texts`] | what people read, in Chinese: one table, applied where it is printed |
 //! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
 //! | [`clock`], [`secret`] | time; values that are never printed |
 //! | [`address_group`], [`sync`] | which addresses count as one client; locks and atomics that loom can test |
@@ -134,5 +135,6 @@ pub mod stats;
 pub mod supervision;
 pub mod sync;
 pub mod telemetry;
+pub mod texts;
 pub mod tls;
 pub mod unit;

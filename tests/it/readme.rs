@@ -20,8 +20,16 @@ use crate::support::{Client, Node, tokencached, wait_for};
 
 const READMES: [&str; 2] = ["README.md", "README.zh-CN.md"];
 /// Pages whose examples are parts of a configuration, or which speak of another program's settings.
-const WITH_PARTS: [&str; 7] =
-    ["cluster.md", "configuration.md", "differences.md", "http-api.md", "sdk.md", "settings.md", "sinks.md"];
+const WITH_PARTS: [&str; 8] = [
+    "building.md",
+    "cluster.md",
+    "configuration.md",
+    "differences.md",
+    "http-api.md",
+    "sdk.md",
+    "settings.md",
+    "sinks.md",
+];
 
 /// A page of the manual in both languages, by its name below `docs/en` and `docs/zh`.
 fn both(name: &str) -> [String; 2] {
