@@ -12,6 +12,7 @@ use super::{Config, Log, SecretOrigin, apps, flags};
 use crate::cli::Flags;
 use crate::credential;
 use crate::platform::client::surroundings;
+use crate::texts::Language;
 
 /// A configuration and what was said on the way to it.
 #[derive(Clone, Debug)]
@@ -60,7 +61,8 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let upstream = reader.upstream(&document.upstream);
     let http = reader.http(&document.http);
     let verbosity = reader.number(&document.log, "verbosity");
-    let log = Log { verbosity, json: reader.switch(&document.log, "json", false) };
+    let advice_language = reader.word(&document.log, "advice_language", &Language::WORDS).unwrap_or_default();
+    let log = Log { verbosity, json: reader.switch(&document.log, "json", false), advice_language };
     let state_path = reader.state_path(&document.state);
     let cluster = reader.cluster(&document.state);
     let apps = reader.apps(document.take_list("app"));

@@ -134,7 +134,7 @@ fn a_flag_of_a_command_is_in_the_manual() {
         words.map(|word| word.trim_end_matches("...").to_owned()).collect()
     };
     let served = flags_of("serve");
-    for command in ["sandbox", "demo", "check"] {
+    for command in ["sandbox", "demo", "check", "health"] {
         let own = flags_of(command);
         for flag in own.iter().filter(|flag| !served.contains(*flag)) {
             let goes_on = |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-');

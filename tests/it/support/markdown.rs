@@ -25,7 +25,7 @@ impl Block {
     }
 }
 
-/// A line of code without its comment.
+/// A line of code without its comment; nothing of a line that is a comment.
 pub fn code(line: &str) -> &str {
     if ["# ", "// "].iter().any(|mark| line.trim_start().starts_with(mark)) {
         return "";
