@@ -50,6 +50,7 @@ mod moving;
 mod moving_in;
 mod old_settings;
 mod open_platform;
+mod package_files;
 mod php;
 mod probing;
 mod protocol;
