@@ -1,4 +1,4 @@
-//! The command line: `serve` (default), `demo`, `sandbox`, `check`, `version`, `help`; hidden, `tied`.
+//! The command line: `serve` (default), `demo`, `sandbox`, `check`, `health`, `version`, `help`; hidden, `tied`.
 //!
 //! Turns arguments into values and judges nothing that the file or the environment could say as well; that is
 //! [`crate::config`]'s work. Starts nothing.
@@ -27,13 +27,14 @@ Examples:
                                                  and \"get access_token\" always answers with a live token
   tokencached --config /etc/tokencached/tokencached.toml
   tokencached check --config F --live            judge a configuration and fetch one token per app
+  tokencached health --config F                  ask whether the server that runs with it is well
   tokencached help check                         the flags of a command
   tokencached demo                               try it out without a WeChat account
   tokencached demo --nodes 3                     the same with three nodes, to kill one
 
 Exit codes:
   0    it ended on request; check: all is good, whatever the warnings
-  1    check --live: an app, a sink or the cluster store is not good
+  1    check --live: an app, a sink or the cluster store is not good; health: the server is not well
   2    a flag or a command that does not exist
   69   the start could not get what it needs: an address, a user, the state file
   70   a part of the server ended that must not, or the end took over 15 s
@@ -71,6 +72,8 @@ enum CliSubcommand {
     Sandbox(Box<SandboxArgs>),
     /// Judge a configuration, and with --live ask whether each app works
     Check(Box<CheckArgs>),
+    /// Ask whether the server that runs with this configuration is well: exit code 0 or 1, and a sentence
+    Health(Box<HealthArgs>),
     /// Print the version
     Version,
     /// Become another program that ends when the parent does (for the demo's own processes)
@@ -85,6 +88,7 @@ pub enum CliCommand {
     Demo(DemoArgs),
     Sandbox(SandboxArgs),
     Check(CheckArgs),
+    Health(HealthArgs),
     Version,
     Tied(TiedArgs),
 }
@@ -182,6 +186,22 @@ pub struct CheckArgs {
     pub serve: ServeArgs,
 }
 
+/// `tokencached health`. The configuration is read as the server reads it, to know where to ask.
+#[derive(Args, Clone, Debug)]
+pub struct HealthArgs {
+    /// Ask /readyz of the HTTP API, not /livez: whether the first fetches are over
+    #[arg(long)]
+    pub ready: bool,
+    /// How long the server may take to answer: 3s, 500ms
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Ask again until the answer is good, for at most so long [default: ask once]
+    #[arg(long, value_name = "TIME", default_value = "0s", hide_default_value = true, value_parser = duration)]
+    pub wait: Duration,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
 /// `tokencached tied`.
 #[derive(Args, Clone, Debug)]
 pub struct TiedArgs {
@@ -241,6 +261,7 @@ where
         Some(CliSubcommand::Demo(args)) => CliCommand::Demo(args),
         Some(CliSubcommand::Sandbox(args)) => CliCommand::Sandbox(*args),
         Some(CliSubcommand::Check(args)) => CliCommand::Check(CheckArgs { language, ..*args }),
+        Some(CliSubcommand::Health(args)) => CliCommand::Health(*args),
         Some(CliSubcommand::Version) => CliCommand::Version,
         Some(CliSubcommand::Tied(args)) => CliCommand::Tied(args),
     })

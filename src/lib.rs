@@ -7,8 +7,8 @@
 //! | where | what |
 //! |---|---|
 //! | `main.rs` | arguments -> config -> telemetry -> runtime -> app; signals; exits (`--help` and wrong usage: [`cli`]) |
-//! | [`cli`] | the command line: `serve` (default), `demo`, `sandbox`, `check`, `version`, `help` |
-//! | [`demo`], [`check`] | the commands of those names |
+//! | [`cli`] | the command line: `serve` (default), `demo`, `sandbox`, `check`, `health`, `version`, `help` |
+//! | [`demo`], [`check`], [`health`] | the commands of those names |
 //! | [`config`] | file, environment and flags -> the options of every part; all faults listed at once |
 //! | [`app`] | starts every part in order, ends them in order; every part's options together |
 //! | **ports** | |
@@ -107,6 +107,7 @@ pub mod descriptors;
 pub mod encoding;
 pub mod environment;
 pub mod files;
+pub mod health;
 pub mod http_api;
 pub mod https;
 pub mod invalid_value;

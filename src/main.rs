@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use tokencached::app::{self, Configured, Reloader, StartError};
 use tokencached::check::Detail;
-use tokencached::cli::{self, CheckArgs, CliCommand, ServeArgs};
+use tokencached::cli::{self, CheckArgs, CliCommand, HealthArgs, ServeArgs};
 use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
+use tokencached::health::{self, Question};
 use tokencached::process::{Daemonized, systemd};
 use tokencached::server::ListenAt;
 use tokencached::{check, clock, demo, descriptors, process, sink, telemetry};
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         CliCommand::Demo(args) => show(|shutdown| demo::run(&args, shutdown)),
         CliCommand::Sandbox(args) => show(|shutdown| demo::run_sandbox(&args, shutdown)),
         CliCommand::Check(args) => Ok(run_check(&args)),
+        CliCommand::Health(args) => run_health(&args),
         CliCommand::Version => print_version(),
         CliCommand::Tied(args) => {
             let error = process::exec_tied(args.parent, &args.command);
@@ -351,4 +353,28 @@ fn check_configuration(args: &CheckArgs) -> Result<ExitCode, StartError> {
     let mut out = std::io::stdout().lock();
     report.print(detail, args.language, &settings, &verdict, &mut out).map_err(StartError::system("cannot print"))?;
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says in a sentence how the server is. It is asked where the same configuration makes it listen.
+fn run_health(args: &HealthArgs) -> Result<ExitCode, StartError> {
+    let question = if args.ready { Question::IsReady } else { Question::IsAlive };
+    let answer = match load(&args.serve) {
+        Ok(loaded) => {
+            let runtime = runtime()?;
+            let answer = runtime.block_on(health::wait(&loaded.config, question, args.timeout, args.wait));
+            runtime.shutdown_background();
+            answer
+        }
+        Err(_) => {
+            Err("not healthy: the configuration is refused, so nobody knows where to ask; \"tokencached check\" \
+                       with the same arguments says why"
+                .to_owned())
+        }
+    };
+    let (code, sentence) = match answer {
+        Ok(sentence) => (ExitCode::SUCCESS, sentence),
+        Err(sentence) => (ExitCode::FAILURE, sentence),
+    };
+    writeln!(std::io::stdout(), "{sentence}").map_err(StartError::system("cannot print"))?;
+    Ok(code)
 }

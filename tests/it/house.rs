@@ -13,7 +13,7 @@ use crate::support::rust_sources;
 /// that names it or the nearest folder it is in. What a row uses stands further down, so that nothing goes round in a
 /// circle and parts of one storey do not know each other.
 const HOUSE: &str = "
-main -> app app/options check cli clock config demo descriptors process server/options sink telemetry
+main -> app app/options check cli clock config demo descriptors health process server/options sink telemetry
 check -> app/options cluster/options config credential credential/app platform platform/client platform/client/options
     process redis_client secret secret_source server/options sink sink/options texts unit
 demo -> app app/options cli credential/app credential/options http_api http_api/options platform
@@ -27,6 +27,7 @@ config -> access app/options byte_size cli cluster/options credential/alias_temp
     redis_client/options secret secret_source server/listen_address server/options service/options sink/file_presets
     sink/files sink/keys sink/options sink/sql_address sink/sql_presets sink/sql_statement sink/template
     sink/validate telemetry texts tls
+health -> app/options http_api/options server/options
 cli -> invalid_value secret texts
 app/options -> credential/options http_api/options invalid_value server/options sink/options telemetry
 
@@ -88,7 +89,7 @@ sink/validate -> encoding files invalid_value network sink/keys sink/options sin
 sink/files sink/keys -> credential/app encoding invalid_value platform preset secret sink/options sink/template
 sink/sql_address -> invalid_value sink/options sink/sql_statement
 sink/file_presets sink/sql_presets -> invalid_value platform sink/options sink/sql_statement sink/template
-sink/options -> encoding platform redis_client/options secret_source sink/sql_statement sink/template
+sink/options -> encoding network platform redis_client/options secret_source sink/sql_statement sink/template
 sink/sql_statement -> encoding invalid_value sink/template
 sink/template -> encoding invalid_value
 credential/options -> cluster/options credential/app platform platform/client/address platform/client/options

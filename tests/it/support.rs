@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 
 pub mod chinese;
 pub mod disk;
+pub mod markdown;
 pub mod netns;
 pub mod proxy;
 #[cfg(feature = "redis")]
