@@ -5,6 +5,7 @@
 //! [`crate::config`]'s work. Starts nothing.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -237,7 +238,9 @@ pub struct AuthorizerArg {
 /// The arguments of this process. Leaves the process after `--help`, `--version` and wrong usage.
 pub fn parse() -> CliCommand {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let language = language::asked(&arguments, |name| std::env::var(name).ok());
+    // systemd hands the machine's locale to units; what they print is part of a log.
+    let is_logged = std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stdout().is_terminal();
+    let language = language::asked(&arguments, |name| std::env::var(name).ok().filter(|_| !is_logged));
     match parse_in(language, arguments) {
         Ok(command) => command,
         Err(error) => language::exit(&error, language),

@@ -67,7 +67,7 @@ fn line(text: &str) -> String {
 
 /// The rows of the table's own file: English and Chinese.
 pub fn rows() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let lines = include_str!("texts/zh.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = include_str!("texts/zh.txt").lines().filter(|line| !line.is_empty() && !line.starts_with("## "));
     let chinese = lines.clone().skip(1).step_by(2);
     lines.step_by(2).zip(chinese)
 }

@@ -49,6 +49,19 @@ fn check_speaks_the_language_of_the_locale_and_ends_the_same() {
 }
 
 #[test]
+fn what_a_unit_of_systemds_prints_does_not_depend_on_the_locale() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "c.toml", "");
+    let check = |stream: &[(&str, &str)]| {
+        let mut command = tokencached();
+        command.env("LANG", "zh_CN.UTF-8").envs(stream.iter().copied()).args(["check", "--config"]).arg(&file);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    assert!(check(&[]).ends_with("配置正确：没有应用；1 个警告\n"));
+    assert!(check(&[("JOURNAL_STREAM", "8:12345")]).ends_with("configuration good: no apps; 1 warning\n"));
+}
+
+#[test]
 fn the_settings_that_check_prints_are_the_same_in_both_languages() {
     let folder = tempfile::tempdir().unwrap();
     let text = format!("[state]\npath = \"none\"\n[[app]]\nappid = \"{APPID}\"\nsecret = \"{SECRET}\"\n");

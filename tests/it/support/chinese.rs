@@ -6,8 +6,8 @@ use tokencached::texts::{self, Language};
 
 /// What an administrator types in either language.
 const COMMANDS: &[&str] = &["systemctl edit tokencached", "tokencached help check"];
-/// What follows is said by others: by the reader of TOML, a name service, a platform.
-const FROM_OTHERS: &[&str] = &["this is not TOML: ", "has no address: ", "errcode ", "HTTP status "];
+/// What follows is said by others: by a name service, a platform.
+const FROM_OTHERS: &[&str] = &["has no address: ", "errcode ", "HTTP status "];
 /// Words in a row that make it a sentence.
 const WORDS_MAX: usize = 2;
 
