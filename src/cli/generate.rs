@@ -10,7 +10,7 @@ use clap::{Args, Command, CommandFactory, Subcommand, ValueEnum};
 use clap_complete::aot::{self, Generator};
 use clap_mangen::Man;
 
-use super::{Cli, ServeArgs};
+use super::Cli;
 
 /// `tokencached generate`.
 #[derive(Args, Clone, Debug)]
@@ -50,7 +50,8 @@ impl GenerateArgs {
 fn visible() -> Command {
     let whole = Cli::command();
     let shown = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
-    let command = ServeArgs::augment_args(Command::new("tokencached"))
+    let command = Command::new("tokencached")
+        .args(whole.get_arguments())
         .version(env!("CARGO_PKG_VERSION"))
         .about(whole.get_about().cloned().unwrap_or_default())
         .after_help(whole.get_after_help().cloned().unwrap_or_default())
