@@ -1,4 +1,5 @@
-//! The command line: `serve` (default), `demo`, `sandbox`, `check`, `health`, `version`, `help`; hidden, `tied`.
+//! The command line: `serve` (default), `demo`, `sandbox`, `check`, `health`, `version`, `help`; hidden, `tied` and
+//! `generate`.
 //!
 //! Turns arguments into values and judges nothing that the file or the environment could say as well; that is
 //! [`crate::config`]'s work. Starts nothing.
@@ -12,10 +13,12 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod flags;
+mod generate;
 mod language;
 mod words;
 
 pub use flags::{Flags, file_after_flag};
+pub use generate::GenerateArgs;
 pub use words::{Word, missing_value, translated};
 
 use crate::secret::Secret;
@@ -80,6 +83,9 @@ enum CliSubcommand {
     /// Become another program that ends when the parent does (for the demo's own processes)
     #[command(hide = true)]
     Tied(TiedArgs),
+    /// Write the manual pages or the completions of a shell (for packages)
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 /// What to do.
@@ -92,6 +98,7 @@ pub enum CliCommand {
     Health(HealthArgs),
     Version,
     Tied(TiedArgs),
+    Generate(GenerateArgs),
 }
 
 /// `tokencached`, `tokencached serve`.
@@ -267,6 +274,7 @@ where
         Some(CliSubcommand::Health(args)) => CliCommand::Health(*args),
         Some(CliSubcommand::Version) => CliCommand::Version,
         Some(CliSubcommand::Tied(args)) => CliCommand::Tied(args),
+        Some(CliSubcommand::Generate(args)) => CliCommand::Generate(args),
     })
 }
 

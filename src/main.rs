@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokencached::app::{self, Configured, Reloader, StartError};
 use tokencached::check::Detail;
-use tokencached::cli::{self, CheckArgs, CliCommand, HealthArgs, ServeArgs};
+use tokencached::cli::{self, CheckArgs, CliCommand, GenerateArgs, HealthArgs, ServeArgs};
 use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
 use tokencached::health::{self, Question};
 use tokencached::process::{Daemonized, systemd};
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             let error = process::exec_tied(args.parent, &args.command);
             Err(StartError::system("cannot become the program")(error))
         }
+        CliCommand::Generate(args) => generate(&args),
     };
     let code = done.unwrap_or_else(|error| {
         telemetry::print(&error.to_string());
@@ -314,6 +315,13 @@ where
 fn print_version() -> Result<ExitCode, StartError> {
     let version = concat!("tokencached ", env!("CARGO_PKG_VERSION"), "\n");
     std::io::stdout().write_all(version.as_bytes()).map_err(StartError::system("cannot print"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn generate(args: &GenerateArgs) -> Result<ExitCode, StartError> {
+    let mut page = Vec::new();
+    args.run(&mut page).map_err(StartError::system("cannot write the pages"))?;
+    std::io::stdout().write_all(&page).map_err(StartError::system("cannot print"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -54,6 +54,7 @@ mod moving;
 mod moving_in;
 mod old_settings;
 mod open_platform;
+mod packages;
 mod panels;
 mod php;
 mod probing;
