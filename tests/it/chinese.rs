@@ -95,9 +95,10 @@ fn live_results_and_what_to_do_about_them_are_in_chinese() {
 
 /// The help of every command, as a terminal has it.
 fn help_in(language: Language) -> Vec<(String, String)> {
-    let commands = cli::command_in(language).get_subcommands().map(|one| one.get_name().to_owned()).collect::<Vec<_>>();
-    let shown = commands.iter().filter(|name| !["tied", "help"].contains(&name.as_str()));
-    let words = std::iter::once(vec![]).chain(shown.map(|name| vec![name.as_str()]));
+    let all = cli::command_in(language);
+    let commands: Vec<_> = all.get_subcommands().filter(|one| !one.is_hide_set() && one.get_name() != "help").collect();
+    let shown = commands.iter().map(|command| command.get_name());
+    let words = std::iter::once(vec![]).chain(shown.map(|name| vec![name]));
     words
         .map(|words| {
             let line = ["tokencached"].into_iter().chain(words.iter().copied()).chain(["--help"]);
