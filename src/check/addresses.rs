@@ -18,6 +18,9 @@ use crate::server::ListenAt;
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
 
+/// Whoever checks beside a running server, as most do, is not to take this for a fault.
+const IF_OURS: &str = "a server that starts now ends with exit code 69; no fault if that is the server itself";
+
 /// Examines all addresses and sockets that the server would listen on.
 pub fn examine(config: &Config, report: &mut CheckReport) {
     let then = "a server that starts now ends with exit code 69";
@@ -34,6 +37,7 @@ pub fn examine(config: &Config, report: &mut CheckReport) {
     for address in tcp {
         if bind(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
             let owner = owner(address).unwrap_or_else(|| "another process".to_owned());
+            let then = if owner.starts_with("tokencached (") { IF_OURS } else { then };
             report.note(format!("the address {address} is in use by {owner}: {then}"));
         }
     }

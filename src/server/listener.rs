@@ -104,7 +104,7 @@ fn explain_bind(address: SocketAddr, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "cannot listen on {address}: something listens there already, perhaps memcached itself; \
-             stop it, or choose another port with -p"
+             stop it, or choose another port with -p or in listen"
         ),
         io::ErrorKind::PermissionDenied => {
             format!("cannot listen on {address}: ports under 1024 need privileges; choose another with -p")

@@ -275,7 +275,7 @@ fn a_taken_port_is_said_with_a_remedy() {
     let (status, said) = run(tokencached().args(["-p", &port]));
     assert_eq!(status.code(), Some(69), "{said}");
     assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
-    assert!(said.contains("stop it, or choose another port with -p"), "{said}");
+    assert!(said.contains("stop it, or choose another port with -p or in listen"), "{said}");
 }
 
 #[test]

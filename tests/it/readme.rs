@@ -282,7 +282,8 @@ fn the_configuration_shown_is_accepted() {
                 .replace("/usr/local/sbin", &home);
             for line in body.lines().filter(|line| line.contains("_file = ")) {
                 let path = line.split('"').nth(1).unwrap();
-                fs::write(path, "0123456789abcdef0123456789abcdef").unwrap();
+                let user = if line.starts_with("auth_file") { "shop:" } else { "" };
+                fs::write(path, format!("{user}0123456789abcdef0123456789abcdef")).unwrap();
             }
             let file = folder.path().join("tokencached.toml");
             fs::write(&file, body).unwrap();
