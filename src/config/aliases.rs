@@ -3,15 +3,14 @@
 //! A key may hold the app's secret, because some clients put it into theirs. Such a key is never shown: wherever
 //! people read it, `{secret}` stands in its place, even if the file has it in full.
 
+use super::CredentialName;
 use super::fault::Place;
-use super::reader::{RawTable, Reader, toml_text};
-use super::report::{PlacedResult, named};
+use super::reader::{RawTable, Reader};
+use super::report::{PartsResult, named};
 use super::value::{Given, RawValue, ReadResult, text, word, wrong};
 use super::views::key_and_fields;
-use super::{Alias, CredentialName, View};
 use crate::credential::alias_templates::{AliasTemplate, Owner, preset_templates};
-use crate::encoding::request::form_as_toml;
-use crate::encoding::{ClientLibrary, Form};
+use crate::encoding::ClientLibrary;
 use crate::preset::{PRESETS, Preset};
 
 const TABLE_KEYS: &[&str] = &["key", "of", "shows", "encoding", "fields", "constant", "flags", "at_least"];
@@ -24,17 +23,16 @@ impl Reader<'_> {
         let client = self.word(table, "client", &ClientLibrary::WORDS).unwrap_or_default();
         // The aliases that are printed say what comes of it.
         table.forget("client");
-        let mut templates = Vec::new();
-        for item in self.list(table, "aliases", "aliases = [\"access_token\"]") {
-            templates.extend(self.accept(table, "aliases", template(item, owner.kept, client)));
-        }
+        let written = |item| template(item, owner.kept, client);
+        let written = self.items(table, "aliases", "aliases = [\"access_token\"]", written);
+        let mut templates: Vec<_> = written.into_iter().map(|(template, _)| template).collect();
         let prefix = self.prefix(table, "alias");
-        for (preset, place) in self.items(table, "presets", "presets = [\"tutorial\"]", preset) {
+        for (preset, place) in self.items(table, "presets", "presets = [\"tutorial\"]", |item| preset(&item.value)) {
             templates.extend(preset_templates(preset, prefix, client, owner, place));
         }
         templates.retain_mut(|template| {
             let filled = template.fill(owner);
-            filled.map_err(|fault| self.fault_at(table, template.list(), fault, &template.place)).is_ok()
+            self.accept((table, template.list(), &template.place), filled).is_some()
         });
         templates
     }
@@ -45,12 +43,10 @@ impl Reader<'_> {
             Some(Given { value: RawValue::Text(empty), .. }) if empty.is_empty() => "",
             Some(_) if !table.has("presets") => {
                 let remedy = format!("Add presets = [...], or write the prefix into each {each}.");
-                self.refuse(table, "prefix", "there are no presets for it to stand before", remedy);
+                self.refuse((table, "prefix"), "there are no presets for it to stand before", remedy);
                 ""
             }
-            Some(given) => {
-                text(&given.value).map_err(|problem| self.fault(table, "prefix", problem)).unwrap_or_default()
-            }
+            Some(given) => self.accept((table, "prefix"), text(&given.value)).unwrap_or_default(),
             None => "",
         }
     }
@@ -60,12 +56,12 @@ pub(super) fn preset(value: &RawValue) -> ReadResult<&'static Preset> {
     named(value, PRESETS, |preset| preset.name, "Known are")
 }
 
-fn template(item: &Given, kept: &[CredentialName], client: ClientLibrary) -> PlacedResult<PlacedTemplate> {
+fn template(item: &Given, kept: &[CredentialName], client: ClientLibrary) -> PartsResult<PlacedTemplate> {
     let (key, fields) = key_and_fields(item, TABLE_KEYS, ["an alias", "an alias", "an alias"])?;
     let mut template = AliasTemplate { of: usual(kept), ..AliasTemplate::raw(key, item.place.clone()) };
     if let Some(fields) = fields {
         template.of = fields.read("of", |value| of(value, kept))?.unwrap_or(template.of);
-        template.view = fields.view_for(client, template.of, &item.place)?;
+        template.view = fields.view_for(client, template.of)?;
     }
     Ok(template)
 }
@@ -87,25 +83,4 @@ fn of(value: &RawValue, kept: &[CredentialName]) -> ReadResult<CredentialName> {
     }
     let kept = kept.iter().map(|of| format!("{:?}", of.word())).collect::<Vec<_>>().join(" or ");
     wrong(format!("{:?} is not kept for this app", of.word()), format!("Write {kept}."))
-}
-
-/// An alias as the file could have it.
-pub(super) fn as_toml(alias: &Alias) -> String {
-    let key = toml_text(alias.redacted_name());
-    let usual = matches!(alias.of, CredentialName::AccessToken | CredentialName::ComponentToken);
-    if usual && alias.view == View::RAW {
-        return key;
-    }
-    let (view, form) = (&alias.view, form_as_toml(&alias.view.form, toml_text));
-    let mut text = format!("{{ key = {key}, {form}");
-    if !usual {
-        text += &format!(", of = \"{}\"", alias.of.word());
-    }
-    if view.flags != 0 || matches!(view.form, Form::Php(_)) {
-        text += &format!(", flags = {}", view.flags);
-    }
-    if view.at_least_s != 0 {
-        text += &format!(", at_least = {}", view.at_least_s);
-    }
-    text + " }"
 }

@@ -6,16 +6,17 @@ use super::aliases::PlacedTemplate;
 use super::cluster::ClusterRole;
 use super::environment::Environment;
 use super::fault::{Fault, Place};
-use super::reader::{RawTable, Reader, toml_list, toml_path, toml_text, toml_texts};
-use super::report::{PlacedResult, is_not};
+use super::reader::{RawTable, Reader};
+use super::report::PartsResult;
 use super::schema;
-use super::secrets::{SecretSpec, no_use_for_a_secret, print_secret};
-use super::value::{Given, RawValue, quoted, text, word, wrong};
+use super::secrets::{SecretSpec, no_use_for_a_secret};
+use super::value::{Given, RawValue, Value, quoted, text, word, wrong, wrong_kind};
 use super::views::Fields;
-use super::{Adopt, App, CredentialName, SecretOrigin, SecretSource, Sink};
+use super::{Adopt, Alias, App, CredentialName, SecretOrigin, SecretSource, Sink};
 use crate::credential::alias_templates::{Owner, drop_guesses, expand};
 use crate::credential::collisions::{PlacedApp, collisions};
 use crate::credential::{app_name, judge_agent, judge_appid, warn_of_duplicates};
+use crate::encoding::toml_text::toml_list;
 use crate::invalid_value::{InvalidValue, quoted_name};
 use crate::platform::client::address;
 use crate::platform::{CredentialType, PLATFORMS, Platform, Renewal, component, mp, plausible};
@@ -24,15 +25,13 @@ use crate::secret_source::of_variable;
 
 const PROBE_EVERY_S_MIN: u64 = 10;
 
-const SECRET: SecretSpec =
-    SecretSpec { key: "secret", noun: "secret", owner: "an app", content: "the app's secret", of_app: true };
+const SECRET: SecretSpec = SecretSpec { key: "secret", noun: "secret", owner: "an app", content: "the app's secret" };
 
 const REFRESH_TOKEN: SecretSpec = SecretSpec {
     key: "refresh_token",
     noun: "refresh token",
     owner: "an authorizer",
     content: "the authorizer's refresh token",
-    of_app: true,
 };
 
 /// A checked app with what only the checks and `check` need.
@@ -72,12 +71,12 @@ impl Reader<'_> {
             let (aliases, places, faults) = expand(templates, secret);
             (entry.app.aliases, entry.alias_places) = (aliases, places);
             for (list, fault, place) in faults {
-                self.fault_at(&entry.table, list, fault, &place);
+                self.fault((&entry.table, list, &place), fault);
             }
-            entry.table.print("aliases", toml_list(entry.app.aliases.iter().map(super::aliases::as_toml)));
+            entry.table.print("aliases", Value::Toml(toml_list(entry.app.aliases.iter().map(Alias::as_toml))));
         }
         let collisions = collisions(&entries.iter().map(Entry::placed).collect::<Vec<_>>());
-        self.faults.extend(collisions.into_iter().map(|(fault, place)| fault.at(&place)));
+        collisions.into_iter().for_each(|(fault, place)| self.fault(&place, fault));
         self.followed(&entries);
         self.warnings.extend(warn_of_duplicates(entries.iter().map(|entry| &entry.app)));
         entries
@@ -108,7 +107,7 @@ impl Reader<'_> {
         for table in authorizers {
             if !is_component(platform) {
                 let what = format!("apps of platform {} have no authorizers", quoted(platform.name));
-                self.refuse_table(&table, what, "Put the table below an [[app]] with platform = \"component\".");
+                self.refuse(&table, what, "Put the table below an [[app]] with platform = \"component\".");
                 continue;
             }
             entries.extend(self.app(table, &component::AUTHORIZERS, Some(&parent)));
@@ -124,8 +123,8 @@ impl Reader<'_> {
         let agent = self.agent(&table, platform);
         let base_url = self.text(&table, "base_url", address::base_url);
         let verify_ticket_file = self.verify_ticket_file(&table, platform);
-        let daily_quota = self.number_if_any(&table, "daily_quota");
-        let daily_ticket_quota = self.number_if_any(&table, "daily_ticket_quota");
+        let daily_quota = self.get(&table, "daily_quota");
+        let daily_ticket_quota = self.get(&table, "daily_ticket_quota");
         let fallback = self.fallback(&table, platform, token);
         let probe_every_ms = self.probe_every(&table, platform, token);
         let forced_per_day = self.forced_per_day(&table, platform, token);
@@ -135,7 +134,7 @@ impl Reader<'_> {
             true => self.text_that(&table, "appid", judge_appid),
             false => {
                 let remedy = "Write appid = \"wx...\", as WeChat's platform shows it.";
-                self.refuse_table(&table, "an app has no appid", remedy);
+                self.refuse(&table, "an app has no appid", remedy);
                 None
             }
         };
@@ -182,7 +181,7 @@ impl Reader<'_> {
         let given = self.word(table, "endpoint", platform.tokens);
         let token = given.or(first.map(|(_, credential_type)| credential_type)).unwrap_or(&mp::STABLE);
         if let (None, Some((word, _))) = (given, first) {
-            table.print("endpoint", toml_text(word));
+            table.print("endpoint", (*word).to_owned());
         }
         token
     }
@@ -196,12 +195,12 @@ impl Reader<'_> {
     ) -> Option<(SecretSource, SecretOrigin)> {
         let (spec, owner) = if is_authorizer { (&REFRESH_TOKEN, "authorizer") } else { (&SECRET, "app") };
         if spec.is_given(table) {
-            return self.secret(table, appid, spec);
+            return self.secret(table, spec);
         }
         let own = appid.filter(|_| !is_authorizer);
         if let Some(secret) = own.and_then(|appid| quick_start_of(self.environment, appid)) {
             let origin = SecretOrigin::Environment("WECHAT_SECRET".into());
-            print_secret(table, spec.key, &origin);
+            spec.print(table, &origin);
             return Some((secret, origin));
         }
         if self.cluster_role != ClusterRole::Single {
@@ -212,7 +211,7 @@ impl Reader<'_> {
             "Add {key}_file = \"/path\", {key}_env = \"NAME\" or {key}_credential = \"name\"; with url or leader_urls in \
              [state], nodes that have it may keep the app for this one."
         );
-        self.refuse_table(table, format!("the {owner} {appid} has no {noun}"), remedy);
+        self.refuse(table, format!("the {owner} {appid} has no {noun}"), remedy);
         None
     }
 
@@ -248,7 +247,7 @@ impl Reader<'_> {
             Ok(given)
         })?;
         let words = platform.tokens.iter().filter(|(_, credential_type)| *credential_type == fallback);
-        words.for_each(|(word, _)| table.print("fallback", toml_text(word)));
+        words.for_each(|(word, _)| table.print("fallback", (*word).to_owned()));
         Some(fallback)
     }
 
@@ -264,10 +263,10 @@ impl Reader<'_> {
             self.refuse_keys(table, ["probe_every_s"], &what, "Remove the key.");
             return None;
         }
-        match self.number_if_any(table, "probe_every_s")? {
+        match self.get::<u64>(table, "probe_every_s")? {
             1..PROBE_EVERY_S_MIN => {
                 let what = "the token would be tried more often than its call has a quota for";
-                self.refuse(table, "probe_every_s", what, "Write 0 for never, or 10 to 86400.");
+                self.refuse((table, "probe_every_s"), what, "Write 0 for never, or 10 to 86400.");
                 None
             }
             seconds => Some(seconds * 1000),
@@ -279,14 +278,14 @@ impl Reader<'_> {
             self.has_not(table, "forced_per_day", "forced refresh", platform);
             return None;
         }
-        self.number_if_any(table, "forced_per_day")
+        self.get(table, "forced_per_day")
     }
 
     fn tickets(&mut self, table: &RawTable, platform: &Platform) -> Vec<&'static CredentialType> {
         let mut tickets: Vec<&'static CredentialType> = Vec::new();
         let count = self.read(table, "tickets", |value| match value {
             RawValue::List(items) => Ok(items.len()),
-            other => is_not(other, "not a list", "Write tickets = [\"jsapi\"]."),
+            other => Err(wrong_kind(other, "not a list", "Write tickets = [\"jsapi\"].")),
         });
         if table.has("tickets") && count.is_none() {
             return tickets;
@@ -295,13 +294,13 @@ impl Reader<'_> {
             self.has_not(table, "tickets", "tickets", platform);
             return tickets;
         }
-        for (ticket, _) in self.items(table, "tickets", "", |value| word(value, platform.tickets)) {
+        for (ticket, _) in self.items(table, "tickets", "", |item| word(&item.value, platform.tickets)) {
             if !tickets.contains(&ticket) {
                 tickets.push(ticket);
             }
         }
         let words = platform.tickets.iter().filter(|(_, ticket)| tickets.contains(ticket));
-        table.print("tickets", toml_texts(words.map(|(word, _)| word)));
+        table.print("tickets", words.map(|(word, _)| (*word).to_owned()).collect::<Vec<_>>());
         tickets
     }
 
@@ -323,7 +322,7 @@ impl Reader<'_> {
                 "{place}: a component without verify_ticket_file has no token until somebody hands in its verify ticket"
             ));
         }
-        self.path(table, "verify_ticket_file")
+        self.get(table, "verify_ticket_file")
     }
 
     /// Where the first token is read, instead of fetching one.
@@ -332,10 +331,10 @@ impl Reader<'_> {
         let what = "it is of use with endpoint = \"token\" alone: no other fetch ends a token that others hold";
         let adopted = match token.renewal {
             Renewal::Mint if token.probe.is_some() => adopt(given, &self.folder),
-            _ => wrong(what, "Remove the key.").map_err(|problem| (problem, given.place.clone())),
+            _ => Err(InvalidValue::new(what, "Remove the key.").into()),
         };
-        let adopt = self.accept(table, "adopt", adopted)?;
-        table.print("adopt", adopt_as_toml(&adopt));
+        let adopt = self.accept((table, "adopt"), adopted)?;
+        table.print("adopt", Value::Toml(adopt.as_toml()));
         Some(adopt)
     }
 
@@ -349,21 +348,21 @@ impl Reader<'_> {
             (Some(id), Some(secret)) => (id, Some(secret)),
             (Some(id), None) if self.cluster_role != ClusterRole::Single => (id, None),
             (Some(_), None) => {
-                return self.refuse_at(&place("WECHAT_APPID"), "WECHAT_SECRET is missing beside it", both);
+                return self.refuse(&place("WECHAT_APPID"), "WECHAT_SECRET is missing beside it", both);
             }
             (None, Some(_)) => {
-                return self.refuse_at(&place("WECHAT_SECRET"), "WECHAT_APPID is missing beside it", both);
+                return self.refuse(&place("WECHAT_SECRET"), "WECHAT_APPID is missing beside it", both);
             }
         };
         let appid = id.to_string_lossy().into_owned();
-        let judged = self.good(judge_appid(&appid), &place("WECHAT_APPID"));
+        let judged = self.accept(&place("WECHAT_APPID"), judge_appid(&appid));
         if self.cluster_role == ClusterRole::Follower && secret.is_some() {
-            self.faults.push(no_use_for_a_secret("secret").at(&place("WECHAT_SECRET")));
+            self.fault(&place("WECHAT_SECRET"), no_use_for_a_secret("secret"));
         }
         let secret = secret.map(|secret| of_variable(&secret)).transpose();
         let secret = secret.map_err(|fault| {
             let remedy = "Set it to the app's secret.";
-            self.refuse_at(&place("WECHAT_SECRET"), format!("the value {fault}"), remedy);
+            self.refuse(&place("WECHAT_SECRET"), format!("the value {fault}"), remedy);
         });
         let (Some(()), Ok(secret)) = (judged, secret) else { return };
         let described = entries.iter_mut().find(|entry| entry.app.appid == appid && entry.app.component.is_none());
@@ -375,7 +374,7 @@ impl Reader<'_> {
         let secret = secret.map_or(SecretSource::Absent, SecretSource::Environment);
         if let Some(entry) = described {
             if !secret.is_absent() {
-                print_secret(&entry.table, SECRET.key, &origin);
+                SECRET.print(&entry.table, &origin);
                 entry.app.secret = secret;
                 entry.origin = origin;
             }
@@ -385,11 +384,11 @@ impl Reader<'_> {
             self.warnings.push(plausible::doubt_appid("WECHAT_APPID", &appid, &mp::PLATFORM));
         }
         let table = RawTable::new(schema::section("app"), place("WECHAT_APPID"));
-        table.print("appid", toml_text(&appid));
-        table.print("platform", toml_text(mp::PLATFORM.name));
-        table.print("tickets", "[]");
+        table.print("appid", appid.clone());
+        table.print("platform", mp::PLATFORM.name.to_owned());
+        table.print("tickets", Vec::new());
         self.token(&table, &mp::PLATFORM);
-        print_secret(&table, SECRET.key, &origin);
+        SECRET.print(&table, &origin);
         let names = ["access_token", appid.as_str()];
         let templates = names.map(|name| PlacedTemplate::raw(name, place("WECHAT_APPID"))).into();
         let app = App::mp(&appid, secret, &mp::STABLE);
@@ -412,27 +411,18 @@ pub(super) fn adopts_from_no_sink(app: &App, sinks: &[Sink]) -> Option<InvalidVa
     app.judge_adopt(sinks.iter().any(|sink| sink.keeps_token_of(&app.id()))).err()
 }
 
-fn adopt(given: &Given, folder: &Path) -> PlacedResult<Adopt> {
-    let here = |problem| (problem, given.place.clone());
+fn adopt(given: &Given, folder: &Path) -> PartsResult<Adopt> {
     let fields = match &given.value {
         RawValue::Text(word) if word == "sink" => return Ok(Adopt::Sink),
         RawValue::Table(fields) => Fields::of(fields, &["memcached", "key", "file"], "adopt")?,
-        RawValue::Text(word) => return wrong(format!("{} is not known", quoted(word)), Adopt::REMEDY).map_err(here),
-        _ => return wrong("it says nothing of a place", Adopt::REMEDY).map_err(here),
+        RawValue::Text(word) => {
+            return Err(InvalidValue::new(format!("{} is not known", quoted(word)), Adopt::REMEDY).into());
+        }
+        _ => return Err(InvalidValue::new("it says nothing of a place", Adopt::REMEDY).into()),
     };
     let file = fields.read("file", text)?.map(|file| folder.join(file));
     let [memcached, key] = [fields.read("memcached", text)?, fields.read("key", text)?];
-    Adopt::parse(file, memcached, key).map_err(here)
-}
-
-fn adopt_as_toml(adopt: &Adopt) -> String {
-    match adopt {
-        Adopt::Sink => toml_text("sink"),
-        Adopt::Memcached { address, key } => {
-            format!("{{ memcached = {}, key = {} }}", toml_text(address), toml_text(key))
-        }
-        Adopt::File(path) => format!("{{ file = {} }}", toml_path(path)),
-    }
+    Ok(Adopt::parse(file, memcached, key)?)
 }
 
 /// The secret in the environment, if the quick start is about that app.

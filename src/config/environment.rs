@@ -32,7 +32,9 @@ pub(super) fn variables(
             if let Some((name, value)) = name.and_then(|name| Some((name, environment.get(name)?))) {
                 let place = Place::Environment(name.clone());
                 match value.into_string() {
-                    Ok(text) => document.table(section).put(setting.key, Given { value: RawValue::Text(text), place }),
+                    Ok(text) => {
+                        document.one_mut(section).put(setting.key, Given { value: RawValue::Text(text), place })
+                    }
                     Err(_) => {
                         let problem =
                             InvalidValue::new("the value is not valid UTF-8", "Set the variable to valid UTF-8.");

@@ -43,5 +43,5 @@ fn put(document: &mut Document, flag: &str, typed: &'static str, text: String) {
         (_, "-B", "auto-negotiate") => RawValue::Text("auto".to_owned()),
         _ => RawValue::Text(text),
     };
-    document.table(section).put(setting.key, Given { value, place: Place::Flag(typed) });
+    document.one_mut(section).put(setting.key, Given { value, place: Place::Flag(typed) });
 }

@@ -8,6 +8,8 @@ use super::fault::{Fault, Faults, Place};
 use super::file::{self, Document};
 use super::old_names::OldNames;
 use super::reader::Reader;
+use super::schema::SECTIONS;
+use super::value::Value;
 use super::{Config, Log, SecretOrigin, apps, flags};
 use crate::cli::Flags;
 use crate::credential;
@@ -51,18 +53,20 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         folder: document.folder.clone(),
         current: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
         file_is_open: document.open_to_others,
-        cluster_role: ClusterRole::of(&document.state),
+        cluster_role: ClusterRole::of(document.one("state")),
         faults,
         warnings,
     };
 
     let (server, access) = reader.server(&document, flags);
-    let upstream = reader.upstream(&document.upstream);
-    let http = reader.http(&document.http);
-    let verbosity = reader.number(&document.log, "verbosity");
-    let log = Log { verbosity, json: reader.switch(&document.log, "json", false) };
-    let state_path = reader.state_path(&document.state);
-    let cluster = reader.cluster(&document.state);
+    let upstream = reader.upstream(document.one("upstream"));
+    let http = reader.http(document.one("http"));
+    let log = Log {
+        verbosity: reader.value(document.one("log"), "verbosity"),
+        json: reader.value(document.one("log"), "json"),
+    };
+    let state_path = reader.state_path(document.one("state"));
+    let cluster = reader.cluster(document.one("state"));
     let apps = reader.apps(document.take_list("app"));
     let sinks = reader.sinks(document.list("sink"), apps.iter().map(|entry| &entry.app));
     // What is wrong with a sink is said already.
@@ -80,9 +84,17 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let state_path = match state_path {
         Some(given) => given,
         None if apps.is_empty() => None,
-        None => reader.default_state_path(),
+        None => {
+            let path = credential::default_state_path(environment);
+            if path.is_none() {
+                let what = "there is no folder for the state file, so tokens are fetched anew at each start";
+                reader.warnings.push(format!("{what} (set state.path)"));
+            }
+            path
+        }
     };
-    reader.print_state_path(&document.state, state_path.as_ref());
+    let shown = state_path.clone().map_or_else(|| "none".to_owned().into(), Value::Path);
+    document.one("state").print("path", shown);
     if state_path.is_none() {
         reader.faults.extend(apps.iter().find_map(apps::needs_state));
     }
@@ -98,7 +110,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     warnings.extend(surroundings::unused(&|name| environment.get(name), &credentials.upstream, &hosts));
     let config = Config { server, access, credentials, http, sinks, log };
     warnings.extend(config.unknown_apps());
-    let of_metrics = old_names.of_metrics(&document.http);
+    let of_metrics = old_names.of_metrics(document.one("http"));
     let notices = old_names.notices().into_iter().chain(of_metrics).collect();
     Ok(Loaded { config, warnings, notices, origins, printed })
 }
@@ -106,22 +118,15 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
 /// All tables as they hold. A component's authorizers follow it.
 fn print(document: &Document, apps: &[apps::Entry], has_http: bool) -> String {
     let mut out = String::new();
-    let one = |table| std::slice::from_ref(table);
-    let http = if has_http { one(&document.http) } else { &[] };
-    for tables in [
-        one(&document.server),
-        document.list("server.listener"),
-        one(&document.state),
-        one(&document.upstream),
-        http,
-        one(&document.log),
-        document.list("user"),
-        document.list("certificate"),
-    ] {
-        tables.iter().for_each(|table| table.write(&mut out));
+    for section in SECTIONS.iter().filter(|section| section.name != "http" || has_http) {
+        if section.name == "app" {
+            apps.iter().for_each(|entry| entry.table.write(&mut out));
+        }
+        for table in document.list(section.name) {
+            table.write(&mut out);
+            table.tables.iter().for_each(|below| below.write(&mut out));
+        }
     }
-    apps.iter().for_each(|entry| entry.table.write(&mut out));
-    document.list("sink").iter().for_each(|table| table.write(&mut out));
     out.trim_start().to_owned()
 }
 

@@ -15,7 +15,7 @@ use crate::platform::{ClientOptions, CredentialName};
 use crate::redis_client::options::RedisOptions;
 use crate::secret_source::{SecretOrigin, SecretSource};
 use crate::server::{Access, Listener, Options as Server};
-use crate::sink::options::{Options as Sink, SinkCommand, SinkContent, SinkEntry, SinkFile, SinkTo, SqlSink, Ttl};
+use crate::sink::options::{Options as Sink, SinkCommand, SinkEntry, SinkFile, SinkTo, SqlSink, Ttl};
 use crate::telemetry::Options as Log;
 use crate::{preset, sink};
 
@@ -46,7 +46,6 @@ mod views;
 pub use environment::{Environment, ProcessEnvironment};
 pub use fault::{Fault, Faults, Place};
 pub use load::{Loaded, load};
-pub use secrets::remedy_for_tls;
 
 /// The names of all presets: of keys, of tables of a database, of files.
 pub fn preset_names() -> impl Iterator<Item = &'static str> {

@@ -1,14 +1,18 @@
-//! A value as it was given, and its reading as a number, a size, a switch, a path or a list.
+//! A value as it was given, and its reading as its row in the schema says: a number, a size, a switch, a path, a list.
 //!
 //! A value may be a secret: nothing here implements `Debug`, and only short, harmless readings are echoed.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::fault::Place;
+use super::schema::{Takes, TextForm};
 use crate::byte_size::{self, size_text};
+use crate::encoding::toml_text::{toml_list, toml_text};
 use crate::invalid_value::InvalidValue;
 pub(super) use crate::invalid_value::{closest, quoted, wrong};
+use crate::tls::pem_file;
 
 /// A value in the words of its layer.
 pub(super) enum RawValue {
@@ -45,6 +49,95 @@ pub(super) fn did_you_mean<'k>(
     otherwise: impl FnOnce() -> String,
 ) -> String {
     closest(name, known).map_or_else(otherwise, |close| format!("Did you mean {close:?}?"))
+}
+
+/// A value as it was read.
+#[derive(Clone)]
+pub(super) enum Value {
+    Switch(bool),
+    /// Of bytes and access masks too.
+    Number(u64),
+    Text(String),
+    Path(PathBuf),
+    List(Vec<String>),
+    /// Something of its own, in TOML.
+    Toml(String),
+}
+
+macro_rules! read_as {
+    ($($kind:ident($inner:ty): $($of:ty),*;)*) => { $($(
+        impl From<$of> for Value {
+            fn from(value: $of) -> Value {
+                // A number of any of these types is at most a u64.
+                Value::$kind(<$inner>::try_from(value).unwrap_or_default())
+            }
+        }
+
+        impl TryFrom<Value> for $of {
+            type Error = ();
+
+            fn try_from(value: Value) -> Result<$of, ()> {
+                if let Value::$kind(value) = value { <$of>::try_from(value).map_err(drop) } else { Err(()) }
+            }
+        }
+    )*)* };
+}
+
+read_as! {
+    Switch(bool): bool;
+    Number(u64): u64, u32, u8, usize;
+    Text(String): String;
+    Path(PathBuf): PathBuf;
+    List(Vec<String>): Vec<String>;
+}
+
+/// What a row says of a value.
+pub(super) fn by_row(takes: &Takes, value: &RawValue, base: &Path) -> ReadResult<Value> {
+    Ok(match takes {
+        Takes::Switch(_) => switch(value)?.into(),
+        Takes::Number { low, high, .. } => integer(value, *low..=*high)?.into(),
+        Takes::Size { low, high, .. } => size(value, *low..=*high)?.into(),
+        Takes::Mode(_) => mode(value)?.into(),
+        Takes::Text(form @ (TextForm::Path | TextForm::Pem | TextForm::PemKey), _) => {
+            let path = path(value, base)?;
+            match form {
+                TextForm::Pem => pem_file::certificates(&path)?,
+                TextForm::PemKey => pem_file::pem(&path)?,
+                _ => {}
+            }
+            path.into()
+        }
+        _ => text(value)?.to_owned().into(),
+    })
+}
+
+/// The default of a row, if it has a constant one. Lists and what is of its own kind take care of theirs.
+pub(super) fn default_of(takes: &Takes) -> Option<RawValue> {
+    let number = |value: u64| RawValue::Integer { value: value.into(), octal: true };
+    match *takes {
+        Takes::Switch(default) => default.map(RawValue::Bool),
+        Takes::Number { default, .. } => default.map(number),
+        Takes::Size { default, .. } => Some(number(default)),
+        Takes::Mode(default) => default.map(|mode| number(mode.into())),
+        Takes::Word(_, default) | Takes::Text(_, default) if !default.is_empty() => {
+            Some(RawValue::Text(default.into()))
+        }
+        _ => None,
+    }
+}
+
+/// A value of a row as the file could have it.
+pub(super) fn as_toml(takes: &Takes, value: Value) -> String {
+    match (value, takes) {
+        (Value::Switch(on), _) => on.to_string(),
+        (Value::Number(bytes), Takes::Size { .. }) => toml_text(&size_text(bytes)),
+        (Value::Number(mode), Takes::Mode(_)) => toml_text(&format!("{mode:04o}")),
+        (Value::Number(number), _) => number.to_string(),
+        (Value::Text(text), _) => toml_text(&text),
+        (Value::Path(path), _) => toml_text(&path.to_string_lossy()),
+        (Value::List(texts), _) => toml_list(texts.iter().map(|text| toml_text(text))),
+        (Value::Toml(toml), _) => toml,
+    }
 }
 
 /// A number in a range.
@@ -132,14 +225,13 @@ pub(super) fn mode(value: &RawValue) -> ReadResult<u32> {
 
 /// One of a few words.
 pub(super) fn word<T: Copy>(value: &RawValue, words: &[(&str, T)]) -> ReadResult<T> {
-    let at = word_at(value, words)?;
-    words.get(at).map(|(_, meaning)| *meaning).ok_or_else(|| InvalidValue::new("it is not known here", "Remove it."))
+    word_of(value, words).map(|(_, meaning)| meaning)
 }
 
-/// The same, by its place among them.
-pub(super) fn word_at<T>(value: &RawValue, words: &[(&str, T)]) -> ReadResult<usize> {
+/// The same, with the word.
+pub(super) fn word_of<'w, T: Copy>(value: &RawValue, words: &[(&'w str, T)]) -> ReadResult<(&'w str, T)> {
     let given = text(value)?;
-    words.iter().position(|(name, _)| *name == given).ok_or_else(|| {
+    words.iter().find(|(name, _)| *name == given).copied().ok_or_else(|| {
         let names = words.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
         InvalidValue::new(format!("{} is not known here", quoted(given)), format!("Write {names}."))
     })
@@ -158,17 +250,29 @@ pub(super) fn kind(value: &RawValue) -> &'static str {
     }
 }
 
-/// The texts of a list, or of one text with commas; `wrong` says what anything else is.
+/// That another kind of value stands where one belongs; `is_wrong`: "not a constant".
+pub(super) fn wrong_kind(value: &RawValue, is_wrong: &str, remedy: &str) -> InvalidValue {
+    InvalidValue::new(format!("{} is {is_wrong}", kind(value)), remedy)
+}
+
+/// The texts of a list, or of one text with commas; `is_wrong` is what is said of anything else.
 pub(super) fn texts<T>(
     value: &RawValue,
-    wrong: impl Fn(&str) -> InvalidValue,
+    is_wrong: &str,
+    remedy: &str,
     read: impl Fn(&str) -> ReadResult<T>,
 ) -> ReadResult<Vec<T>> {
     match value {
         RawValue::Text(list) => list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(read).collect(),
         RawValue::List(items) => items.iter().map(|item| read(text(&item.value)?)).collect(),
-        other => Err(wrong(kind(other))),
+        other => wrong(format!("{} {is_wrong}", kind(other)), remedy),
     }
+}
+
+/// One given twice counts once.
+pub(super) fn each_once(texts: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    texts.into_iter().filter(|text| seen.insert(text.clone())).collect()
 }
 
 #[cfg(test)]

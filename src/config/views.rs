@@ -1,9 +1,8 @@
 //! The fields of a table that say how a key shows a credential (`encoding`, `shows`, `fields`, `constant`, `flags`,
 //! `at_least`) -> a view.
 
-use super::fault::Place;
-use super::report::{PlacedResult, is_not};
-use super::value::{Given, RawValue, ReadResult, did_you_mean, integer, quoted, text, word, wrong};
+use super::report::{Misread, PartsResult};
+use super::value::{Given, RawValue, ReadResult, did_you_mean, integer, quoted, text, word, wrong, wrong_kind};
 use super::{CredentialName, View};
 use crate::encoding::request::{Encoding, Shows, ViewRequest};
 use crate::encoding::{ClientLibrary, Constant, Fact, Field};
@@ -19,14 +18,14 @@ pub(super) struct Fields<'g>(Vec<(&'g str, &'g Given)>);
 
 impl<'g> Fields<'g> {
     /// All of them known; `whose` is in the fault otherwise.
-    pub fn of(given: &'g [(String, Given)], known: &[&str], whose: &str) -> PlacedResult<Fields<'g>> {
+    pub fn of(given: &'g [(String, Given)], known: &[&str], whose: &str) -> PartsResult<Fields<'g>> {
         let Some((name, given)) = given.iter().find(|(name, _)| !known.contains(&name.as_str())) else {
             return Ok(Fields(given.iter().map(|(name, given)| (name.as_str(), given)).collect()));
         };
         let all = || format!("Remove it; known here are {}.", known.join(", "));
         let remedy = did_you_mean(name, known.iter().copied(), all);
         let problem = InvalidValue::new(format!("{} is not a key of {whose}", quoted(name)), remedy);
-        Err((problem, given.place.clone()))
+        Err(Misread::at(problem, &given.place))
     }
 
     /// Those that are there.
@@ -38,23 +37,19 @@ impl<'g> Fields<'g> {
         self.0.iter().find(|(key, _)| *key == name).map(|(_, given)| *given)
     }
 
-    pub fn read<T>(&self, name: &str, read: impl Fn(&'g RawValue) -> ReadResult<T>) -> PlacedResult<Option<T>> {
+    pub fn read<T>(&self, name: &str, read: impl Fn(&'g RawValue) -> ReadResult<T>) -> PartsResult<Option<T>> {
         let Some(given) = self.given(name) else { return Ok(None) };
-        read(&given.value).map(Some).map_err(|problem| (problem.of_key(name), given.place.clone()))
+        read(&given.value).map(Some).map_err(|problem| Misread::at(problem.of_key(name), &given.place))
     }
 
     /// How a sink's key shows credentials of these types; no client looks at its flags.
-    pub fn views(
-        &self,
-        types: impl IntoIterator<Item = CredentialName>,
-        place: &Place,
-    ) -> PlacedResult<Vec<(CredentialName, View)>> {
-        let view = |of| Ok((of, View { flags: 0, ..self.view_for(ClientLibrary::default(), of, place)? }));
-        types.into_iter().map(view).collect()
+    pub fn views(&self, types: &[CredentialName]) -> PartsResult<Vec<(CredentialName, View)>> {
+        let view = |of: &CredentialName| Ok((*of, View { flags: 0, ..self.view_for(ClientLibrary::default(), *of)? }));
+        types.iter().map(view).collect()
     }
 
     /// How the key shows a credential of that type to readers with that library.
-    pub fn view_for(&self, client: ClientLibrary, of: CredentialName, place: &Place) -> PlacedResult<View> {
+    pub fn view_for(&self, client: ClientLibrary, of: CredentialName) -> PartsResult<View> {
         let request = ViewRequest {
             encoding: self.read("encoding", |value| word(value, &Encoding::WORDS))?,
             shows: self.read("shows", shows)?,
@@ -62,7 +57,7 @@ impl<'g> Fields<'g> {
             constant: self.read("constant", constant)?,
         };
         let usual = request.encoding.map_or(0, |encoding| encoding.flags_for(client));
-        let form = request.form(of.value_name()).map_err(|fault| (fault, place.clone()))?;
+        let form = request.form(of.value_name())?;
         let flags = self.read("flags", |value| integer(value, 0..=u64::from(u32::MAX)))?;
         let flags = flags.and_then(|flags| u32::try_from(flags).ok()).unwrap_or(usual);
         let at_least = self.read("at_least", |value| integer(value, 0..=AT_LEAST_S_MAX))?;
@@ -77,22 +72,17 @@ pub(super) fn key_and_fields<'g>(
     item: &'g Given,
     known: &[&str],
     words: [&str; 3],
-) -> PlacedResult<(&'g str, Option<Fields<'g>>)> {
-    let problem = match &item.value {
+) -> PartsResult<(&'g str, Option<Fields<'g>>)> {
+    let fields = match &item.value {
         RawValue::Text(key) => return Ok((key, None)),
-        RawValue::Table(given) => {
-            let fields = Fields::of(given, known, words[1])?;
-            if let Some(key) = fields.read("key", text)? {
-                return Ok((key, Some(fields)));
-            }
-            wrong(format!("{} has no key", words[2]), "Write { key = \"...\", ... }.")
-        }
+        RawValue::Table(given) => Fields::of(given, known, words[1])?,
         other => {
             let remedy = "Write a key in quotes, or a table such as { key = \"...\", encoding = \"json_string\" }.";
-            is_not(other, &format!("not {}", words[0]), remedy)
+            return Err(wrong_kind(other, &format!("not {}", words[0]), remedy).into());
         }
     };
-    problem.map_err(|problem| (problem, item.place.clone()))
+    let no_key = || InvalidValue::new(format!("{} has no key", words[2]), "Write { key = \"...\", ... }.");
+    Ok((fields.read("key", text)?.ok_or_else(no_key)?, Some(fields)))
 }
 
 fn shows(value: &RawValue) -> ReadResult<Shows> {
@@ -114,7 +104,7 @@ fn constant(value: &RawValue) -> ReadResult<Constant> {
         RawValue::Fraction(number) if number.is_finite() => Ok(Constant::Decimal(format!("{number:?}"))),
         RawValue::Text(text) if text.contains('\0') => wrong("the value holds a NUL byte", "Remove the NUL byte."),
         RawValue::Text(text) => Ok(Constant::Text(text.clone())),
-        other => is_not(other, "not a constant", remedy),
+        other => Err(wrong_kind(other, "not a constant", remedy)),
     }
 }
 
@@ -130,7 +120,7 @@ fn fields(value: &RawValue, depth: usize) -> ReadResult<Field> {
         RawValue::List(given) => Ok(Field::Listed(given.iter().map(items).collect::<ReadResult<_>>()?)),
         other => {
             let remedy = "Write fields = { token = \"value\", expiration = \"expires_at\" }, or a list without names.";
-            is_not(other, "neither a table nor a list", remedy)
+            Err(wrong_kind(other, "neither a table nor a list", remedy))
         }
     }
 }

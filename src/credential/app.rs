@@ -3,8 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::encoding::View;
 use crate::encoding::key_words::fits_in_a_key;
+use crate::encoding::request::form_as_toml;
+use crate::encoding::toml_text::toml_text;
+use crate::encoding::{Form, View};
 use crate::invalid_value::{InvalidValue, quoted, quoted_name};
 use crate::platform::{ClientOptions, CredentialName, CredentialType, Platform, component, mp};
 use crate::secret_source::{SecretSource, surplus};
@@ -161,6 +163,27 @@ impl Alias {
     pub fn redacted_name(&self) -> &str {
         self.redacted_name.as_deref().unwrap_or(&self.name)
     }
+
+    /// As the file could have it.
+    pub fn as_toml(&self) -> String {
+        let key = toml_text(self.redacted_name());
+        let usual = matches!(self.of, CredentialName::AccessToken | CredentialName::ComponentToken);
+        if usual && self.view == View::RAW {
+            return key;
+        }
+        let (view, form) = (&self.view, form_as_toml(&self.view.form));
+        let mut text = format!("{{ key = {key}, {form}");
+        if !usual {
+            text += &format!(", of = \"{}\"", self.of.word());
+        }
+        if view.flags != 0 || matches!(view.form, Form::Php(_)) {
+            text += &format!(", flags = {}", view.flags);
+        }
+        if view.at_least_s != 0 {
+            text += &format!(", at_least = {}", view.at_least_s);
+        }
+        text + " }"
+    }
 }
 
 impl fmt::Debug for Alias {
@@ -225,6 +248,17 @@ impl Adopt {
                 Err(InvalidValue::new(what, "Write \"127.0.0.1:11212\", or the path of a Unix socket."))
             }
             _ => Err(InvalidValue::new("it names no place, or half of one", Adopt::REMEDY)),
+        }
+    }
+
+    /// As the file could have it.
+    pub fn as_toml(&self) -> String {
+        match self {
+            Adopt::Sink => toml_text("sink"),
+            Adopt::Memcached { address, key } => {
+                format!("{{ memcached = {}, key = {} }}", toml_text(address), toml_text(key))
+            }
+            Adopt::File(path) => format!("{{ file = {} }}", toml_text(&path.to_string_lossy())),
         }
     }
 }

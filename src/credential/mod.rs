@@ -56,7 +56,7 @@ use refresher::{ClusterWatch, SharedTicket};
 
 pub use app::{Adopt, Alias, App, judge_agent, judge_appid};
 pub use app_name::{app_name, warn_of_duplicates};
-pub use options::Options;
+pub use options::{Options, default_state_path};
 pub use refresher::Refresher;
 pub use table::Table;
 

@@ -1,6 +1,7 @@
 //! What a key is to show, in the words of the configuration (`encoding`, `shows`, `fields`, `constant`) -> a form, and back.
 //! Pure.
 
+use super::toml_text::toml_text;
 use super::{ClientLibrary, Constant, Fact, Field, Form};
 use crate::invalid_value::InvalidValue;
 
@@ -131,8 +132,7 @@ fn constant_form(constant: &Constant, encoding: Encoding) -> Result<Form, Invali
 }
 
 /// The fields of a table that say so.
-pub fn form_as_toml(form: &Form, quoted: impl Fn(&str) -> String) -> String {
-    let quoted: &dyn Fn(&str) -> String = &quoted;
+pub fn form_as_toml(form: &Form) -> String {
     match form {
         Form::Raw(Fact::Value) => "encoding = \"raw\"".to_owned(),
         Form::Raw(fact) => format!("shows = \"{}\"", fact.word()),
@@ -140,31 +140,31 @@ pub fn form_as_toml(form: &Form, quoted: impl Fn(&str) -> String) -> String {
         Form::Php(Field::Fact(Fact::Value)) => "encoding = \"php_string\"".to_owned(),
         Form::Json(Field::Fact(fact)) => format!("encoding = \"json\", shows = \"{}\"", fact.word()),
         Form::Php(Field::Fact(fact)) => format!("encoding = \"php\", shows = \"{}\"", fact.word()),
-        Form::Json(Field::Constant(constant)) => format!("constant = {}", quoted(&constant.json())),
-        Form::Php(Field::Constant(constant)) => format!("constant = {}", quoted(&constant.php())),
-        Form::Json(fields) => format!("encoding = \"json_object\", fields = {}", field_as_toml(fields, quoted)),
-        Form::Php(fields) => format!("encoding = \"php_array\", fields = {}", field_as_toml(fields, quoted)),
+        Form::Json(Field::Constant(constant)) => format!("constant = {}", toml_text(&constant.json())),
+        Form::Php(Field::Constant(constant)) => format!("constant = {}", toml_text(&constant.php())),
+        Form::Json(fields) => format!("encoding = \"json_object\", fields = {}", field_as_toml(fields)),
+        Form::Php(fields) => format!("encoding = \"php_array\", fields = {}", field_as_toml(fields)),
         Form::Constant(bytes) => match bytes.parse::<i64>() {
             Ok(number) if number.to_string() == *bytes => format!("constant = {number}"),
-            _ => format!("constant = {}", quoted(bytes)),
+            _ => format!("constant = {}", toml_text(bytes)),
         },
         Form::Nothing => "shows = \"nothing\"".to_owned(),
     }
 }
 
-fn field_as_toml(field: &Field, quoted: &dyn Fn(&str) -> String) -> String {
+fn field_as_toml(field: &Field) -> String {
     let all = |items: Vec<String>| items.join(", ");
     match field {
         Field::Fact(fact) => format!("\"{}\"", fact.word()),
         Field::Constant(Constant::Null) => "\"null\"".to_owned(),
-        Field::Constant(Constant::Text(text)) => format!("{{ constant = {} }}", quoted(text)),
+        Field::Constant(Constant::Text(text)) => format!("{{ constant = {} }}", toml_text(text)),
         Field::Constant(number) => number.json(),
         Field::Named(fields) => {
-            let each = |(name, field): &(String, Field)| format!("{} = {}", quoted(name), field_as_toml(field, quoted));
+            let each = |(name, field): &(String, Field)| format!("{} = {}", toml_text(name), field_as_toml(field));
             format!("{{ {} }}", all(fields.iter().map(each).collect()))
         }
         Field::Listed(fields) => {
-            format!("[{}]", all(fields.iter().map(|field| field_as_toml(field, quoted)).collect()))
+            format!("[{}]", all(fields.iter().map(|field| field_as_toml(field)).collect()))
         }
     }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use super::sql_statement::{SqlDialect, SqlStatement};
 use super::template::{Template, TimeShown};
 use crate::encoding::View;
+use crate::encoding::request::form_as_toml;
+use crate::encoding::toml_text::toml_text;
 use crate::network::authority;
 use crate::platform::CredentialName;
 use crate::redis_client::options::RedisOptions;
@@ -179,6 +181,17 @@ impl SinkEntry {
         tagged.fold(self.redacted_name().to_owned(), |name, (word, value)| {
             name.replace(&format!("{{{value}}}"), &format!("{{{{{word}}}}}"))
         })
+    }
+
+    /// A key of a Redis as the file could have it.
+    pub fn as_toml(&self) -> String {
+        let view = if let SinkContent::View(view) = &self.content { view } else { &View::RAW };
+        let (key, app, form) = (toml_text(&self.written_name()), toml_text(&self.app), form_as_toml(&view.form));
+        let at_least = match view.at_least_s {
+            0 => String::new(),
+            seconds => format!(", at_least = {seconds}"),
+        };
+        format!("{{ key = {key}, app = {app}, of = \"{}\", {form}{at_least} }}", self.of.word())
     }
 
     /// The key that memcached's clients read the same credential under.
