@@ -10,7 +10,7 @@ use super::old_names::OldNames;
 use super::reader::Reader;
 use super::schema::SECTIONS;
 use super::value::Value;
-use super::{Config, Log, SecretOrigin, apps, flags};
+use super::{Config, Log, apps, flags};
 use crate::cli::Flags;
 use crate::credential;
 use crate::platform::client::surroundings;
@@ -23,8 +23,6 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Old names that are in use, and what to write: a sentence each.
     pub notices: Vec<String>,
-    /// Where each app's secret came from, in the order of the apps.
-    pub origins: Vec<SecretOrigin>,
     printed: String,
 }
 
@@ -71,8 +69,10 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let sinks = reader.sinks(document.list("sink"), apps.iter().map(|entry| &entry.app));
     // What is wrong with a sink is said already.
     if reader.faults.is_empty() {
-        let adrift = apps.iter().filter_map(|entry| apps::adopts_from_no_sink(&entry.app, &sinks));
-        reader.faults.extend(adrift.map(|problem| problem.at(&Place::Default)));
+        for app in apps.iter().map(|entry| &entry.app) {
+            let is_in_a_sink = sinks.iter().any(|sink| sink.keeps_token_of(&app.id()));
+            reader.accept(&Place::Default, app.judge_adopt(is_in_a_sink));
+        }
     }
     if apps.is_empty() && reader.faults.is_empty() {
         reader.warnings.push(
@@ -96,14 +96,15 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let shown = state_path.clone().map_or_else(|| "none".to_owned().into(), Value::Path);
     document.one("state").print("path", shown);
     if state_path.is_none() {
-        reader.faults.extend(apps.iter().find_map(apps::needs_state));
+        let fault = apps.iter().find_map(|entry| entry.app.judge_without_state().err());
+        fault.into_iter().for_each(|fault| reader.fault(&Place::Default, fault));
     }
     let Reader { faults, mut warnings, .. } = reader;
     if !faults.is_empty() {
         return Err(Faults::new(faults));
     }
     let printed = print(&document, &apps, http.is_some());
-    let (apps, origins): (Vec<_>, Vec<_>) = apps.into_iter().map(|entry| (entry.app, entry.origin)).unzip();
+    let apps = apps.into_iter().map(|entry| entry.app).collect();
     let credentials = credential::Options { state_path, cluster, upstream, apps };
     warnings.extend(credentials.path_warnings());
     let hosts = credentials.called_hosts();
@@ -112,7 +113,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     warnings.extend(config.unknown_apps());
     let of_metrics = old_names.of_metrics(document.one("http"));
     let notices = old_names.notices().into_iter().chain(of_metrics).collect();
-    Ok(Loaded { config, warnings, notices, origins, printed })
+    Ok(Loaded { config, warnings, notices, printed })
 }
 
 /// All tables as they hold. A component's authorizers follow it.

@@ -13,7 +13,7 @@ use crate::encoding::View;
 use crate::http_api::Options as Http;
 use crate::platform::{ClientOptions, CredentialName};
 use crate::redis_client::options::RedisOptions;
-use crate::secret_source::{SecretOrigin, SecretSource};
+use crate::secret_source::SecretSource;
 use crate::server::{Access, Listener, Options as Server};
 use crate::sink::options::{Options as Sink, SinkCommand, SinkEntry, SinkFile, SinkTo, SqlSink, Ttl};
 use crate::telemetry::Options as Log;

@@ -45,6 +45,16 @@ impl RawTable {
         self.get(key).is_some()
     }
 
+    /// Takes back what is said of these keys.
+    pub fn remove(&mut self, keys: &[&str]) {
+        self.given.retain(|(key, _)| !keys.contains(key));
+    }
+
+    /// The keys that are given.
+    pub fn given_keys(&self) -> Vec<&'static str> {
+        self.section.keys().filter(|key| self.has(key)).collect()
+    }
+
     /// Every key with what is said of it, the lowest layer first.
     pub fn all(&self) -> impl DoubleEndedIterator<Item = (&'static str, &Given)> {
         self.given.iter().map(|(key, given)| (*key, given))
@@ -160,7 +170,22 @@ impl Reader<'_> {
 
     /// What one of a few words means; without one that of the default, if there is any.
     pub fn word<T: Copy>(&mut self, table: &RawTable, key: &str, words: &[(&'static str, T)]) -> Option<T> {
-        let (word, meaning) = self.read(table, key, |value| value::word_of(value, words))?;
+        self.word_that(table, key, words, |_| Ok(()))
+    }
+
+    /// The same of a word whose meaning `judge` accepts.
+    pub fn word_that<T: Copy>(
+        &mut self,
+        table: &RawTable,
+        key: &str,
+        words: &[(&'static str, T)],
+        judge: impl Fn(T) -> ReadResult<()>,
+    ) -> Option<T> {
+        let read = |value: &RawValue| {
+            let (word, meaning) = value::word_of(value, words)?;
+            judge(meaning).map(|()| (word, meaning))
+        };
+        let (word, meaning) = self.read(table, key, read)?;
         table.print(key, word.to_owned());
         Some(meaning)
     }

@@ -10,7 +10,7 @@ use crate::credential::judge_appid;
 use crate::encoding::toml_text::toml_text;
 use crate::files;
 use crate::invalid_value::{InvalidValue, looks_like_secret, quoted_name};
-use crate::secret_source::{HIDDEN, SecretFault, SecretOrigin, SecretSource, of_text, of_variable};
+use crate::secret_source::{HIDDEN, SecretFault, SecretSource, of_text, of_variable};
 use crate::unit::credentials;
 
 /// A secret that a table may have, and what people call it.
@@ -49,26 +49,16 @@ impl SecretSpec {
     pub fn is_given(&self, table: &RawTable) -> bool {
         self.given_by(table).is_some()
     }
-
-    /// Where it comes from, for `check --print`.
-    pub fn print(&self, table: &RawTable, origin: &SecretOrigin) {
-        self.keys().for_each(|key| table.forget(&key));
-        let key = |end| format!("{}{end}", self.key);
-        match origin {
-            SecretOrigin::File(path) => table.print(&key("_file"), path.clone()),
-            SecretOrigin::Credential(name) => table.print(&key("_credential"), name.clone()),
-            SecretOrigin::Environment(name) => table.print(&key("_env"), name.clone()),
-            SecretOrigin::Inline => {
-                table.print(self.key, Value::Toml(format!("{} # written in the file", toml_text(HIDDEN))));
-            }
-            SecretOrigin::Nowhere => {}
-        }
-    }
 }
 
 impl Reader<'_> {
-    /// A secret, and where it comes from; none if it is not given, or in a wrong way.
-    pub fn secret(&mut self, table: &RawTable, spec: &SecretSpec) -> Option<(SecretSource, SecretOrigin)> {
+    /// A secret; none if it is not given, or in a wrong way.
+    pub fn secret(&mut self, table: &RawTable, spec: &SecretSpec) -> Option<SecretSource> {
+        self.placed_secret(table, spec).map(|(source, _)| source)
+    }
+
+    /// The same, with where it is, unless that is the table itself.
+    pub fn placed_secret(&mut self, table: &RawTable, spec: &SecretSpec) -> Option<(SecretSource, Option<String>)> {
         let given = spec.given(table);
         let (key, given) = match given[..] {
             [] => return None,
@@ -83,26 +73,17 @@ impl Reader<'_> {
         if table.section.name.starts_with("app") && self.cluster_role == ClusterRole::Follower {
             self.fault((table, key), no_use_for_a_secret(spec.noun));
         }
-        let secret = self.secret_of(table, key, given, spec);
-        let (source, origin) = self.accept((table, key), secret)?;
-        if origin == SecretOrigin::Inline {
-            let open = if self.file_is_open { ", and others may read this file (chmod 600)" } else { "" };
-            self.warnings.push(format!(
-                "{}: the {} is written in the configuration{open}; {}_file keeps it apart",
-                given.place, spec.noun, spec.key
-            ));
-        }
-        spec.print(table, &origin);
-        Some((source, origin))
+        let secret = self.secret_by(table, key, given, spec);
+        self.accept((table, key), secret)
     }
 
-    fn secret_of(
+    fn secret_by(
         &mut self,
         table: &RawTable,
         key: &str,
         given: &Given,
         spec: &SecretSpec,
-    ) -> ReadResult<(SecretSource, SecretOrigin)> {
+    ) -> ReadResult<(SecretSource, Option<String>)> {
         let name = text(&given.value)?;
         let judged = |found: Result<_, SecretFault>, what: &str, verb: &str| {
             found.map_err(|fault| InvalidValue::new(format!("{what} {fault}"), format!("{verb} {}.", spec.content)))
@@ -110,13 +91,14 @@ impl Reader<'_> {
         match key.strip_prefix(spec.key).unwrap_or_default() {
             "_file" => {
                 let path = self.base_of(&given.place).join(name);
-                let source = self.secret_file(SecretSource::file(&path), &path, table, spec)?;
-                Ok((source, SecretOrigin::File(path)))
+                table.print(key, path.clone());
+                Ok((self.secret_file(SecretSource::file(&path), &path, table, spec)?, Some(path.display().to_string())))
             }
             "_credential" => {
                 let path = credentials::path(self.environment, name, &format!("{}_file", spec.key))?;
+                table.print(key, name.to_owned());
                 let source = self.secret_file(SecretSource::credential(&path), &path, table, spec)?;
-                Ok((source, SecretOrigin::Credential(name.to_owned())))
+                Ok((source, Some(format!("the credential {}", quoted_name(name)))))
             }
             "_env" => {
                 let secret = self.environment.get(name).ok_or_else(|| {
@@ -124,16 +106,22 @@ impl Reader<'_> {
                     InvalidValue::new(what, "Set the variable, or correct its name.")
                 })?;
                 let secret = judged(of_variable(&secret), &format!("the variable {}", quoted_name(name)), "Set it to")?;
-                Ok((SecretSource::Environment(secret), SecretOrigin::Environment(name.to_owned())))
+                table.print(key, name.to_owned());
+                Ok((SecretSource::Environment(secret), Some(format!("environment {}", quoted_name(name)))))
             }
             _ => {
                 let secret = judged(of_text(name), &format!("the {}", spec.noun), "Write")?;
-                Ok(match &given.place {
-                    Place::Environment(variable) => {
-                        (SecretSource::Environment(secret), SecretOrigin::Environment(variable.clone()))
-                    }
-                    _ => (SecretSource::Fixed(secret), SecretOrigin::Inline),
-                })
+                if let Place::Environment(variable) = &given.place {
+                    table.print(&format!("{key}_env"), variable.clone());
+                    return Ok((SecretSource::Environment(secret), None));
+                }
+                table.print(key, Value::Toml(format!("{} # written in the file", toml_text(HIDDEN))));
+                let open = if self.file_is_open { ", and others may read this file (chmod 600)" } else { "" };
+                self.warnings.push(format!(
+                    "{}: the {} is written in the configuration{open}; {}_file keeps it apart",
+                    given.place, spec.noun, spec.key
+                ));
+                Ok((SecretSource::Fixed(secret), None))
             }
         }
     }

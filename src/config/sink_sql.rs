@@ -13,7 +13,7 @@ use crate::sink::options::{SqlAt, SqlPlan, SqlServer, SqlTls};
 use crate::sink::sql_address::{self, SqlAddress};
 use crate::sink::sql_presets::{SQL_PRESETS, SqlPreset};
 use crate::sink::sql_statement::{SqlDialect, SqlStatement};
-use crate::sink::validate::{judge_prefix, judge_read, sql_entries};
+use crate::sink::validate::{judge_login, judge_prefix, judge_read, judge_statement_keys, sql_entries};
 
 const PASSWORD: SecretSpec =
     SecretSpec { key: "password", noun: "password", owner: "a database", content: "the password of that database" };
@@ -46,19 +46,9 @@ impl Reader<'_> {
         let tls = self.word(table, "tls", &["verify", "encrypt", "off"].map(|word| (word, word)));
         let timeout_ms = self.value(table, "timeout_ms");
         let SqlAddress { dialect, at, database, user: in_url } = address?;
-        if dialect == SqlDialect::Sqlite {
-            let keys = ["user", "socket", "tls", "ca_file"].map(str::to_owned).into_iter().chain(PASSWORD.keys());
-            self.refuse_keys(table, keys, "SQLite is a file, and nobody logs in to it", "Remove the key.");
-        }
-        if user.is_some() && in_url.is_some() {
-            self.refuse((table, "user"), "the url names a user too", "Keep one of the two.");
-        }
+        self.judged(table, judge_login(dialect, &table.given_keys(), user.is_some(), in_url.is_some()));
         let user = user.or(in_url);
         user.iter().for_each(|user| table.print("user", user.clone()));
-        if user.is_none() && dialect != SqlDialect::Sqlite {
-            let remedy = "Write user = \"...\", or url = \"mysql://user@...\".";
-            self.refuse(table, "nobody is named to log in as", remedy);
-        }
         let (at, judgement) = at.by_socket(socket, dialect);
         self.judged(table, judgement);
         if let SqlAt::Unix { path, .. } = &at {
@@ -69,8 +59,8 @@ impl Reader<'_> {
         if matches!(tls, SqlTls::Verified { .. }) {
             table.print("tls", "verify".to_owned());
         }
-        let (password, password_origin) = self.secret(table, &PASSWORD).unzip();
-        let server = SqlServer { dialect, at, database, user, password, password_origin, tls, timeout_ms };
+        let password = self.secret(table, &PASSWORD);
+        let server = SqlServer { dialect, at, database, user, password, tls, timeout_ms };
         table.print("url", server.url());
         Some(server)
     }
@@ -78,30 +68,16 @@ impl Reader<'_> {
     /// The statements: those of the table, or those of a preset.
     fn plans(&mut self, table: &RawTable, dialect: SqlDialect) -> Option<Plans> {
         let prefix = self.text_that(table, "prefix", judge_prefix);
+        self.judged(table, judge_statement_keys(&table.given_keys()));
         match (table.has("statement"), table.has("presets")) {
-            (true, true) => {
-                let remedy = "Keep one of the two, and give the other a [[sink]] of its own.";
-                self.refuse((table, "presets"), "there are statements already", remedy);
-                None
-            }
-            (false, false) => {
-                let remedy = "Write statement = \"UPDATE ...\", or presets = [\"wx_token\"].";
-                self.refuse(table, "nothing says what is to be written to the database", remedy);
-                None
-            }
             (false, true) => {
-                let remedy = "Remove it, or write the statement yourself.";
-                self.refuse_keys(table, ["insert", "read", "retract"], "the preset brings its own", remedy);
                 let (preset, prefix) = (self.sql_preset(table)?, prefix.unwrap_or_default());
                 let plans = self.accept((table, "presets"), preset.plans(&prefix, dialect))?;
                 table.print("presets", vec![preset.name.to_owned()]);
                 Some((plans, Some((preset.name, prefix))))
             }
-            (true, false) => {
-                let remedy = "Write the table's whole name into the statement.";
-                self.refuse_keys(table, ["prefix"], "there is no preset for it to stand in", remedy);
-                self.own_plan(table, dialect).map(|plan| (vec![plan], None))
-            }
+            (true, false) => self.own_plan(table, dialect).map(|plan| (vec![plan], None)),
+            _ => None,
         }
     }
 

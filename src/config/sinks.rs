@@ -153,8 +153,7 @@ impl Reader<'_> {
             self.refuse(table, "this build cannot write to a Redis", remedy);
             return None;
         }
-        let fields = self.redis_fields(table);
-        let server = self.redis(table, fields);
+        let server = self.redis(table, true);
         let ttl = self.ttl(table);
         let scope = scope?;
         let (templates, given) = self.sink_templates(table, scope);

@@ -7,8 +7,8 @@ use crate::encoding::key_words::fits_in_a_key;
 use crate::encoding::request::form_as_toml;
 use crate::encoding::toml_text::toml_text;
 use crate::encoding::{Form, View};
-use crate::invalid_value::{InvalidValue, quoted, quoted_name};
-use crate::platform::{ClientOptions, CredentialName, CredentialType, Platform, component, mp};
+use crate::invalid_value::{InvalidValue, Judgement, quoted, quoted_name};
+use crate::platform::{ClientOptions, CredentialName, CredentialType, Platform, Renewal, component, mp};
 use crate::secret_source::{SecretSource, surplus};
 
 /// One app of WeChat or another platform.
@@ -199,6 +199,7 @@ impl fmt::Debug for Alias {
 const APPID_BYTES_MAX: usize = 128;
 const AGENT_BYTES_MAX: usize = 64;
 const KEY_BYTES_MAX: usize = 250;
+const PROBE_EVERY_S_MIN: u64 = 10;
 
 /// Whether keys can be made with that appid.
 pub fn judge_appid(appid: &str) -> Result<(), InvalidValue> {
@@ -224,6 +225,49 @@ pub fn judge_agent(agent: &str, platform: &Platform) -> Result<(), InvalidValue>
     if agent.is_empty() || agent.len() > AGENT_BYTES_MAX || !fits_in_a_key(agent) {
         let what = format!("{} cannot be part of a key", quoted(agent));
         return Err(InvalidValue::new(what, "Write agent = \"1000002\", as the platform shows it."));
+    }
+    Ok(())
+}
+
+/// Whether apps of that platform, with a token of that type, have what these keys are about.
+pub fn judge_keys(platform: &Platform, token: &CredentialType, given: &[&'static str]) -> Judgement {
+    let mut judgement = Judgement::default();
+    let has_not = |noun: &str| format!("apps of platform {} have no {noun}", quoted(platform.name));
+    let can_force = token.can_force || platform.tokens.iter().any(|(_, of)| of.can_force);
+    for key in given {
+        let (is_wrong, what) = match *key {
+            "verify_ticket_file" => (platform.name != component::PLATFORM.name, has_not("verify ticket")),
+            "forced_per_day" => (!can_force, has_not("forced refresh")),
+            "probe_every_s" => {
+                let what = format!("no read is known that tries a token of platform {}", quoted(platform.name));
+                (token.probe.is_none(), what)
+            }
+            "adopt" => {
+                let what = "it is of use with endpoint = \"token\" alone: no other fetch ends a token that others hold";
+                (token.renewal != Renewal::Mint || token.probe.is_none(), what.to_owned())
+            }
+            _ => continue,
+        };
+        judgement.fault_if(is_wrong, key, what, "Remove the key.");
+    }
+    judgement
+}
+
+/// Whether that endpoint is asked when the quota of the app's own is used up: only one that leaves the other's tokens
+/// alone, and has a quota of its own that outlasts it.
+pub fn judge_fallback(fallback: &CredentialType, token: &CredentialType) -> Result<(), InvalidValue> {
+    if fallback == token || fallback.quota.per_day <= token.quota.per_day {
+        let what = "it is no way out when the quota of endpoint is used up";
+        return Err(InvalidValue::new(what, "Write endpoint = \"token\" and fallback = \"stable_token\"."));
+    }
+    Ok(())
+}
+
+/// Whether a token may be probed so often.
+pub fn judge_probe_every(seconds: u64) -> Result<(), InvalidValue> {
+    if (1..PROBE_EVERY_S_MIN).contains(&seconds) {
+        let what = "the token would be tried more often than its call has a quota for";
+        return Err(InvalidValue::new(what, "Write 0 for never, or 10 to 86400."));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::encoding::toml_text::toml_text;
 use crate::network::authority;
 use crate::platform::CredentialName;
 use crate::redis_client::options::RedisOptions;
-use crate::secret_source::{SecretOrigin, SecretSource};
+use crate::secret_source::SecretSource;
 
 /// Access rights of a file. The site's own programs write it too, where they have to fetch for themselves again.
 pub const FILE_MODE: u32 = 0o660;
@@ -290,8 +290,6 @@ pub struct SqlServer {
     pub user: Option<String>,
     /// Read again at each connection.
     pub password: Option<SecretSource>,
-    /// Where the password comes from, for `check --print`.
-    pub password_origin: Option<SecretOrigin>,
     pub tls: SqlTls,
     /// Longest wait for a connection and for each answer, ms.
     pub timeout_ms: u64,

@@ -88,10 +88,10 @@ sink/validate -> encoding files invalid_value network sink/keys sink/options sin
 sink/files sink/keys -> credential/app encoding invalid_value platform preset secret sink/options sink/template
 sink/sql_address -> invalid_value sink/options sink/sql_statement
 sink/file_presets sink/sql_presets -> invalid_value platform sink/options sink/sql_statement sink/template
-sink/options -> encoding platform redis_client/options secret_source sink/sql_statement sink/template
+sink/options -> encoding network platform redis_client/options secret_source sink/sql_statement sink/template
 sink/sql_statement -> encoding invalid_value sink/template
 sink/template -> encoding invalid_value
-credential/options -> cluster/options credential/app platform platform/client/address platform/client/options
+credential/options -> cluster/options credential/app environment platform platform/client/address platform/client/options
 credential/alias_templates credential/app_name -> credential/app encoding invalid_value platform preset secret_source
 credential/collisions -> credential/app invalid_value platform
 credential/app -> encoding invalid_value platform platform/client/options secret_source
