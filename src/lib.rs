@@ -32,7 +32,7 @@
 //! | [`encoding`], [`preset`] | how a value is written into a key or a file; which keys a known SDK reads |
 //! | [`process`], [`descriptors`], [`unit`] | the process itself: user, background, limits; advice for systemd |
 //! | [`environment`] | what a start reads of its surroundings: variables, names, the user |
-//! | [`invalid_value`], [`byte_size`] | what is wrong with a value in a configuration, without where it stands; sizes |
+//! | [`raw_value`], [`invalid_value`], [`byte_size`] | a value as somebody has written it, and what is wrong with it; sizes |
 //! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
 //! | [`clock`], [`secret`] | time; values that are never printed |
 //! | [`address_group`], [`sync`] | which addresses count as one client; locks and atomics that loom can test |
@@ -115,6 +115,7 @@ pub mod preset;
 pub mod process;
 pub mod protocol;
 #[cfg(feature = "redis")]
+pub mod raw_value;
 pub mod redis_client;
 #[cfg(not(feature = "redis"))]
 pub mod redis_client {

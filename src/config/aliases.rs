@@ -3,17 +3,11 @@
 //! A key may hold the app's secret, because some clients put it into theirs. Such a key is never shown: wherever
 //! people read it, `{secret}` stands in its place, even if the file has it in full.
 
-use super::CredentialName;
-use super::fault::Place;
 use super::reader::{RawTable, Reader};
-use super::report::{PartsResult, named};
-use super::value::{Given, RawValue, ReadResult, text, word, wrong};
-use super::views::key_and_fields;
 use crate::credential::alias_templates::{AliasTemplate, Owner, preset_templates};
 use crate::encoding::ClientLibrary;
 use crate::preset::{PRESETS, Preset};
-
-const TABLE_KEYS: &[&str] = &["key", "of", "shows", "encoding", "fields", "constant", "flags", "at_least"];
+use crate::raw_value::{Given, Place, RawValue, ReadResult, named, text};
 
 pub(super) type PlacedTemplate = AliasTemplate<Place>;
 
@@ -23,7 +17,7 @@ impl Reader<'_> {
         let client = self.word(table, "client", &ClientLibrary::WORDS).unwrap_or_default();
         // The aliases that are printed say what comes of it.
         table.forget("client");
-        let written = |item| template(item, owner.kept, client);
+        let written = |item| PlacedTemplate::read(item, owner.kept, client);
         let written = self.items(table, "aliases", "aliases = [\"access_token\"]", written);
         let mut templates: Vec<_> = written.into_iter().map(|(template, _)| template).collect();
         let prefix = self.prefix(table, "alias");
@@ -54,33 +48,4 @@ impl Reader<'_> {
 
 pub(super) fn preset(value: &RawValue) -> ReadResult<&'static Preset> {
     named(value, PRESETS, |preset| preset.name, "Known are")
-}
-
-fn template(item: &Given, kept: &[CredentialName], client: ClientLibrary) -> PartsResult<PlacedTemplate> {
-    let (key, fields) = key_and_fields(item, TABLE_KEYS, ["an alias", "an alias", "an alias"])?;
-    let mut template = AliasTemplate { of: usual(kept), ..AliasTemplate::raw(key, item.place.clone()) };
-    if let Some(fields) = fields {
-        template.of = fields.read("of", |value| of(value, kept))?.unwrap_or(template.of);
-        template.view = fields.view_for(client, template.of)?;
-    }
-    Ok(template)
-}
-
-/// What a key shows unless it says so: the app's token, which stands first.
-fn usual(kept: &[CredentialName]) -> CredentialName {
-    kept.first().copied().unwrap_or(CredentialName::AccessToken)
-}
-
-/// A type of credential by its word.
-pub(super) fn of_word(value: &RawValue) -> ReadResult<CredentialName> {
-    word(value, &CredentialName::ALL.map(|of| (CredentialName::word(of), of)))
-}
-
-fn of(value: &RawValue, kept: &[CredentialName]) -> ReadResult<CredentialName> {
-    let of = of_word(value)?;
-    if kept.contains(&of) {
-        return Ok(of);
-    }
-    let kept = kept.iter().map(|of| format!("{:?}", of.word())).collect::<Vec<_>>().join(" or ");
-    wrong(format!("{:?} is not kept for this app", of.word()), format!("Write {kept}."))
 }

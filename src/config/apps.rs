@@ -1,17 +1,12 @@
 //! `[[app]]` tables, those of authorizers below them, and the quick start -> typed apps; the names they claim must not collide.
 
-use std::path::Path;
-
 use super::aliases::PlacedTemplate;
 use super::cluster::ClusterRole;
 use super::environment::Environment;
-use super::fault::Place;
 use super::reader::{RawTable, Reader};
-use super::report::PartsResult;
 use super::schema;
 use super::secrets::{SecretSpec, no_use_for_a_secret};
-use super::value::{Given, RawValue, Value, quoted, text, word, wrong_kind};
-use super::views::Fields;
+use super::value::Value;
 use super::{Adopt, Alias, App, CredentialName, SecretSource};
 use crate::credential::alias_templates::{Owner, drop_guesses, expand};
 use crate::credential::collisions::{PlacedApp, collisions};
@@ -19,9 +14,10 @@ use crate::credential::{
     app_name, judge_agent, judge_appid, judge_fallback, judge_keys, judge_probe_every, warn_of_duplicates,
 };
 use crate::encoding::toml_text::toml_list;
-use crate::invalid_value::InvalidValue;
+use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::client::address;
 use crate::platform::{CredentialType, PLATFORMS, Platform, component, mp, plausible};
+use crate::raw_value::{Place, RawValue, word, wrong_kind};
 use crate::secret::Secret;
 use crate::secret_source::of_variable;
 
@@ -262,7 +258,7 @@ impl Reader<'_> {
 
     /// Where the first token is read, instead of fetching one.
     fn adopt(&mut self, table: &RawTable) -> Option<Adopt> {
-        let adopted = adopt(table.get("adopt")?, &self.folder);
+        let adopted = Adopt::read(table.get("adopt")?, &self.folder);
         let adopt = self.accept((table, "adopt"), adopted)?;
         table.print("adopt", Value::Toml(adopt.as_toml()));
         Some(adopt)
@@ -331,20 +327,6 @@ fn no_secret() -> SecretSource {
 
 fn is_component(platform: &Platform) -> bool {
     platform.name == component::PLATFORM.name
-}
-
-fn adopt(given: &Given, folder: &Path) -> PartsResult<Adopt> {
-    let fields = match &given.value {
-        RawValue::Text(word) if word == "sink" => return Ok(Adopt::Sink),
-        RawValue::Table(fields) => Fields::of(fields, &["memcached", "key", "file"], "adopt")?,
-        RawValue::Text(word) => {
-            return Err(InvalidValue::new(format!("{} is not known", quoted(word)), Adopt::REMEDY).into());
-        }
-        _ => return Err(InvalidValue::new("it says nothing of a place", Adopt::REMEDY).into()),
-    };
-    let file = fields.read("file", text)?.map(|file| folder.join(file));
-    let [memcached, key] = [fields.read("memcached", text)?, fields.read("key", text)?];
-    Ok(Adopt::parse(file, memcached, key)?)
 }
 
 /// The secret in the environment, if the quick start is about that app.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use super::reader::{RawTable, Reader};
 use super::report::some_texts;
 use super::secrets::SecretSpec;
-use super::value;
+use super::value::{self, each_once};
 use super::{ClusterOptions, SecretSource};
 use crate::cluster::{LeaderOptions, StoreOptions, judge_keys, judge_node, node_of_host};
+use crate::raw_value::text;
 
 const SEALING: SecretSpec = SecretSpec {
     key: "secret",
@@ -45,7 +46,7 @@ impl ClusterRole {
 impl Reader<'_> {
     /// The state file; the inner none: tokens are kept in memory only.
     pub(super) fn state_path(&mut self, table: &RawTable) -> Option<Option<PathBuf>> {
-        let path = self.placed(table, "path", |value, base| match value::text(value)? {
+        let path = self.placed(table, "path", |value, base| match text(value)? {
             "none" => Ok(None),
             _ => value::path(value, base).map(Some),
         });
@@ -99,7 +100,7 @@ impl Reader<'_> {
     fn leader(&mut self, table: &RawTable, has_use: bool, poll_every_ms: u64, node: &str) -> Option<LeaderOptions> {
         let urls = self.read(table, "leader_urls", |urls| {
             let urls = some_texts(urls, ["an", "address"], LeaderOptions::REMEDY, LeaderOptions::parse_url)?;
-            Ok(value::each_once(urls))
+            Ok(each_once(urls))
         });
         let ca_file = self.get(table, "leader_ca_file");
         let timeout_ms = self.value(table, "timeout_ms");

@@ -1,12 +1,12 @@
 //! Environment variables -> settings.
 
-use super::fault::{Fault, Place};
+use super::fault::Fault;
 use super::file::Document;
 use super::old_names::OldNames;
 use super::schema::SECTIONS;
-use super::value::{Given, RawValue, closest};
 pub use crate::environment::{Environment, ProcessEnvironment};
-use crate::invalid_value::InvalidValue;
+use crate::invalid_value::{InvalidValue, closest};
+use crate::raw_value::{Given, Place, RawValue};
 
 /// `TOKENCACHED_SERVER_LISTEN` and its like. An empty variable counts as not set: compose files write those.
 pub(super) fn variables(

@@ -13,13 +13,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
-use super::fault::{Fault, Place};
+use super::fault::Fault;
 use super::old_names::OldNames;
 use super::reader::RawTable;
 use super::schema::{self, SECTIONS, Section, header};
-use super::value::{Given, RawValue, closest, kind, quoted};
 use crate::files;
-use crate::invalid_value::{InvalidValue, listed};
+use crate::invalid_value::{InvalidValue, closest, listed, quoted};
+use crate::raw_value::{Given, Place, RawValue, kind};
 
 /// What the layers say; a file first.
 pub(super) struct Document {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::cluster::ClusterRole;
 use super::environment::{self, Environment};
-use super::fault::{Fault, Faults, Place};
+use super::fault::{Fault, Faults};
 use super::file::{self, Document};
 use super::old_names::OldNames;
 use super::reader::Reader;
@@ -14,6 +14,7 @@ use super::{Config, Log, apps, flags};
 use crate::cli::Flags;
 use crate::credential;
 use crate::platform::client::surroundings;
+use crate::raw_value::Place;
 
 /// A configuration and what was said on the way to it.
 #[derive(Clone, Debug)]

@@ -41,10 +41,10 @@ mod sink_sql;
 mod sinks;
 mod upstream;
 mod value;
-mod views;
 
+pub use crate::raw_value::Place;
 pub use environment::{Environment, ProcessEnvironment};
-pub use fault::{Fault, Faults, Place};
+pub use fault::{Fault, Faults};
 pub use load::{Loaded, load};
 
 /// The names of all presets: of keys, of tables of a database, of files.

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use super::cluster::ClusterRole;
 use super::environment::Environment;
-use super::fault::{Fault, Place};
+use super::fault::Fault;
 use super::schema::{Section, header};
-use super::value::{self, Given, RawValue, ReadResult, Value};
+use super::value::{self, Value};
 use crate::cli::file_after_flag;
+use crate::raw_value::{Given, Place, RawValue, ReadResult, text, word_of};
 use crate::unit::credentials;
 
 /// One table, of the file alone or of all layers.
@@ -182,7 +183,7 @@ impl Reader<'_> {
         judge: impl Fn(T) -> ReadResult<()>,
     ) -> Option<T> {
         let read = |value: &RawValue| {
-            let (word, meaning) = value::word_of(value, words)?;
+            let (word, meaning) = word_of(value, words)?;
             judge(meaning).map(|()| (word, meaning))
         };
         let (word, meaning) = self.read(table, key, read)?;
@@ -197,7 +198,7 @@ impl Reader<'_> {
         key: &str,
         read: impl Fn(&str) -> ReadResult<T>,
     ) -> Option<T> {
-        let text = self.read(table, key, |value| read(value::text(value)?))?;
+        let text = self.read(table, key, |value| read(text(value)?))?;
         table.print(key, text.as_ref().to_owned());
         Some(text)
     }
@@ -211,8 +212,7 @@ impl Reader<'_> {
     pub fn file(&mut self, table: &RawTable, key: &str, credential: &str) -> Option<(PathBuf, Place)> {
         let environment = self.environment;
         let by_path = self.get_placed(table, key);
-        let by_name =
-            self.placed(table, credential, |value, _| credentials::path(environment, value::text(value)?, key));
+        let by_name = self.placed(table, credential, |value, _| credentials::path(environment, text(value)?, key));
         if let (Some(path), Some(name)) = (table.get(key), table.get(credential))
             && path.place.layer() == name.place.layer()
         {

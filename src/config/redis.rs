@@ -6,7 +6,7 @@ use super::RedisOptions;
 use super::reader::{RawTable, Reader};
 use super::report::some_texts;
 use super::secrets::SecretSpec;
-use super::value::text;
+use crate::raw_value::text;
 use crate::redis_client::address::{self, RedisAddress};
 use crate::redis_client::options::{TlsFiles, TrustedHost};
 

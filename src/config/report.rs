@@ -1,9 +1,8 @@
 //! Ways to a fault that the tables have in common: of a key, of a whole table, of an item of a list, of what a part has judged.
 
-use super::fault::Place;
 use super::reader::{RawTable, Reader};
-use super::value::{Given, RawValue, ReadResult, did_you_mean, kind, quoted, text, texts, wrong};
-use crate::invalid_value::{InvalidValue, Judgement};
+use crate::invalid_value::{InvalidValue, Judgement, wrong};
+use crate::raw_value::{Given, Misread, Place, RawValue, ReadResult, kind, texts};
 
 /// What a fault is about: a key of a table, a whole table, or what is given at a place.
 pub(super) struct About<'a> {
@@ -35,27 +34,6 @@ impl<'a> From<(&'a RawTable, &str, &'a Place)> for About<'a> {
         About { key: table.name_in_faults(key), place }
     }
 }
-
-/// Why a value cannot be used; with a place if it is a part that has one of its own.
-pub(super) struct Misread {
-    problem: InvalidValue,
-    place: Option<Place>,
-}
-
-impl From<InvalidValue> for Misread {
-    fn from(problem: InvalidValue) -> Misread {
-        Misread { problem, place: None }
-    }
-}
-
-impl Misread {
-    pub fn at(problem: InvalidValue, place: &Place) -> Misread {
-        Misread { problem, place: Some(place.clone()) }
-    }
-}
-
-/// What was read of something with parts.
-pub(super) type PartsResult<T> = Result<T, Misread>;
 
 impl Reader<'_> {
     /// A fault.
@@ -126,16 +104,6 @@ impl Reader<'_> {
         let items = self.list(table, key, example).iter();
         items.filter_map(|item| Some((self.accept((table, key, &item.place), read(item))?, &item.place))).collect()
     }
-}
-
-/// One of a table of presets, by its name.
-pub(super) fn named<'p, T>(value: &RawValue, all: &'p [T], name: fn(&T) -> &str, known: &str) -> ReadResult<&'p T> {
-    let given = text(value)?;
-    all.iter().find(|one| name(one) == given).ok_or_else(|| {
-        let names: Vec<&str> = all.iter().map(name).collect();
-        let remedy = did_you_mean(given, names.iter().copied(), || format!("{known} {}.", names.join(", ")));
-        InvalidValue::new(format!("{} is not known", quoted(given)), remedy)
-    })
 }
 
 /// At least one text: of a list, or of one text with commas. `noun` is what each is.

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::cluster::ClusterRole;
-use super::fault::Place;
 use super::reader::{RawTable, Reader};
-use super::value::{Given, ReadResult, Value, text};
+use super::value::Value;
 use crate::credential::judge_appid;
 use crate::encoding::toml_text::toml_text;
 use crate::files;
 use crate::invalid_value::{InvalidValue, looks_like_secret, quoted_name};
+use crate::raw_value::{Given, Place, ReadResult, text};
 use crate::secret_source::{HIDDEN, SecretFault, SecretSource, of_text, of_variable};
 use crate::unit::credentials;
 

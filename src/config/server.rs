@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::fault::Place;
 use super::file::Document;
 use super::reader::{RawTable, Reader};
-use super::value::{self, RawValue, ReadResult, Value, kind, quoted, text, wrong};
+use super::value::{self, Value};
 use super::{Access, Listener, Server};
 use crate::access::{CertificateMatcher, HOW_TO_WRITE_RIGHTS, Rights};
 use crate::cli::Flags;
 use crate::files;
+use crate::invalid_value::{quoted, wrong};
+use crate::raw_value::{Place, RawValue, ReadResult, kind, text, texts};
 use crate::server::listen_address::{self, ListenAddress, PORT, TcpPort};
 use crate::server::options::{ListenAt, Protection, Protocol, judge_item_size};
 use crate::service::RefuseWith;
@@ -151,8 +152,7 @@ impl Reader<'_> {
     /// Rights as one word or a list of words.
     fn rights(&mut self, table: &RawTable) -> Option<Rights> {
         let rights = self.read(table, "rights", |value| {
-            let words =
-                value::texts(value, "stands where rights belong", HOW_TO_WRITE_RIGHTS, |word| Ok(word.to_owned()))?;
+            let words = texts(value, "stands where rights belong", HOW_TO_WRITE_RIGHTS, |word| Ok(word.to_owned()))?;
             Rights::of_words(words.iter().map(String::as_str))
         });
         let words = rights.as_ref().unwrap_or(&Rights::ALL).words();
@@ -349,6 +349,6 @@ pub(super) fn addresses(value: &RawValue) -> ReadResult<Vec<ListenAddress>> {
             });
             lists.collect::<ReadResult<Vec<_>>>().map(|lists| lists.concat())
         }
-        _ => value::texts(value, "is not a list of addresses", remedy, listen_address::parse),
+        _ => texts(value, "is not a list of addresses", remedy, listen_address::parse),
     }
 }

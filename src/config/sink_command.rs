@@ -4,12 +4,11 @@
 
 use std::path::PathBuf;
 
-use super::fault::Place;
 use super::reader::{RawTable, Reader};
 use super::sinks::Made;
-use super::value::{Given, RawValue, kind, text};
 use super::{SinkCommand, SinkTo};
 use crate::files::trusted;
+use crate::raw_value::{Given, Place, RawValue, kind, text};
 use crate::sink::keys::Scope;
 use crate::sink::validate::{judge_argument, judge_program};
 

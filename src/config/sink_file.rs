@@ -4,16 +4,16 @@
 //! and opens nothing.
 
 use super::reader::{RawTable, Reader};
-use super::report::named;
 use super::sinks::Made;
-use super::value::{Given, Value, text, wrong};
-use super::views::Fields;
+use super::value::Value;
 use super::{CredentialName, SinkFile, SinkTo, View};
 use crate::encoding::Form;
 use crate::encoding::request::form_as_toml;
+use crate::invalid_value::wrong;
+use crate::raw_value::{Fields, Given, named, text};
 use crate::sink::file_presets::{FILE_PRESETS, FilePreset, Layout};
 use crate::sink::files::{self, FileContent};
-use crate::sink::keys::Scope;
+use crate::sink::keys::{Scope, views};
 use crate::sink::template::{Escape, Source, TimeShown};
 use crate::sink::validate;
 
@@ -103,7 +103,7 @@ impl Reader<'_> {
     /// What an alias with these fields would answer with.
     fn file_views(&mut self, table: &RawTable) -> Option<Vec<(CredentialName, View)>> {
         let given: Vec<(&str, &Given)> = VIEW_KEYS.iter().filter_map(|key| Some((*key, table.get(key)?))).collect();
-        let views = Fields::of_these(given).views(&CredentialName::ALL);
+        let views = views(&Fields::of_these(given), &CredentialName::ALL);
         let views = self.accept((table, "encoding", &table.place), views)?;
         if views.iter().any(|(_, view)| view.form == Form::Nothing) {
             self.refuse((table, "shows", &table.place), "a file has something in it", "Remove shows.");

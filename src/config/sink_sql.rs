@@ -6,8 +6,9 @@
 use super::reader::{RawTable, Reader};
 use super::secrets::SecretSpec;
 use super::sinks::Made;
-use super::value::{RawValue, ReadResult, text, word, wrong, wrong_kind};
 use super::{SinkTo, SqlSink};
+use crate::invalid_value::wrong;
+use crate::raw_value::{RawValue, ReadResult, text, word, wrong_kind};
 use crate::sink::keys::Scope;
 use crate::sink::options::{SqlAt, SqlPlan, SqlServer, SqlTls};
 use crate::sink::sql_address::{self, SqlAddress};

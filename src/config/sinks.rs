@@ -6,23 +6,16 @@
 
 use std::collections::HashSet;
 
-use super::aliases::{of_word, preset};
-use super::fault::Place;
+use super::aliases::preset;
 use super::reader::{RawTable, Reader};
-use super::report::PartsResult;
-use super::value::{Given, RawValue, ReadResult, Value, did_you_mean, text, wrong};
-use super::views::key_and_fields;
+use super::value::Value;
 use super::{App, CredentialName, Sink, SinkEntry, SinkTo, Ttl};
-use crate::encoding::Form;
-use crate::encoding::key_words::known_words;
 use crate::encoding::toml_text::toml_list;
-use crate::invalid_value::quoted_name;
-use crate::sink::keys::{KeyTemplate, Keys, Scope, Views};
+use crate::raw_value::{Given, Place, RawValue, text, word};
+use crate::sink::keys::{KeyTemplate, Keys, Scope, known_app};
 use crate::sink::sql_address::is_sql;
 use crate::sink::validate::written_twice;
 
-const TABLE_KEYS: &[&str] = &["key", "app", "of", "shows", "encoding", "fields", "constant", "at_least"];
-const PLACEHOLDERS: &[&str] = &["type", "id", "appid", "agent", "secret", "secret10"];
 /// What is written without `keys` and `presets`: the keys that memcached's clients read here.
 const KEY_DEFAULT: &str = "{type}:{id}";
 
@@ -184,7 +177,8 @@ impl Reader<'_> {
         let known = |item: &Given| text(&item.value).and_then(|id| known_app(&all, id).map(|()| id.to_owned()));
         let ids = self.items(table, "apps", "apps = [\"wx0123456789abcdef\"]", known);
         let ids = if table.has("apps") { ids.into_iter().map(|(id, _)| id).collect() } else { all };
-        let types = self.items(table, "types", "types = [\"access_token\"]", |item| of_word(&item.value));
+        let types = self
+            .items(table, "types", "types = [\"access_token\"]", |item| word(&item.value, &CredentialName::words()));
         let types = table.has("types").then(|| types.into_iter().map(|(of, _)| of).collect());
         let apps = apps.iter().copied().filter(|app| ids.contains(&app.id())).collect();
         (self.faults.len() == before).then_some(Scope { apps, ids, types })
@@ -192,7 +186,7 @@ impl Reader<'_> {
 
     /// The keys as written, then those of the presets; and where each was given.
     fn sink_templates(&mut self, table: &RawTable, scope: &Scope<'_>) -> (Vec<KeyTemplate>, Vec<Place>) {
-        let written = self.items(table, "keys", "keys = [\"{type}:{appid}\"]", |item| template(item, scope));
+        let written = self.items(table, "keys", "keys = [\"{type}:{appid}\"]", |item| KeyTemplate::read(item, scope));
         let (mut templates, mut places): (Vec<_>, Vec<_>) =
             written.into_iter().map(|(template, place)| (template, place.clone())).unzip();
         let prefix = self.prefix(table, "key");
@@ -206,23 +200,6 @@ impl Reader<'_> {
         }
         (templates, places)
     }
-}
-
-fn template(item: &Given, scope: &Scope<'_>) -> PartsResult<KeyTemplate> {
-    let (key, fields) = key_and_fields(item, TABLE_KEYS, ["a key", "a sink's key", "a table"])?;
-    known_words(key, PLACEHOLDERS)?;
-    let Some(fields) = fields else { return Ok(KeyTemplate::raw(key)) };
-    let app = fields.read("app", text)?.map(str::to_owned);
-    if let Some(id) = &app {
-        known_app(&scope.ids, id)?;
-    }
-    let of = fields.read("of", of_word)?;
-    let types: Vec<CredentialName> = of.map_or_else(|| CredentialName::ALL.to_vec(), |of| vec![of]);
-    let views = fields.views(&types)?;
-    if views.iter().any(|(_, view)| view.form == Form::Nothing) {
-        wrong::<()>("a sink writes something or nothing", "Remove the key from the list.")?;
-    }
-    Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByType(views), of_preset: None })
 }
 
 /// Whose credentials a sink is about, and which, for `check --print`.
@@ -240,13 +217,4 @@ fn print_scope(table: &RawTable, entries: &[SinkEntry]) {
     let owned = |words: Vec<&str>| words.into_iter().map(str::to_owned).collect::<Vec<_>>();
     table.print("apps", owned(apps));
     table.print("types", owned(types));
-}
-
-fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {
-    if known.contains(id) {
-        return Ok(());
-    }
-    let usual = || "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned();
-    let remedy = did_you_mean(id, known.iter().map(String::as_str), usual);
-    wrong(format!("the app {} is not there", quoted_name(id)), remedy)
 }

@@ -1,17 +1,17 @@
 //! `[upstream]`: how the platforms' HTTPS APIs are reached.
 
 use super::ClientOptions;
-use super::fault::Place;
 use super::reader::{RawTable, Reader};
-use super::value::{self, texts};
+use super::value::each_once;
 use crate::platform::client::{address, proxy_shown};
+use crate::raw_value::{Place, texts};
 
 impl Reader<'_> {
     pub(super) fn upstream(&mut self, table: &RawTable) -> ClientOptions {
         let base_url = self.text(table, "base_url", address::base_url).unwrap_or_default();
         let remedy = "Write hosts = [\"https://api.weixin.qq.com\", \"https://api2.weixin.qq.com\"].";
         let hosts = self.read(table, "hosts", |value| {
-            texts(value, "is not a list of addresses", remedy, address::base_url).map(value::each_once)
+            texts(value, "is not a list of addresses", remedy, address::base_url).map(each_once)
         });
         let hosts = hosts.unwrap_or_else(|| address::hosts_of(&base_url));
         table.print("hosts", hosts.clone());

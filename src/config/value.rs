@@ -1,55 +1,15 @@
-//! A value as it was given, and its reading as its row in the schema says: a number, a size, a switch, a path, a list.
-//!
-//! A value may be a secret: nothing here implements `Debug`, and only short, harmless readings are echoed.
+//! The reading of a value as its row in the schema says: a number, a size, a switch, a path, a text; and back to TOML.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::fault::Place;
 use super::schema::{Takes, TextForm};
 use crate::byte_size::{self, size_text};
 use crate::encoding::toml_text::{toml_list, toml_text};
-use crate::invalid_value::InvalidValue;
-pub(super) use crate::invalid_value::{closest, quoted, wrong};
+use crate::invalid_value::{InvalidValue, quoted, wrong};
+use crate::raw_value::{RawValue, ReadResult, integer, kind, text};
 use crate::tls::pem_file;
-
-/// A value in the words of its layer.
-pub(super) enum RawValue {
-    Text(String),
-    /// Decimal, of the file; `octal` if it was written as one (`0o700`).
-    Integer {
-        value: i128,
-        octal: bool,
-    },
-    Bool(bool),
-    /// A constant of an alias may be one.
-    Fraction(f64),
-    List(Vec<Given>),
-    /// `-m`: a number without a unit counts mebibytes there.
-    Mebibytes(String),
-    /// An alias may be one.
-    Table(Vec<(String, Given)>),
-    /// A date, or a number beyond all bounds: no setting is one.
-    Other(&'static str),
-}
-
-/// A value and where it was given.
-pub(super) struct Given {
-    pub value: RawValue,
-    pub place: Place,
-}
-
-pub(super) type ReadResult<T> = Result<T, InvalidValue>;
-
-/// The remedy for a name that is not known: the one that it is probably a misspelling of, or else what is said otherwise.
-pub(super) fn did_you_mean<'k>(
-    name: &str,
-    known: impl Iterator<Item = &'k str>,
-    otherwise: impl FnOnce() -> String,
-) -> String {
-    closest(name, known).map_or_else(otherwise, |close| format!("Did you mean {close:?}?"))
-}
 
 /// A value as it was read.
 #[derive(Clone)]
@@ -140,24 +100,6 @@ pub(super) fn as_toml(takes: &Takes, value: Value) -> String {
     }
 }
 
-/// A number in a range.
-pub(super) fn integer(value: &RawValue, range: RangeInclusive<u64>) -> ReadResult<u64> {
-    let (low, high) = (*range.start(), *range.end());
-    let remedy = format!("Give a whole number from {low} to {high}.");
-    let number = match value {
-        RawValue::Integer { value, .. } => *value,
-        RawValue::Text(text) => {
-            let parsed = text.trim().parse::<i128>();
-            parsed.map_err(|_| InvalidValue::new(format!("{} is not a number", quoted(text)), &remedy))?
-        }
-        other => return wrong(format!("{} is not a number", kind(other)), remedy),
-    };
-    match u64::try_from(number) {
-        Ok(number) if range.contains(&number) => Ok(number),
-        _ => wrong(format!("{number} is out of range"), remedy),
-    }
-}
-
 /// A number of bytes: `67108864`, `"64MiB"`, `"64m"`.
 pub(super) fn size(value: &RawValue, range: RangeInclusive<u64>) -> ReadResult<u64> {
     let remedy = format!(
@@ -195,16 +137,6 @@ pub(super) fn switch(value: &RawValue) -> ReadResult<bool> {
     }
 }
 
-/// A text that is not empty.
-pub(super) fn text(value: &RawValue) -> ReadResult<&str> {
-    match value {
-        RawValue::Text(text) if text.is_empty() => wrong("the value is empty", "Give a value or remove the key."),
-        RawValue::Text(text) if text.contains('\0') => wrong("the value holds a NUL byte", "Remove the NUL byte."),
-        RawValue::Text(text) => Ok(text),
-        other => wrong(format!("{} stands where a text belongs", kind(other)), "Put the value in quotes."),
-    }
-}
-
 /// A path; a relative one counts from `base`.
 pub(super) fn path(value: &RawValue, base: &Path) -> ReadResult<PathBuf> {
     Ok(base.join(text(value)?))
@@ -221,52 +153,6 @@ pub(super) fn mode(value: &RawValue) -> ReadResult<u32> {
     };
     mode.filter(|mode| *mode <= 0o777)
         .ok_or_else(|| InvalidValue::new("the access mask is not octal or too large", remedy))
-}
-
-/// One of a few words.
-pub(super) fn word<T: Copy>(value: &RawValue, words: &[(&str, T)]) -> ReadResult<T> {
-    word_of(value, words).map(|(_, meaning)| meaning)
-}
-
-/// The same, with the word.
-pub(super) fn word_of<'w, T: Copy>(value: &RawValue, words: &[(&'w str, T)]) -> ReadResult<(&'w str, T)> {
-    let given = text(value)?;
-    words.iter().find(|(name, _)| *name == given).copied().ok_or_else(|| {
-        let names = words.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
-        InvalidValue::new(format!("{} is not known here", quoted(given)), format!("Write {names}."))
-    })
-}
-
-/// What kind of value that is, for a sentence; never the value.
-pub(super) fn kind(value: &RawValue) -> &'static str {
-    match value {
-        RawValue::Text(_) | RawValue::Mebibytes(_) => "a text",
-        RawValue::Integer { .. } => "a number",
-        RawValue::Bool(_) => "a switch",
-        RawValue::Fraction(_) => "a fraction",
-        RawValue::List(_) => "a list",
-        RawValue::Table(_) => "a table",
-        RawValue::Other(kind) => kind,
-    }
-}
-
-/// That another kind of value stands where one belongs; `is_wrong`: "not a constant".
-pub(super) fn wrong_kind(value: &RawValue, is_wrong: &str, remedy: &str) -> InvalidValue {
-    InvalidValue::new(format!("{} is {is_wrong}", kind(value)), remedy)
-}
-
-/// The texts of a list, or of one text with commas; `is_wrong` is what is said of anything else.
-pub(super) fn texts<T>(
-    value: &RawValue,
-    is_wrong: &str,
-    remedy: &str,
-    read: impl Fn(&str) -> ReadResult<T>,
-) -> ReadResult<Vec<T>> {
-    match value {
-        RawValue::Text(list) => list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(read).collect(),
-        RawValue::List(items) => items.iter().map(|item| read(text(&item.value)?)).collect(),
-        other => wrong(format!("{} {is_wrong}", kind(other)), remedy),
-    }
 }
 
 /// One given twice counts once.

@@ -4,11 +4,15 @@ use std::collections::HashMap;
 
 use super::Alias;
 use crate::encoding::key_words::{check_key, fill, insert_secret, known_words, wants_secret};
+use crate::encoding::request::view_for;
 use crate::encoding::{ClientLibrary, View};
-use crate::invalid_value::{InvalidValue, quoted};
+use crate::invalid_value::{InvalidValue, quoted, wrong};
 use crate::platform::{CredentialName, Platform, component};
 use crate::preset::Preset;
+use crate::raw_value::{Given, PartsResult, Place, RawValue, ReadResult, key_and_fields, word};
 use crate::secret_source::SecretSource;
+
+const TABLE_KEYS: &[&str] = &["key", "of", "shows", "encoding", "fields", "constant", "flags", "at_least"];
 
 /// An alias as a template: the app and its secret are not filled in yet.
 pub struct AliasTemplate<P> {
@@ -35,10 +39,32 @@ impl<P> AliasTemplate<P> {
         }
     }
 
+    /// An item of `aliases`, of an app that keeps these.
+    pub fn read(item: &Given, kept: &[CredentialName], client: ClientLibrary) -> PartsResult<AliasTemplate<Place>> {
+        let (key, fields) = key_and_fields(item, TABLE_KEYS, ["an alias", "an alias", "an alias"])?;
+        let mut template = AliasTemplate::raw(key, item.place.clone());
+        // What a key shows unless it says so: the app's token, which stands first.
+        template.of = kept.first().copied().unwrap_or(template.of);
+        if let Some(fields) = fields {
+            template.of = fields.read("of", |value| of(value, kept))?.unwrap_or(template.of);
+            template.view = view_for(&fields, client, template.of.value_name())?;
+        }
+        Ok(template)
+    }
+
     /// The configuration's key it came from.
     pub fn list(&self) -> &'static str {
         if self.preset.is_some() { "presets" } else { "aliases" }
     }
+}
+
+fn of(value: &RawValue, kept: &[CredentialName]) -> ReadResult<CredentialName> {
+    let of = word(value, &CredentialName::words())?;
+    if kept.contains(&of) {
+        return Ok(of);
+    }
+    let kept = kept.iter().map(|of| format!("{:?}", of.word())).collect::<Vec<_>>().join(" or ");
+    wrong(format!("{:?} is not kept for this app", of.word()), format!("Write {kept}."))
 }
 
 /// The app that has the aliases.

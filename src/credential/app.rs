@@ -1,7 +1,7 @@
 //! An app as configured: which of its credentials are kept current, and under which keys.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::encoding::key_words::fits_in_a_key;
 use crate::encoding::request::form_as_toml;
@@ -9,6 +9,7 @@ use crate::encoding::toml_text::toml_text;
 use crate::encoding::{Form, View};
 use crate::invalid_value::{InvalidValue, Judgement, quoted, quoted_name};
 use crate::platform::{ClientOptions, CredentialName, CredentialType, Platform, Renewal, component, mp};
+use crate::raw_value::{Fields, Given, PartsResult, RawValue, text};
 use crate::secret_source::{SecretSource, surplus};
 
 /// One app of WeChat or another platform.
@@ -277,8 +278,23 @@ impl Adopt {
     pub const REMEDY: &str = "Write adopt = \"sink\", adopt = { memcached = \"127.0.0.1:11212\", key = \"access_token\" } or \
                               adopt = { file = \"/path\" }.";
 
+    /// A word, or a table that names a place. A relative path counts from that folder.
+    pub fn read(given: &Given, folder: &Path) -> PartsResult<Adopt> {
+        let fields = match &given.value {
+            RawValue::Text(word) if word == "sink" => return Ok(Adopt::Sink),
+            RawValue::Table(fields) => Fields::of(fields, &["memcached", "key", "file"], "adopt")?,
+            RawValue::Text(word) => {
+                return Err(InvalidValue::new(format!("{} is not known", quoted(word)), Adopt::REMEDY).into());
+            }
+            _ => return Err(InvalidValue::new("it says nothing of a place", Adopt::REMEDY).into()),
+        };
+        let file = fields.read("file", text)?.map(|file| folder.join(file));
+        let [memcached, key] = [fields.read("memcached", text)?, fields.read("key", text)?];
+        Ok(Adopt::parse(file, memcached, key)?)
+    }
+
     /// A place by its parts.
-    pub fn parse(file: Option<PathBuf>, memcached: Option<&str>, key: Option<&str>) -> Result<Adopt, InvalidValue> {
+    fn parse(file: Option<PathBuf>, memcached: Option<&str>, key: Option<&str>) -> Result<Adopt, InvalidValue> {
         match (file, memcached, key) {
             (Some(file), None, None) => Ok(Adopt::File(file)),
             (None, Some(_), Some(key)) if key.len() > KEY_BYTES_MAX || !fits_in_a_key(key) => {

@@ -126,7 +126,7 @@ files ->
 stats -> sync
 clock -> sync
 protocol ->
-address_group allocator byte_size environment invalid_value descriptors network process secret supervision sync unit ->
+address_group allocator byte_size environment invalid_value descriptors network process raw_value secret supervision sync unit ->
 ";
 
 /// Modules without async code and without sockets.
