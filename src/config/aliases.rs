@@ -7,17 +7,15 @@ use super::reader::{RawTable, Reader};
 use crate::credential::alias_templates::{AliasTemplate, Owner, preset_templates};
 use crate::encoding::ClientLibrary;
 use crate::preset::{PRESETS, Preset};
-use crate::raw_value::{Given, Place, RawValue, ReadResult, named, text};
-
-pub(super) type PlacedTemplate = AliasTemplate<Place>;
+use crate::raw_value::{Given, RawValue, ReadResult, named, text};
 
 impl Reader<'_> {
     /// The aliases as written, then those of the presets.
-    pub(super) fn templates(&mut self, table: &RawTable, owner: &Owner<'_>) -> Vec<PlacedTemplate> {
+    pub(super) fn templates(&mut self, table: &RawTable, owner: &Owner<'_>) -> Vec<AliasTemplate> {
         let client = self.word(table, "client", &ClientLibrary::WORDS).unwrap_or_default();
         // The aliases that are printed say what comes of it.
         table.forget("client");
-        let written = |item| PlacedTemplate::read(item, owner.kept, client);
+        let written = |item| AliasTemplate::read(item, owner.kept, client);
         let written = self.items(table, "aliases", "aliases = [\"access_token\"]", written);
         let mut templates: Vec<_> = written.into_iter().map(|(template, _)| template).collect();
         let prefix = self.prefix(table, "alias");

@@ -1,25 +1,24 @@
 //! `[[app]]` tables, those of authorizers below them, and the quick start -> typed apps; the names they claim must not collide.
 
-use super::aliases::PlacedTemplate;
 use super::cluster::ClusterRole;
 use super::environment::Environment;
 use super::reader::{RawTable, Reader};
 use super::schema;
 use super::secrets::{SecretSpec, no_use_for_a_secret};
 use super::value::Value;
-use super::{Adopt, Alias, App, CredentialName, SecretSource};
-use crate::credential::alias_templates::{Owner, drop_guesses, expand};
+use crate::credential::alias_templates::{AliasTemplate, Owner, drop_guesses, expand};
 use crate::credential::collisions::{PlacedApp, collisions};
 use crate::credential::{
-    app_name, judge_agent, judge_appid, judge_fallback, judge_keys, judge_probe_every, warn_of_duplicates,
+    Adopt, Alias, App, app_name, judge_agent, judge_appid, judge_fallback, judge_keys, judge_probe_every,
+    warn_of_duplicates,
 };
 use crate::encoding::toml_text::toml_list;
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::client::address;
-use crate::platform::{CredentialType, PLATFORMS, Platform, component, mp, plausible};
+use crate::platform::{CredentialName, CredentialType, PLATFORMS, Platform, component, mp, plausible};
 use crate::raw_value::{Place, RawValue, word, wrong_kind};
 use crate::secret::Secret;
-use crate::secret_source::of_variable;
+use crate::secret_source::{SecretSource, of_variable};
 
 const SECRET: SecretSpec = SecretSpec { key: "secret", noun: "secret", owner: "an app", content: "the app's secret" };
 
@@ -39,14 +38,8 @@ pub(super) struct Entry {
     pub table: RawTable,
     place: Place,
     /// What becomes of `app.aliases` once the secret is certain.
-    templates: Vec<PlacedTemplate>,
+    templates: Vec<AliasTemplate>,
     alias_places: Vec<Place>,
-}
-
-impl Entry {
-    fn placed(&self) -> PlacedApp<'_, Place> {
-        PlacedApp { app: &self.app, place: &self.place, alias_places: &self.alias_places }
-    }
 }
 
 impl Reader<'_> {
@@ -73,8 +66,9 @@ impl Reader<'_> {
             }
             entry.table.print("aliases", Value::Toml(toml_list(entry.app.aliases.iter().map(Alias::as_toml))));
         }
-        let collisions = collisions(&entries.iter().map(Entry::placed).collect::<Vec<_>>());
-        collisions.into_iter().for_each(|(fault, place)| self.fault(&place, fault));
+        let placed =
+            entries.iter().map(|Entry { app, place, alias_places, .. }| PlacedApp { app, place, alias_places });
+        collisions(&placed.collect::<Vec<_>>()).into_iter().for_each(|(fault, place)| self.fault(&place, fault));
         self.followed(&entries);
         self.warnings.extend(warn_of_duplicates(entries.iter().map(|entry| &entry.app)));
         entries
@@ -176,7 +170,7 @@ impl Reader<'_> {
         let given = self.word(table, "endpoint", platform.tokens);
         given.unwrap_or_else(|| {
             let (word, first) = platform.tokens.first().copied().unwrap_or(("", &mp::STABLE));
-            table.print("endpoint", word.to_owned());
+            table.print("endpoint", word);
             first
         })
     }
@@ -194,7 +188,7 @@ impl Reader<'_> {
         }
         let own = appid.filter(|_| !is_authorizer);
         if let Some(secret) = own.and_then(|appid| quick_start_of(self.environment, appid)) {
-            table.print("secret_env", "WECHAT_SECRET".to_owned());
+            table.print("secret_env", "WECHAT_SECRET");
             return Some((secret, Some(OF_QUICK_START.to_owned())));
         }
         if self.cluster_role != ClusterRole::Single {
@@ -252,7 +246,7 @@ impl Reader<'_> {
             }
         }
         let words = platform.tickets.iter().filter(|(_, ticket)| tickets.contains(ticket));
-        table.print("tickets", words.map(|(word, _)| (*word).to_owned()).collect::<Vec<_>>());
+        table.print("tickets", words.map(|(word, _)| *word).collect::<Vec<_>>());
         tickets
     }
 
@@ -290,33 +284,36 @@ impl Reader<'_> {
         let described = entries.iter_mut().find(|entry| entry.app.appid == appid && entry.app.component.is_none());
         let platform = described.as_ref().map_or(&mp::PLATFORM, |entry| entry.app.platform);
         self.doubt_secret("environment WECHAT_SECRET", &secret, platform);
-        let print_secret = |table: &RawTable| {
-            SECRET.keys().for_each(|key| table.forget(&key));
-            table.print("secret_env", "WECHAT_SECRET".to_owned());
-        };
         match described {
-            Some(_) if secret.is_absent() => return,
+            Some(_) if secret.is_absent() => {}
             Some(entry) => {
-                print_secret(&entry.table);
+                SECRET.keys().for_each(|key| entry.table.forget(&key));
+                entry.table.print("secret_env", "WECHAT_SECRET");
                 entry.app.secret = secret;
-                return;
             }
-            None => {}
+            None => {
+                let entry = self.quick_app(&appid, secret, of_id);
+                entries.push(entry);
+            }
         }
-        if !(mp::PLATFORM.usual_id)(&appid) {
-            self.warnings.push(plausible::doubt_appid("WECHAT_APPID", &appid, &mp::PLATFORM));
+    }
+
+    /// The app that the quick start adds, with short names.
+    fn quick_app(&mut self, appid: &str, secret: SecretSource, place: Place) -> Entry {
+        if !(mp::PLATFORM.usual_id)(appid) {
+            self.warnings.push(plausible::doubt_appid("WECHAT_APPID", appid, &mp::PLATFORM));
         }
-        let table = RawTable::new(schema::section("app"), of_id.clone());
-        table.print("appid", appid.clone());
-        table.print("platform", mp::PLATFORM.name.to_owned());
-        table.print("tickets", Vec::new());
+        let table = RawTable::new(schema::section("app"), place.clone());
+        table.print("appid", appid);
+        table.print("platform", mp::PLATFORM.name);
+        table.print("tickets", Value::List(Vec::new()));
         self.token(&table, &mp::PLATFORM);
         if !secret.is_absent() {
-            print_secret(&table);
+            table.print("secret_env", "WECHAT_SECRET");
         }
-        let templates = ["access_token", &appid].map(|name| PlacedTemplate::raw(name, of_id.clone())).into();
-        let app = App::mp(&appid, secret, &mp::STABLE);
-        entries.push(Entry { app, table, place: of_id, templates, alias_places: Vec::new() });
+        let templates = ["access_token", appid].map(|name| AliasTemplate::raw(name, place.clone())).into();
+        let app = App::mp(appid, secret, &mp::STABLE);
+        Entry { app, table, place, templates, alias_places: Vec::new() }
     }
 }
 

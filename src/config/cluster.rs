@@ -6,9 +6,9 @@ use super::reader::{RawTable, Reader};
 use super::report::some_texts;
 use super::secrets::SecretSpec;
 use super::value::{self, each_once};
-use super::{ClusterOptions, SecretSource};
-use crate::cluster::{LeaderOptions, StoreOptions, judge_keys, judge_node, node_of_host};
+use crate::cluster::{LeaderOptions, Options as ClusterOptions, StoreOptions, judge_keys, judge_node, node_of_host};
 use crate::raw_value::text;
+use crate::secret_source::SecretSource;
 
 const SEALING: SecretSpec = SecretSpec {
     key: "secret",

@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::Http;
 use super::reader::{RawTable, Reader};
 use super::server::addresses;
-use crate::http_api::options::{HTTP_PORT, MetricsPerCredential, host_name, proxy_network};
+use crate::http_api::options::{HTTP_PORT, MetricsPerCredential, Options as Http, host_name, proxy_network};
 use crate::network::Network;
 use crate::raw_value::{RawValue, ReadResult, texts};
 use crate::tls::ClientCertificates;

@@ -10,11 +10,12 @@ use super::old_names::OldNames;
 use super::reader::Reader;
 use super::schema::SECTIONS;
 use super::value::Value;
-use super::{Config, Log, apps, flags};
+use super::{Config, apps, flags};
 use crate::cli::Flags;
 use crate::credential;
 use crate::platform::client::surroundings;
 use crate::raw_value::Place;
+use crate::telemetry::Options as Log;
 
 /// A configuration and what was said on the way to it.
 #[derive(Clone, Debug)]
@@ -42,7 +43,10 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let (mut warnings, mut old_names) = (flags.ignored(), OldNames::default());
     let mut faults: Vec<Fault> = flags.refusals().into_iter().map(flags::fault).collect();
     let mut document = match file {
-        Some(path) => file::read(&absolute(path), &mut old_names, &mut faults),
+        Some(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            file::read(&path, &mut old_names, &mut faults)
+        }
         None => Document::empty(),
     };
     environment::variables(&mut document, environment, &mut old_names, &mut faults, &mut warnings);
@@ -94,7 +98,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
             path
         }
     };
-    let shown = state_path.clone().map_or_else(|| "none".to_owned().into(), Value::Path);
+    let shown = state_path.clone().map_or_else(|| "none".into(), Value::Path);
     document.one("state").print("path", shown);
     if state_path.is_none() {
         let fault = apps.iter().find_map(|entry| entry.app.judge_without_state().err());
@@ -130,8 +134,4 @@ fn print(document: &Document, apps: &[apps::Entry], has_http: bool) -> String {
         }
     }
     out.trim_start().to_owned()
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -187,7 +187,7 @@ impl Reader<'_> {
             judge(meaning).map(|()| (word, meaning))
         };
         let (word, meaning) = self.read(table, key, read)?;
-        table.print(key, word.to_owned());
+        table.print(key, word);
         Some(meaning)
     }
 
@@ -199,7 +199,7 @@ impl Reader<'_> {
         read: impl Fn(&str) -> ReadResult<T>,
     ) -> Option<T> {
         let text = self.read(table, key, |value| read(text(value)?))?;
-        table.print(key, text.as_ref().to_owned());
+        table.print(key, text.as_ref());
         Some(text)
     }
 
@@ -231,7 +231,7 @@ impl Reader<'_> {
         let folder = credentials::folder(self.environment);
         let name = path.file_name().filter(|_| folder.is_some() && path.parent() == folder.as_deref());
         match name.and_then(|name| name.to_str()) {
-            Some(name) => table.print(credential, name.to_owned()),
+            Some(name) => table.print(credential, name),
             None => table.print(key, path.to_owned()),
         }
     }

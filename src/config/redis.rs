@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::RedisOptions;
 use super::reader::{RawTable, Reader};
 use super::report::some_texts;
 use super::secrets::SecretSpec;
 use crate::raw_value::text;
 use crate::redis_client::address::{self, RedisAddress};
-use crate::redis_client::options::{TlsFiles, TrustedHost};
+use crate::redis_client::options::{RedisOptions, TlsFiles, TrustedHost};
 
 const PASSWORD: SecretSpec =
     SecretSpec { key: "password", noun: "password", owner: "a Redis", content: "the password of that Redis" };

@@ -96,7 +96,7 @@ impl Reader<'_> {
             }
             "_credential" => {
                 let path = credentials::path(self.environment, name, &format!("{}_file", spec.key))?;
-                table.print(key, name.to_owned());
+                table.print(key, name);
                 let source = self.secret_file(SecretSource::credential(&path), &path, table, spec)?;
                 Ok((source, Some(format!("the credential {}", quoted_name(name)))))
             }
@@ -106,7 +106,7 @@ impl Reader<'_> {
                     InvalidValue::new(what, "Set the variable, or correct its name.")
                 })?;
                 let secret = judged(of_variable(&secret), &format!("the variable {}", quoted_name(name)), "Set it to")?;
-                table.print(key, name.to_owned());
+                table.print(key, name);
                 Ok((SecretSource::Environment(secret), Some(format!("environment {}", quoted_name(name)))))
             }
             _ => {

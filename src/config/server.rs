@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use super::file::Document;
 use super::reader::{RawTable, Reader};
 use super::value::{self, Value};
-use super::{Access, Listener, Server};
 use crate::access::{CertificateMatcher, HOW_TO_WRITE_RIGHTS, Rights};
 use crate::cli::Flags;
 use crate::files;
 use crate::invalid_value::{quoted, wrong};
 use crate::raw_value::{Place, RawValue, ReadResult, kind, text, texts};
 use crate::server::listen_address::{self, ListenAddress, PORT, TcpPort};
-use crate::server::options::{ListenAt, Protection, Protocol, judge_item_size};
+use crate::server::options::{Access, ListenAt, Listener, Options as Server, Protection, Protocol, judge_item_size};
 use crate::service::RefuseWith;
 use crate::tls::{AskedFor, ClientCertificates, TlsOptions, TlsVersion};
 use crate::unit::credentials;
@@ -105,7 +104,7 @@ impl Reader<'_> {
         let clients = clients.unwrap_or(ClientCertificates::Ignored);
         match self.tls(table, clients) {
             Ok(tls) => {
-                table.print("tls.client_certificates", tls.clients.word().to_owned());
+                table.print("tls.client_certificates", tls.clients.word());
                 Some(tls)
             }
             Err(_) => {

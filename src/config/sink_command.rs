@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use super::reader::{RawTable, Reader};
 use super::sinks::Made;
-use super::{SinkCommand, SinkTo};
 use crate::files::trusted;
 use crate::raw_value::{Given, Place, RawValue, kind, text};
 use crate::sink::keys::Scope;
+use crate::sink::options::{SinkCommand, SinkTo};
 use crate::sink::validate::{judge_argument, judge_program};
 
 impl Reader<'_> {

@@ -6,15 +6,16 @@
 use super::reader::{RawTable, Reader};
 use super::sinks::Made;
 use super::value::Value;
-use super::{CredentialName, SinkFile, SinkTo, View};
-use crate::encoding::Form;
 use crate::encoding::request::form_as_toml;
+use crate::encoding::{Form, View};
 use crate::invalid_value::wrong;
+use crate::platform::CredentialName;
 use crate::raw_value::{Fields, Given, named, text};
-use crate::sink::file_presets::{FILE_PRESETS, FilePreset, Layout};
+use crate::sink::file_presets::{FILE_PRESETS, FilePreset};
 use crate::sink::files::{self, FileContent};
 use crate::sink::keys::{Scope, views};
-use crate::sink::template::{Escape, Source, TimeShown};
+use crate::sink::options::{SinkFile, SinkTo};
+use crate::sink::template::{Escape, Source};
 use crate::sink::validate;
 
 const VIEW_KEYS: &[&str] = &["encoding", "fields", "shows"];
@@ -33,10 +34,7 @@ impl Reader<'_> {
         let at_least = self.get(table, "at_least").unwrap_or(SinkFile::default_at_least_s(rewrite_every_ms));
         table.print("at_least", at_least);
         let mtime = self.read(table, "mtime", |value| validate::file_time(text(value)?));
-        mtime.iter().for_each(|TimeShown { fact, add }| {
-            let add = if *add == 0 { String::new() } else { format!("{add:+}") };
-            table.print("mtime", format!("{{{}{add}}}", fact.word()));
-        });
+        mtime.iter().for_each(|time| table.print("mtime", time.as_written()));
         let content = self.file_content(table)?;
         let (path, scope) = (file?, scope?);
         let (entries, fault) = files::entries(&path, &content, scope);
@@ -63,17 +61,14 @@ impl Reader<'_> {
         }
         if table.has("presets") {
             let preset = preset?;
-            table.print("presets", vec![preset.name.to_owned()]);
-            return match preset.layout {
-                Layout::Text(text, escape) => Source::new(text, escape).ok().map(FileContent::Template),
-                Layout::NamedArray => Some(FileContent::NamedArray),
-            };
+            table.print("presets", vec![preset.name]);
+            return FileContent::of_preset(preset);
         }
         if table.has("template") {
             let escape = escape.unwrap_or(Escape::None);
             let source = self.read(table, "template", |value| Source::new(text(value)?, escape))?;
-            table.print("template", source.text().to_owned());
-            table.print("escape", escape.word().to_owned());
+            table.print("template", source.text());
+            table.print("escape", escape.word());
             return Some(FileContent::Template(source));
         }
         let views = self.file_views(table)?;

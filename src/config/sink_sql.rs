@@ -6,11 +6,10 @@
 use super::reader::{RawTable, Reader};
 use super::secrets::SecretSpec;
 use super::sinks::Made;
-use super::{SinkTo, SqlSink};
 use crate::invalid_value::wrong;
 use crate::raw_value::{RawValue, ReadResult, text, word, wrong_kind};
 use crate::sink::keys::Scope;
-use crate::sink::options::{SqlAt, SqlPlan, SqlServer, SqlTls};
+use crate::sink::options::{SinkTo, SqlAt, SqlPlan, SqlServer, SqlSink, SqlTls};
 use crate::sink::sql_address::{self, SqlAddress};
 use crate::sink::sql_presets::{SQL_PRESETS, SqlPreset};
 use crate::sink::sql_statement::{SqlDialect, SqlStatement};
@@ -49,7 +48,7 @@ impl Reader<'_> {
         let SqlAddress { dialect, at, database, user: in_url } = address?;
         self.judged(table, judge_login(dialect, &table.given_keys(), user.is_some(), in_url.is_some()));
         let user = user.or(in_url);
-        user.iter().for_each(|user| table.print("user", user.clone()));
+        user.iter().for_each(|user| table.print("user", user.as_str()));
         let (at, judgement) = at.by_socket(socket, dialect);
         self.judged(table, judgement);
         if let SqlAt::Unix { path, .. } = &at {
@@ -58,7 +57,7 @@ impl Reader<'_> {
         let (tls, judgement) = SqlTls::of_word(tls, ca_file, table.has("ca_file"), &at);
         self.judged(table, judgement);
         if matches!(tls, SqlTls::Verified { .. }) {
-            table.print("tls", "verify".to_owned());
+            table.print("tls", "verify");
         }
         let password = self.secret(table, &PASSWORD);
         let server = SqlServer { dialect, at, database, user, password, tls, timeout_ms };
@@ -74,7 +73,7 @@ impl Reader<'_> {
             (false, true) => {
                 let (preset, prefix) = (self.sql_preset(table)?, prefix.unwrap_or_default());
                 let plans = self.accept((table, "presets"), preset.plans(&prefix, dialect))?;
-                table.print("presets", vec![preset.name.to_owned()]);
+                table.print("presets", vec![preset.name]);
                 Some((plans, Some((preset.name, prefix))))
             }
             (true, false) => self.own_plan(table, dialect).map(|plan| (vec![plan], None)),
@@ -103,10 +102,10 @@ impl Reader<'_> {
                 }
                 Ok(statement)
             });
-            statement.iter().for_each(|statement| table.print(key, statement.written.clone()));
+            statement.iter().for_each(|statement| table.print(key, statement.written.as_str()));
             statement
         });
-        table.print("statement", write.iter().map(|statement| statement.written.clone()).collect::<Vec<_>>());
+        table.print("statement", write.iter().map(|statement| statement.written.as_str()).collect::<Vec<_>>());
         let plan = SqlPlan { of: None, write, insert, read, retract };
         self.judged(table, plan.judge());
         (self.faults.len() == before).then_some(plan)

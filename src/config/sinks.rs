@@ -9,10 +9,12 @@ use std::collections::HashSet;
 use super::aliases::preset;
 use super::reader::{RawTable, Reader};
 use super::value::Value;
-use super::{App, CredentialName, Sink, SinkEntry, SinkTo, Ttl};
+use crate::credential::App;
 use crate::encoding::toml_text::toml_list;
+use crate::platform::CredentialName;
 use crate::raw_value::{Given, Place, RawValue, text, word};
 use crate::sink::keys::{KeyTemplate, Keys, Scope, known_app};
+use crate::sink::options::{Options as Sink, SinkEntry, SinkTo, Ttl};
 use crate::sink::sql_address::is_sql;
 use crate::sink::validate::written_twice;
 
@@ -59,28 +61,22 @@ pub(super) struct Made {
     pub places: Vec<Place>,
 }
 
-/// A sink, and what only the checks between sinks need.
-struct Draft<'t> {
-    table: &'t RawTable,
-    sink: Sink,
-    places: Vec<Place>,
-}
-
 impl Reader<'_> {
     /// All sinks.
     pub(super) fn sinks<'a>(&mut self, tables: &[RawTable], apps: impl Iterator<Item = &'a App>) -> Vec<Sink> {
         let apps: Vec<&App> = apps.collect();
-        let drafts: Vec<Draft<'_>> = tables.iter().filter_map(|table| self.sink(table, &apps)).collect();
-        let sinks: Vec<&Sink> = drafts.iter().map(|draft| &draft.sink).collect();
+        let read = |table| self.sink(table, &apps).map(|(sink, places)| (sink, (table, places)));
+        let (sinks, read): (Vec<Sink>, Vec<_>) = tables.iter().filter_map(read).unzip();
         for (at, entry, fault) in written_twice(&sinks) {
-            let Draft { table, sink, places } = &drafts[at];
-            let list = if matches!(sink.to, SinkTo::File(_)) { "file" } else { "keys" };
+            let (table, places) = &read[at];
+            let list = if matches!(sinks[at].to, SinkTo::File(_)) { "file" } else { "keys" };
             self.fault((*table, list, &places[entry]), fault);
         }
-        drafts.into_iter().map(|draft| draft.sink).collect()
+        sinks
     }
 
-    fn sink<'t>(&mut self, table: &'t RawTable, apps: &[&App]) -> Option<Draft<'t>> {
+    /// One sink, and where each of its entries stands.
+    fn sink(&mut self, table: &RawTable, apps: &[&App]) -> Option<(Sink, Vec<Place>)> {
         let of_type = self.sink_type(table)?;
         let check_every_ms = self.value::<u64>(table, "check_every_s") * 1000;
         if of_type == Type::Command {
@@ -107,7 +103,7 @@ impl Reader<'_> {
         if of_type != Type::Redis {
             print_scope(table, &sink.entries);
         }
-        Some(Draft { table, sink, places })
+        Some((sink, places))
     }
 
     /// One type, and no keys of another.
@@ -214,7 +210,6 @@ fn print_scope(table: &RawTable, entries: &[SinkEntry]) {
             types.push(entry.of.word());
         }
     }
-    let owned = |words: Vec<&str>| words.into_iter().map(str::to_owned).collect::<Vec<_>>();
-    table.print("apps", owned(apps));
-    table.print("types", owned(types));
+    table.print("apps", apps);
+    table.print("types", types);
 }

@@ -1,9 +1,8 @@
 //! `[upstream]`: how the platforms' HTTPS APIs are reached.
 
-use super::ClientOptions;
 use super::reader::{RawTable, Reader};
 use super::value::each_once;
-use crate::platform::client::{address, proxy_shown};
+use crate::platform::client::{ClientOptions, address, proxy_shown};
 use crate::raw_value::{Place, texts};
 
 impl Reader<'_> {

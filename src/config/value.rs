@@ -48,7 +48,18 @@ read_as! {
     Number(u64): u64, u32, u8, usize;
     Text(String): String;
     Path(PathBuf): PathBuf;
-    List(Vec<String>): Vec<String>;
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+}
+
+impl<T: Into<String>> From<Vec<T>> for Value {
+    fn from(texts: Vec<T>) -> Value {
+        Value::List(texts.into_iter().map(Into::into).collect())
+    }
 }
 
 /// What a row says of a value.
@@ -67,7 +78,7 @@ pub(super) fn by_row(takes: &Takes, value: &RawValue, base: &Path) -> ReadResult
             }
             path.into()
         }
-        _ => text(value)?.to_owned().into(),
+        _ => text(value)?.into(),
     })
 }
 

@@ -244,7 +244,7 @@ fn field_as_toml(field: &Field) -> String {
             format!("{{ {} }}", all(fields.iter().map(each).collect()))
         }
         Field::Listed(fields) => {
-            format!("[{}]", all(fields.iter().map(|field| field_as_toml(field)).collect()))
+            format!("[{}]", all(fields.iter().map(field_as_toml).collect()))
         }
     }
 }

@@ -226,7 +226,7 @@ pub fn sql_entries(plans: &[SqlPlan], scope: &Scope<'_>) -> Result<Vec<SinkEntry
 pub type WrittenTwice = (usize, usize, InvalidValue);
 
 /// Two sinks of one database must not fight for a key, nor for a file.
-pub fn written_twice(sinks: &[&Options]) -> Vec<WrittenTwice> {
+pub fn written_twice(sinks: &[Options]) -> Vec<WrittenTwice> {
     let mut faults = Vec::new();
     let mut first: HashMap<(String, &str), usize> = HashMap::new();
     for (at, sink) in sinks.iter().enumerate() {

@@ -85,7 +85,8 @@ server/options -> access byte_size files invalid_value network service/options t
 server/listen_address -> environment invalid_value
 service/options ->
 sink/validate -> encoding files invalid_value network sink/keys sink/options sink/sql_statement sink/template
-sink/files sink/keys -> credential/app encoding invalid_value platform preset secret sink/options sink/template
+sink/files -> credential/app encoding invalid_value platform sink/file_presets sink/keys sink/options sink/template
+sink/keys -> credential/app encoding invalid_value platform preset secret sink/options
 sink/sql_address -> invalid_value sink/options sink/sql_statement
 sink/file_presets sink/sql_presets -> invalid_value platform sink/options sink/sql_statement sink/template
 sink/options -> encoding network platform redis_client/options secret_source sink/sql_statement sink/template
