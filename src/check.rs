@@ -3,6 +3,7 @@
 //!
 //! Never forces a new token, never shows a token or a secret.
 
+mod addresses;
 mod folders;
 mod live;
 mod report;
@@ -31,6 +32,7 @@ pub fn examine(loaded: &Loaded) -> CheckReport {
     if let Some(text) = credential::state_in_use(&loaded.config.credentials) {
         report.note(text);
     }
+    addresses::examine(&loaded.config, &mut report);
     report
 }
 

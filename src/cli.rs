@@ -1,22 +1,28 @@
-//! The command line: `serve` (default), `demo`, `sandbox`, `check`, `version`, `help`; hidden, `tied`.
+//! The command line: `serve` (default), `demo`, `sandbox`, `check`, `health`, `version`, `help`; hidden, `tied` and
+//! `generate`.
 //!
 //! Turns arguments into values and judges nothing that the file or the environment could say as well; that is
 //! [`crate::config`]'s work. Starts nothing.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod flags;
+mod generate;
+mod language;
 mod words;
 
 pub use flags::{Flags, file_after_flag};
+pub use generate::GenerateArgs;
 pub use words::{Word, missing_value, translated};
 
 use crate::secret::Secret;
+use crate::texts::Language;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -25,13 +31,14 @@ Examples:
                                                  and \"get access_token\" always answers with a live token
   tokencached --config /etc/tokencached/tokencached.toml
   tokencached check --config F --live            judge a configuration and fetch one token per app
+  tokencached health --config F                  ask whether the server that runs with it is well
   tokencached help check                         the flags of a command
   tokencached demo                               try it out without a WeChat account
   tokencached demo --nodes 3                     the same with three nodes, to kill one
 
 Exit codes:
   0    it ended on request; check: all is good, whatever the warnings
-  1    check --live: an app, a sink or the cluster store is not good
+  1    check --live: an app, a sink or the cluster store is not good; health: the server is not well
   2    a flag or a command that does not exist
   69   the start could not get what it needs: an address, a user, the state file
   70   a part of the server ended that must not, or the end took over 15 s
@@ -51,6 +58,9 @@ Exit codes:
 struct Cli {
     #[command(subcommand)]
     command: Option<CliSubcommand>,
+    /// Language of the help and of check: en or zh [default: that of the locale]
+    #[arg(long, global = true, value_name = "LANGUAGE", value_parser = ["en", "zh"], hide_possible_values = true)]
+    language: Option<String>,
     #[command(flatten)]
     serve: ServeArgs,
 }
@@ -66,11 +76,16 @@ enum CliSubcommand {
     Sandbox(Box<SandboxArgs>),
     /// Judge a configuration, and with --live ask whether each app works
     Check(Box<CheckArgs>),
+    /// Ask whether the server that runs with this configuration is well: exit code 0 or 1, and a sentence
+    Health(Box<HealthArgs>),
     /// Print the version
     Version,
     /// Become another program that ends when the parent does (for the demo's own processes)
     #[command(hide = true)]
     Tied(TiedArgs),
+    /// Write the manual pages or the completions of a shell (for packages)
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 /// What to do.
@@ -80,8 +95,10 @@ pub enum CliCommand {
     Demo(DemoArgs),
     Sandbox(SandboxArgs),
     Check(CheckArgs),
+    Health(HealthArgs),
     Version,
     Tied(TiedArgs),
+    Generate(GenerateArgs),
 }
 
 /// `tokencached`, `tokencached serve`.
@@ -170,6 +187,25 @@ pub struct CheckArgs {
     /// Print only faults, warnings and the verdict
     #[arg(long, conflicts_with = "print")]
     pub quiet: bool,
+    /// What `--language` or the locale says.
+    #[arg(skip)]
+    pub language: Language,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// `tokencached health`. The configuration is read as the server reads it, to know where to ask.
+#[derive(Args, Clone, Debug)]
+pub struct HealthArgs {
+    /// Ask /readyz of the HTTP API, not /livez: whether the first fetches are over
+    #[arg(long)]
+    pub ready: bool,
+    /// How long the server may take to answer: 3s, 500ms
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Ask again until the answer is good, for at most so long [default: ask once]
+    #[arg(long, value_name = "TIME", default_value = "0s", hide_default_value = true, value_parser = duration)]
+    pub wait: Duration,
     #[command(flatten)]
     pub serve: ServeArgs,
 }
@@ -201,9 +237,13 @@ pub struct AuthorizerArg {
 
 /// The arguments of this process. Leaves the process after `--help`, `--version` and wrong usage.
 pub fn parse() -> CliCommand {
-    match parse_from(std::env::args_os()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // systemd hands the machine's locale to units; what they print is part of a log.
+    let is_logged = std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stdout().is_terminal();
+    let language = language::asked(&arguments, |name| std::env::var(name).ok().filter(|_| !is_logged));
+    match parse_in(language, arguments) {
         Ok(command) => command,
-        Err(error) => error.exit(),
+        Err(error) => language::exit(&error, language),
     }
 }
 
@@ -213,16 +253,37 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let cli = Cli::try_parse_from(arguments)?;
+    parse_in(Language::English, arguments)
+}
+
+/// The same, with help in a language.
+pub fn parse_in<I, T>(language: Language, arguments: I) -> Result<CliCommand, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let mut command = command_in(language);
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     Ok(match cli.command {
         None => CliCommand::Serve(cli.serve),
         Some(CliSubcommand::Serve(args)) => CliCommand::Serve(*args),
         Some(CliSubcommand::Demo(args)) => CliCommand::Demo(args),
         Some(CliSubcommand::Sandbox(args)) => CliCommand::Sandbox(*args),
-        Some(CliSubcommand::Check(args)) => CliCommand::Check(*args),
+        Some(CliSubcommand::Check(args)) => CliCommand::Check(CheckArgs { language, ..*args }),
+        Some(CliSubcommand::Health(args)) => CliCommand::Health(*args),
         Some(CliSubcommand::Version) => CliCommand::Version,
         Some(CliSubcommand::Tied(args)) => CliCommand::Tied(args),
+        Some(CliSubcommand::Generate(args)) => CliCommand::Generate(args),
     })
+}
+
+/// All commands and flags, with help in a language.
+pub fn command_in(language: Language) -> clap::Command {
+    match language {
+        Language::English => Cli::command(),
+        Language::Chinese => language::chinese(Cli::command()),
+    }
 }
 
 /// `60s`, `2m`, `2h`, `500ms`; a number alone counts seconds.
@@ -276,7 +337,6 @@ fn authorizer(text: &str) -> Result<AuthorizerArg, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

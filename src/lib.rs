@@ -7,8 +7,8 @@
 //! | where | what |
 //! |---|---|
 //! | `main.rs` | arguments -> config -> telemetry -> runtime -> app; signals; exits (`--help` and wrong usage: [`cli`]) |
-//! | [`cli`] | the command line: `serve` (default), `demo`, `sandbox`, `check`, `version`, `help` |
-//! | [`demo`], [`check`] | the commands of those names |
+//! | [`cli`] | the command line: `serve` (default), `demo`, `sandbox`, `check`, `health`, `version`, `help` |
+//! | [`demo`], [`check`], [`health`] | the commands of those names |
 //! | [`config`] | file, environment and flags -> the options of every part; all faults listed at once |
 //! | [`app`] | starts every part in order, ends them in order; every part's options together |
 //! | **ports** | |
@@ -33,6 +33,7 @@
 //! | [`process`], [`descriptors`], [`unit`] | the process itself: user, background, limits; advice for systemd |
 //! | [`environment`] | what a start reads of its surroundings: variables, names, the user |
 //! | [`raw_value`], [`invalid_value`], [`byte_size`] | a value as somebody has written it, and what is wrong with it; sizes |
+//! | [`texts`] | what people read, in Chinese: one table, applied where it is printed |
 //! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
 //! | [`clock`], [`secret`] | time; values that are never printed |
 //! | [`address_group`], [`sync`] | which addresses count as one client; locks and atomics that loom can test |
@@ -106,6 +107,7 @@ pub mod descriptors;
 pub mod encoding;
 pub mod environment;
 pub mod files;
+pub mod health;
 pub mod http_api;
 pub mod https;
 pub mod invalid_value;
@@ -134,5 +136,6 @@ pub mod stats;
 pub mod supervision;
 pub mod sync;
 pub mod telemetry;
+pub mod texts;
 pub mod tls;
 pub mod unit;

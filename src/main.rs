@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use tokencached::app::{self, Configured, Reloader, StartError};
 use tokencached::check::Detail;
-use tokencached::cli::{self, CheckArgs, CliCommand, ServeArgs};
+use tokencached::cli::{self, CheckArgs, CliCommand, GenerateArgs, HealthArgs, ServeArgs};
 use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
+use tokencached::health::{self, Question};
 use tokencached::process::{Daemonized, systemd};
 use tokencached::server::ListenAt;
 use tokencached::{check, clock, demo, descriptors, process, sink, telemetry};
@@ -39,12 +40,14 @@ fn main() -> ExitCode {
         CliCommand::Serve(args) => serve(&args),
         CliCommand::Demo(args) => show(|shutdown| demo::run(&args, shutdown)),
         CliCommand::Sandbox(args) => show(|shutdown| demo::run_sandbox(&args, shutdown)),
-        CliCommand::Check(args) => run_check(&args),
+        CliCommand::Check(args) => Ok(run_check(&args)),
+        CliCommand::Health(args) => run_health(&args),
         CliCommand::Version => print_version(),
         CliCommand::Tied(args) => {
             let error = process::exec_tied(args.parent, &args.command);
             Err(StartError::system("cannot become the program")(error))
         }
+        CliCommand::Generate(args) => generate(&args),
     };
     let code = done.unwrap_or_else(|error| {
         telemetry::print(&error.to_string());
@@ -315,7 +318,22 @@ fn print_version() -> Result<ExitCode, StartError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_check(args: &CheckArgs) -> Result<ExitCode, StartError> {
+fn generate(args: &GenerateArgs) -> Result<ExitCode, StartError> {
+    let mut page = Vec::new();
+    args.run(&mut page).map_err(StartError::system("cannot write the pages"))?;
+    std::io::stdout().write_all(&page).map_err(StartError::system("cannot print"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// In the language of its arguments.
+fn run_check(args: &CheckArgs) -> ExitCode {
+    check_configuration(args).unwrap_or_else(|error| {
+        telemetry::print(&args.language.of(&error.to_string()));
+        ExitCode::from(exit_code(&error))
+    })
+}
+
+fn check_configuration(args: &CheckArgs) -> Result<ExitCode, StartError> {
     let serve = absolute(&args.serve);
     let loaded = config::load(serve.config.as_deref(), &ProcessEnvironment, &serve.flags).map_err(|faults| {
         let command: Vec<_> = std::env::args_os().collect();
@@ -341,6 +359,30 @@ fn run_check(args: &CheckArgs) -> Result<ExitCode, StartError> {
     let is_good = report.is_good();
     let (settings, verdict) = (loaded.effective(), check::verdict(&loaded.config));
     let mut out = std::io::stdout().lock();
-    report.print(detail, &settings, &verdict, &mut out).map_err(StartError::system("cannot print"))?;
+    report.print(detail, args.language, &settings, &verdict, &mut out).map_err(StartError::system("cannot print"))?;
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says in a sentence how the server is. It is asked where the same configuration makes it listen.
+fn run_health(args: &HealthArgs) -> Result<ExitCode, StartError> {
+    let question = if args.ready { Question::IsReady } else { Question::IsAlive };
+    let answer = match load(&args.serve) {
+        Ok(loaded) => {
+            let runtime = runtime()?;
+            let answer = runtime.block_on(health::wait(&loaded.config, question, args.timeout, args.wait));
+            runtime.shutdown_background();
+            answer
+        }
+        Err(_) => {
+            Err("not healthy: the configuration is refused, so nobody knows where to ask; \"tokencached check\" \
+                       with the same arguments says why"
+                .to_owned())
+        }
+    };
+    let (code, sentence) = match answer {
+        Ok(sentence) => (ExitCode::SUCCESS, sentence),
+        Err(sentence) => (ExitCode::FAILURE, sentence),
+    };
+    writeln!(std::io::stdout(), "{sentence}").map_err(StartError::system("cannot print"))?;
+    Ok(code)
 }

@@ -5,6 +5,7 @@
 //! Each event is one line, without control characters: no value can write a line of its own.
 //! Writing a line never blocks its caller: [`queue`] takes the lines, and a thread of its own writes them.
 
+mod advice;
 mod options;
 mod queue;
 
@@ -21,14 +22,16 @@ use parking_lot::Mutex;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::{self, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use self::advice::{ChineseFields, ChineseJson};
 pub use self::options::Options;
 use self::queue::LogQueue;
+use crate::texts::Language;
 
 const OWN: &str = env!("CARGO_CRATE_NAME");
 /// The process ends after this long at the latest, also if nobody reads the last lines.
@@ -108,12 +111,15 @@ struct Style {
     /// The journal stamps each line itself.
     is_stamped: bool,
     ansi: bool,
+    /// Of the advice.
+    language: Language,
 }
 
 impl Style {
     fn of(log: &Options) -> Style {
         let is_stamped = std::env::var_os("JOURNAL_STREAM").is_some_and(|stream| !stream.is_empty());
-        Style { json: log.json, is_stamped, ansi: !is_stamped && io::stderr().is_terminal() }
+        let ansi = !is_stamped && io::stderr().is_terminal();
+        Style { json: log.json, is_stamped, ansi, language: log.advice_language }
     }
 
     fn layer<S, W>(self, out: W) -> Box<dyn Layer<S> + Send + Sync>
@@ -123,13 +129,25 @@ impl Style {
     {
         // Its own complaints would go to standard error past the queue.
         let layer = tracing_subscriber::fmt::layer().with_writer(out).log_internal_errors(false);
-        if self.json {
-            layer.json().flatten_event(true).with_current_span(false).boxed()
-        } else if self.is_stamped {
-            layer.with_ansi(false).without_time().boxed()
-        } else {
-            layer.with_ansi(self.ansi).boxed()
+        match (self.json, self.language) {
+            (true, Language::English) => layer.json().flatten_event(true).with_current_span(false).boxed(),
+            (true, Language::Chinese) => {
+                let layer = layer.json().flatten_event(true).with_current_span(false);
+                layer.map_event_format(ChineseJson).boxed()
+            }
+            (false, Language::English) => self.text(layer),
+            (false, Language::Chinese) => self.text(layer.fmt_fields(ChineseFields)),
         }
+    }
+
+    /// Lines for people, their fields written by `F`.
+    fn text<S, F, W>(self, layer: fmt::Layer<S, F, fmt::format::Format, W>) -> Box<dyn Layer<S> + Send + Sync>
+    where
+        S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+        F: for<'writer> FormatFields<'writer> + Send + Sync + 'static,
+        W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+    {
+        if self.is_stamped { layer.with_ansi(false).without_time().boxed() } else { layer.with_ansi(self.ansi).boxed() }
     }
 
     /// The line about lines that are missing, as it would look in the log.
@@ -247,12 +265,46 @@ mod tests {
 
     #[test]
     fn the_line_about_missing_lines_has_the_shape_of_the_log() {
-        let text = Style { json: false, is_stamped: true, ansi: false }.dropped_line(7);
+        let text = Style { json: false, is_stamped: true, ansi: false, language: Language::English }.dropped_line(7);
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("WARN") && text.contains("lines=7") && text.ends_with('\n'), "{text}");
-        let text = Style { json: true, is_stamped: true, ansi: false }.dropped_line(7);
+        let text = Style { json: true, is_stamped: true, ansi: false, language: Language::English }.dropped_line(7);
         let line: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert_eq!((line["level"].as_str(), line["lines"].as_u64()), (Some("WARN"), Some(7)));
+    }
+
+    #[test]
+    fn only_the_advice_of_a_line_is_in_chinese() {
+        let written = |json, language| {
+            let text = Arc::new(Mutex::new(Vec::new()));
+            let style = Style { json, is_stamped: true, ansi: false, language };
+            let subscriber = tracing_subscriber::registry().with(style.layer(LineCollector(text.clone())));
+            tracing::subscriber::with_default(subscriber, || {
+                let advice = "make room on it, or raise the quota";
+                tracing::warn!(error = advice, advice, "it is busy");
+                tracing::warn!(advice = %advice, error = "\"advice\":\"x\" advice=\"it is busy\"", "no advice for that");
+            });
+            String::from_utf8(std::mem::take(&mut *text.lock())).unwrap()
+        };
+        let (english, chinese) = (written(false, Language::English), written(false, Language::Chinese));
+        let advice = "请腾出空间，或调大配额";
+        let in_quotes = |text: &str| format!("advice=\"{text}\"");
+        let expected = english.replace(&in_quotes("make room on it, or raise the quota"), &in_quotes(advice));
+        let expected = expected.replace("advice=make room on it, or raise the quota", &format!("advice={advice}"));
+        assert_eq!(chinese, expected);
+        let (english, chinese) = (written(true, Language::English), written(true, Language::Chinese));
+        let advice_of = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["advice"].clone();
+        for (english, chinese) in english.lines().zip(chinese.lines()) {
+            assert_eq!(advice_of(chinese), advice);
+            let mut same: serde_json::Value = serde_json::from_str(english).unwrap();
+            let mut line: serde_json::Value = serde_json::from_str(chinese).unwrap();
+            for value in [&mut same, &mut line] {
+                let fields = value.as_object_mut().unwrap();
+                fields.remove("timestamp");
+                fields.remove("advice");
+            }
+            assert_eq!(line, same);
+        }
     }
 
     #[test]
@@ -262,7 +314,7 @@ mod tests {
         assert_eq!(line("path=/a\n ERROR \r\n\u{2028}forged\u{7}\u{9b}\n"), "path=/a  ERROR   forged??\n");
         let written = |json| {
             let text = Arc::new(Mutex::new(Vec::new()));
-            let style = Style { json, is_stamped: true, ansi: false };
+            let style = Style { json, is_stamped: true, ansi: false, language: Language::English };
             let subscriber = tracing_subscriber::registry().with(style.layer(LineCollector(text.clone())));
             tracing::subscriber::with_default(subscriber, || {
                 let path = std::path::Path::new("/a\nERROR forged");

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use crate::texts::Language;
+
 /// Up to so many good apps are listed one by one; with `--print` all are.
 const GOOD_SHOWN_MAX: usize = 10;
 /// The width of a list of apps.
@@ -125,16 +127,24 @@ impl CheckReport {
     }
 
     /// Prints it. `settings` are those in effect; `verdict` is that about the configuration, used if `--live` has none.
-    pub fn print(self, detail: Detail, settings: &str, verdict: &str, out: &mut impl Write) -> io::Result<()> {
+    pub fn print(
+        self,
+        detail: Detail,
+        language: Language,
+        settings: &str,
+        verdict: &str,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
         let prefix = if detail == Detail::All { "# " } else { "" };
         if detail == Detail::All {
-            writeln!(out, "# the settings in effect")?;
+            writeln!(out, "# {}", language.of("the settings in effect"))?;
             out.write_all(settings.as_bytes())?;
         }
         let verdict = self.live_verdict().unwrap_or_else(|| verdict.to_owned());
         let mut lines = Vec::new();
         let mut add = |word: &str, texts: Vec<String>| {
-            lines.extend(texts.into_iter().map(|text| format!("{word}: {}", text.replace('\n', "\n  "))));
+            let word = language.of(word);
+            lines.extend(texts.iter().map(|text| format!("{word}: {}", language.of(text).replace('\n', "\n  "))));
         };
         if detail != Detail::Quiet {
             add("note", self.notes);
@@ -147,7 +157,7 @@ impl CheckReport {
         let warned = if warnings.is_empty() { "no warnings".to_owned() } else { count(warnings.len(), "warning") };
         add("warning", warnings);
         add("bad", merge_equal(self.bad, true));
-        lines.push(format!("{verdict}; {warned}"));
+        lines.push(language.of(&format!("{verdict}; {warned}")).into_owned());
         for line in lines.iter().flat_map(|text| text.lines()) {
             writeln!(out, "{prefix}{line}")?;
         }
@@ -257,7 +267,9 @@ mod tests {
 
     fn printed(report: CheckReport, detail: Detail) -> String {
         let mut out = Vec::new();
-        report.print(detail, "[log]\njson = false\n", "configuration good: no apps", &mut out).unwrap();
+        report
+            .print(detail, Language::English, "[log]\njson = false\n", "configuration good: no apps", &mut out)
+            .unwrap();
         String::from_utf8(out).unwrap()
     }
 

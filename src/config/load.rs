@@ -16,6 +16,7 @@ use crate::credential;
 use crate::platform::client::surroundings;
 use crate::raw_value::Place;
 use crate::telemetry::Options as Log;
+use crate::texts::Language;
 
 /// A configuration and what was said on the way to it.
 #[derive(Clone, Debug)]
@@ -67,6 +68,7 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let log = Log {
         verbosity: reader.value(document.one("log"), "verbosity"),
         json: reader.value(document.one("log"), "json"),
+        advice_language: reader.word(document.one("log"), "advice_language", &Language::WORDS).unwrap_or_default(),
     };
     let state_path = reader.state_path(document.one("state"));
     let cluster = reader.cluster(document.one("state"));

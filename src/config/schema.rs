@@ -382,6 +382,7 @@ pub const SECTIONS: &[Section] = &[
     ]] },
     Section { name: "log", old_name: "", is_list: false, says: ["The log, on standard error.", "日志，写到标准错误。"], rows: &[&[
         switch("json", false, "JSON lines instead of text", "每行输出 JSON，而不是文本"),
+        row("advice_language", Takes::Word(&["en", "zh"], "en"), "language of a line's `advice`, whatever the locale; the rest of the line is English", "日志行中 `advice` 所用的语言，与系统区域设置无关；行的其余部分是英文"),
         number("verbosity", [0, 3], 0, "0 and 1: what an operator should know; 2: also each connection and renewal; 3: everything", "0 和 1：运维人员需要知道的；2：还有每个连接和每次续期；3：全部").flag("-v"),
     ]] },
     Section { name: "user", old_name: "", is_list: true, says: ["What a user may do.", "各用户的权限。"], rows: &[&[

@@ -13,6 +13,7 @@ use crate::credential::facts::RefusedWriter;
 use crate::credential::journal::{Event, JournalEntry};
 use crate::credential::table::{Credential, LastError, Reading};
 use crate::secret::fingerprint;
+use crate::texts;
 
 /// The last four characters would give away too much of a value shorter than this.
 const SHOWN_BYTES_MIN: usize = 32;
@@ -112,6 +113,8 @@ fn waits_for(parent: &Credential, now: Now) -> Value {
 }
 
 fn last_error(error: &LastError, now: Now) -> Value {
+    // What has a code or a kind is told in Chinese by that.
+    let is_told = error.meaning.is_some() || error.network.is_some();
     json!({
         "errcode": error.errcode,
         "class": error.class,
@@ -119,6 +122,7 @@ fn last_error(error: &LastError, now: Now) -> Value {
         "meaning": error.meaning.map(|meaning| meaning.en),
         "meaning_zh": error.meaning.map(|meaning| meaning.zh),
         "text": error.text,
+        "text_zh": if is_told { None } else { texts::chinese(&error.text) },
         "advice": error.advice,
         "advice_zh": error.advice_zh,
         "network": error.network,

@@ -10,6 +10,7 @@ use super::old_fields::with_old_fields;
 use crate::clock::Now;
 use crate::credential::table::CredentialState;
 use crate::stats::{SinkStats, SinkWrite};
+use crate::texts;
 
 /// A figure's name and value.
 pub type Figure = (&'static str, u64);
@@ -178,7 +179,9 @@ fn sink_json(sink: &SinkStats) -> Value {
             "class": error.class,
             "whose": error.responsible,
             "text": error.what,
+            "text_zh": texts::chinese(&error.what),
             "advice": error.advice,
+            "advice_zh": texts::chinese(&error.advice),
             "about": error.about,
             "at_ms": error.at_unix_ms,
         })),

@@ -83,6 +83,12 @@ pub fn advice_on_unknown(platform_name: &str) -> BilingualText {
     platform(platform_name).map_or(UNKNOWN_PLATFORM, |platform| platform.errcodes.advice_on_unknown)
 }
 
+/// What is said where there is no row.
+pub fn texts_on_unknown() -> impl Iterator<Item = BilingualText> {
+    let advice = PLATFORMS.iter().map(|platform| platform.errcodes.advice_on_unknown);
+    advice.chain([UNKNOWN_MEANING, UNKNOWN_PLATFORM, PROBE_RIGHT])
+}
+
 const UNKNOWN_PLATFORM: BilingualText =
     text("look the error code up in the platform's documentation", "请在该平台的文档中查询该错误码");
 

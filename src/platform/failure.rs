@@ -67,6 +67,80 @@ pub enum Delivery {
     Answered,
 }
 
+const SEE_STORE: BilingualText = BilingualText {
+    en: "see why the cluster store is out of reach; until it is back, the token is served to its end",
+    zh: "请查明集群存储为何无法访问；恢复之前，token 会一直提供到失效为止",
+};
+const RAISE_LIMIT: BilingualText = BilingualText {
+    en: descriptors::REMEDY,
+    zh: "请调大单元文件中的 LimitNOFILE= 或 ulimit -n，或调小 -c",
+};
+const CORRECT_BASE_URL: BilingualText = BilingualText {
+    en: "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
+         base_url is put before that of each call",
+    zh: "应答的不是微信接口：请改正配置中的 base_url（或 hosts、proxy）；base_url 中的路径会加在每个接口路径之前",
+};
+const SEE_NODES: BilingualText = BilingualText {
+    en: "see that a node with the app's secret runs and that this node reaches it or the cluster store",
+    zh: "请确认有 AppSecret 的节点正在运行，且本节点能访问该节点或集群存储",
+};
+const SEE_TICKET_RECEIVER: BilingualText = BilingualText {
+    en: "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
+         open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file",
+    zh: "微信每 10 分钟向 open.weixin.qq.com 上设置的授权事件地址推送票据：请确认接收程序可达，并把收到的内容写入 \
+         verify_ticket_file",
+};
+const PUT_REFRESH_TOKEN: BilingualText =
+    BilingualText { en: "put the merchant's refresh token in place", zh: "请放入商户的 refresh token" };
+const REPORT_BUG: BilingualText = BilingualText {
+    en: "please report this as a bug; a live value is served to its end",
+    zh: "请作为程序错误反馈；仍有效的值会一直提供到失效为止",
+};
+const PUT_SECRET: BilingualText =
+    BilingualText { en: "put the app's secret in place", zh: "请放入应用的 AppSecret" };
+const CHECK_TLS: BilingualText = BilingualText {
+    en: "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right",
+    zh: "请检查是否有代理拦截 TLS（若有，请把其根证书配置为 ca_file），以及系统时间是否正确",
+};
+const CHECK_NETWORK: BilingualText = BilingualText {
+    en: "check DNS, routing, firewall and proxy between this machine and WeChat",
+    zh: "请检查本机到微信之间的 DNS、路由、防火墙和代理",
+};
+const CHECK_BETWEEN: BilingualText = BilingualText {
+    en: "nothing, if it passes; if it stays, check what sits between this machine and WeChat",
+    zh: "若自行恢复则无需处理；若持续，请检查本机与微信之间的设备",
+};
+const CLASSIC_QUOTA: BilingualText = BilingualText {
+    en: "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own",
+    zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota；stable_token 有独立的额度",
+};
+const TICKET_QUOTA: BilingualText = BilingualText {
+    en: "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes",
+    zh: "若自行恢复则无需处理；票据有自己的额度，换用其他 token 接口没有用",
+};
+const QUOTA: BilingualText = BilingualText {
+    en: "nothing, if it passes; if the app has a larger quota, set its daily_quota",
+    zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota",
+};
+
+/// What to do about failures that have no errcode.
+pub const ADVICE: &[BilingualText] = &[
+    SEE_STORE,
+    RAISE_LIMIT,
+    CORRECT_BASE_URL,
+    SEE_NODES,
+    SEE_TICKET_RECEIVER,
+    PUT_REFRESH_TOKEN,
+    REPORT_BUG,
+    PUT_SECRET,
+    CHECK_TLS,
+    CHECK_NETWORK,
+    CHECK_BETWEEN,
+    CLASSIC_QUOTA,
+    TICKET_QUOTA,
+    QUOTA,
+];
+
 /// What was missing for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
@@ -85,33 +159,12 @@ pub enum Missing {
 impl Missing {
     const fn remedy(self) -> BilingualText {
         match self {
-            Missing::ClusterStore => BilingualText {
-                en: "see why the cluster store is out of reach; until it is back, the token is served to its end",
-                zh: "请查明集群存储为何无法访问；恢复之前，token 会一直提供到失效为止",
-            },
-            Missing::FileDescriptor => BilingualText {
-                en: descriptors::REMEDY,
-                zh: "请调大单元文件中的 LimitNOFILE= 或 ulimit -n，或调小 -c",
-            },
-            Missing::Platform => BilingualText {
-                en: "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
-                     base_url is put before that of each call",
-                zh: "应答的不是微信接口：请改正配置中的 base_url（或 hosts、proxy）；base_url 中的路径会加在每个接口路径之前",
-            },
-            Missing::Secret => BilingualText {
-                en: "see that a node with the app's secret runs and that this node reaches it or the cluster store",
-                zh: "请确认有 AppSecret 的节点正在运行，且本节点能访问该节点或集群存储",
-            },
-            Missing::VerifyTicket => BilingualText {
-                en: "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
-                     open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file",
-                zh: "微信每 10 分钟向 open.weixin.qq.com 上设置的授权事件地址推送票据：请确认接收程序可达，并把收到的内容写入 \
-                     verify_ticket_file",
-            },
-            Missing::RefreshToken => BilingualText {
-                en: "put the merchant's refresh token in place",
-                zh: "请放入商户的 refresh token",
-            },
+            Missing::ClusterStore => SEE_STORE,
+            Missing::FileDescriptor => RAISE_LIMIT,
+            Missing::Platform => CORRECT_BASE_URL,
+            Missing::Secret => SEE_NODES,
+            Missing::VerifyTicket => SEE_TICKET_RECEIVER,
+            Missing::RefreshToken => PUT_REFRESH_TOKEN,
         }
     }
 }
@@ -296,47 +349,26 @@ impl Failure {
         if let Some(missing) = self.missing {
             missing.remedy()
         } else if self.class == Class::Internal {
-            BilingualText {
-                en: "please report this as a bug; a live value is served to its end",
-                zh: "请作为程序错误反馈；仍有效的值会一直提供到失效为止",
-            }
+            REPORT_BUG
         } else if self.delivery == Delivery::NotSent && matches!(self.class, Class::Operator(_)) {
-            BilingualText { en: "put the app's secret in place", zh: "请放入应用的 AppSecret" }
+            PUT_SECRET
         } else if matches!(self.class, Class::Wait(_)) {
             self.advice_when_quota_is_used_up()
         } else if self.message.contains("certificate") {
-            BilingualText {
-                en: "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right",
-                zh: "请检查是否有代理拦截 TLS（若有，请把其根证书配置为 ca_file），以及系统时间是否正确",
-            }
+            CHECK_TLS
         } else if self.delivery == Delivery::NotSent {
-            BilingualText {
-                en: "check DNS, routing, firewall and proxy between this machine and WeChat",
-                zh: "请检查本机到微信之间的 DNS、路由、防火墙和代理",
-            }
+            CHECK_NETWORK
         } else {
-            BilingualText {
-                en: "nothing, if it passes; if it stays, check what sits between this machine and WeChat",
-                zh: "若自行恢复则无需处理；若持续，请检查本机与微信之间的设备",
-            }
+            CHECK_BETWEEN
         }
     }
 
     /// Only for a classic token there is another endpoint with a quota of its own.
     fn advice_when_quota_is_used_up(&self) -> BilingualText {
         match self.api.as_deref() {
-            Some(ApiCall { platform: "mp", endpoint: ApiEndpoint::Token }) => BilingualText {
-                en: "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own",
-                zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota；stable_token 有独立的额度",
-            },
-            Some(ApiCall { endpoint: ApiEndpoint::Ticket, .. }) => BilingualText {
-                en: "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes",
-                zh: "若自行恢复则无需处理；票据有自己的额度，换用其他 token 接口没有用",
-            },
-            _ => BilingualText {
-                en: "nothing, if it passes; if the app has a larger quota, set its daily_quota",
-                zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota",
-            },
+            Some(ApiCall { platform: "mp", endpoint: ApiEndpoint::Token }) => CLASSIC_QUOTA,
+            Some(ApiCall { endpoint: ApiEndpoint::Ticket, .. }) => TICKET_QUOTA,
+            _ => QUOTA,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Managed keys: what each command means on them (the table in the README, "What clients see"). A write is refused here:
+//! Managed keys: what each command means on them (the table of `docs/en/managed-keys.md`). A write is refused here:
 //! [`Service::reject_managed_write`].
 //!
 //! A read waits only for a credential's very first fetch, a delete only while the value is verified. Never changes a

@@ -1,5 +1,7 @@
 //! The settings of the log.
 
+use crate::texts::Language;
+
 /// How to log.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -7,4 +9,6 @@ pub struct Options {
     pub verbosity: u8,
     /// JSON lines in place of text.
     pub json: bool,
+    /// What `advice` is written in; everything else is English.
+    pub advice_language: Language,
 }

@@ -380,6 +380,8 @@ async function withTheKeyboard(browser) {
     return { name: one.id || `${one.className}`.split(' ').pop(), seen, box: one.getBoundingClientRect().toJSON(), app: one.closest('.app')?.dataset.app };
   });
   await page.waitForSelector(`${row(APP)} .refresh`);
+  // The apps are there before they are counted.
+  await page.waitForSelector('.count:not(.none)');
   const reached = [];
   for (let at = 0; at < 60; at += 1) {
     await page.keyboard.press('Tab');

@@ -50,6 +50,37 @@ fn what_it_prints_is_a_configuration_again() {
     assert_eq!(said, again);
 }
 
+/// What an installation asks before it starts the server beside a memcached.
+#[test]
+fn an_address_that_is_taken_is_named_with_its_owner() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+    let config = format!("[server]\nlisten = [\"{taken}\"]\n[state]\npath = \"none\"\n");
+    let (status, said) = check(&config, &[]);
+    let owner = format!("(process {}): a server that starts now ends with exit code 69", std::process::id());
+    assert!(status.success() && said.contains(&format!("note: the address {taken} is in use by ")), "{said}");
+    assert!(said.contains(&owner), "{said}");
+    // A server that runs has its own addresses.
+    assert!(!check(&config, &["--quiet"]).1.contains("in use"));
+    drop(other);
+    let (_, said) = check(&config, &[]);
+    assert!(!said.contains("in use"), "{said}");
+}
+
+#[test]
+fn a_socket_that_a_server_answers_at_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.sock");
+    let config = format!("[server]\nunix_socket = \"{}\"\n[state]\npath = \"none\"\n", path.display());
+    let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (_, said) = check(&config, &[]);
+    assert!(said.contains(&format!("note: a server answers at the socket {}", path.display())), "{said}");
+    // What is left of one that has ended is not in the way.
+    drop(other);
+    let (_, said) = check(&config, &[]);
+    assert!(path.exists() && !said.contains("answers at"), "{said}");
+}
+
 #[test]
 fn every_fault_is_named_and_the_exit_code_says_configuration() {
     let faulty = config("ftp://wrong", "memroy = \"1GiB\"\nthreads = 0", "endpoint = \"tokens\"");

@@ -12,6 +12,8 @@ use tokencached::secret_source::SecretSource;
 use tokencached::server::Protocol;
 use tokencached::service::RefuseWith;
 
+use crate::support::chinese::assert_all_known;
+
 pub const APPID: &str = "wx0123456789abcdef";
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -42,7 +44,9 @@ pub fn given(file: Option<&str>, variables: &[(&str, &str)], line: &str) -> Resu
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokencached.toml");
     std::fs::write(&path, file.unwrap_or_default()).unwrap();
-    load(file.map(|_| path.as_path()), &environment(variables), &flags(line))
+    let outcome = load(file.map(|_| path.as_path()), &environment(variables), &flags(line));
+    assert_all_known(&outcome);
+    outcome
 }
 
 pub fn by_flags(line: &str) -> Loaded {
@@ -94,6 +98,7 @@ fn each_file_has_the_faults_it_names() {
         let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
         let expected = expectations(&text);
         let outcome = load(Some(&path), &environment(&[]), &Flags::default());
+        assert_all_known(&outcome);
         match outcome {
             Ok(_) => assert!(expected.is_empty() && name.starts_with("fine-"), "{name} has no fault"),
             Err(faults) => {
@@ -272,6 +277,7 @@ fn every_setting_has_a_variable() {
         ("http.wechat_expires_in_min_s", "14"),
         ("http.old_metric_names", "true"),
         ("log.json", "true"),
+        ("log.advice_language", "zh"),
         ("log.verbosity", "3"),
     ]);
     // One way to give a secret, and one to have company, excludes the others: they have tests of their own.

@@ -1,6 +1,8 @@
 //! What is added stands in all the places where people and programs look for it. `tests/README.md` has the table: what is
 //! added, where it belongs, which of these tests tells.
 
+mod translations;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -11,12 +13,8 @@ use tokencached::sandbox::{Options, Sandbox};
 use tokencached::secret::Secret;
 use tokencached::{preset, sink};
 
+use crate::support::markdown::text;
 use crate::support::{Client, Node, Wechat, tokencached, wait_for};
-
-fn text(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
 
 /// All pages of a folder in one.
 fn pages(folder: &str) -> String {
@@ -69,13 +67,13 @@ fn a_preset_is_in_the_manual_and_on_a_page_for_movers_in_both_languages() {
 
 /// Settings have theirs in `config_reference::the_reference_and_the_json_schema_are_those_of_the_program`.
 #[test]
-fn a_platform_is_in_the_manual_in_both_readmes_and_on_the_page() {
+fn a_platform_is_in_the_manual_of_both_languages_and_on_the_page() {
     let settings = text("docs/en/settings.md");
     let app = settings.split("\n## `[[app]]`").nth(1).unwrap();
     let names = || PLATFORMS.iter().map(|platform| platform.name);
     assert_named("the row `platform` of docs/en/settings.md", row(app, "platform"), names());
-    for readme in ["README.md", "README.zh-CN.md"] {
-        assert_named(readme, &text(readme), names());
+    for page in ["docs/en/running.md", "docs/zh/running.md"] {
+        assert_named(page, &text(page), names());
     }
     for platform in names().chain([AUTHORIZERS.name]) {
         assert_page_has_words(&format!("platform_{platform}"));
@@ -132,7 +130,7 @@ fn help(command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// memcached's own flags are in both READMEs, which `readme::the_table_of_flags_is_what_the_help_says` holds.
+/// memcached's own flags are in `running.md`, which `readme::the_table_of_flags_is_what_the_help_says` holds.
 #[test]
 fn a_flag_of_a_command_is_in_the_manual() {
     let manual = text("README.md") + &pages("docs/en");
@@ -143,7 +141,7 @@ fn a_flag_of_a_command_is_in_the_manual() {
         words.map(|word| word.trim_end_matches("...").to_owned()).collect()
     };
     let served = flags_of("serve");
-    for command in ["sandbox", "demo", "check"] {
+    for command in ["sandbox", "demo", "check", "health"] {
         let own = flags_of(command);
         for flag in own.iter().filter(|flag| !served.contains(*flag)) {
             let goes_on = |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-');
@@ -246,9 +244,9 @@ fn a_state_and_a_class_are_explained_to_operators() {
     let statistics = text("docs/en/statistics.md");
     let states = names_of("src/credential/table.rs", "CredentialState");
     assert_named("docs/en/statistics.md", &statistics, states.iter().map(String::as_str));
-    for readme in ["README.md", "README.zh-CN.md"] {
+    for page in ["docs/en/renewal.md", "docs/zh/renewal.md"] {
         let classes = names_of("src/platform/failure.rs", "Class");
-        assert_named(readme, &text(readme), classes.iter().map(String::as_str));
+        assert_named(page, &text(page), classes.iter().map(String::as_str));
     }
 }
 

@@ -13,9 +13,9 @@ use crate::support::rust_sources;
 /// that names it or the nearest folder it is in. What a row uses stands further down, so that nothing goes round in a
 /// circle and parts of one storey do not know each other.
 const HOUSE: &str = "
-main -> app app/options check cli clock config demo descriptors process server/options sink telemetry
+main -> app app/options check cli clock config demo descriptors health process server/options sink telemetry
 check -> app/options cluster/options config credential credential/app platform platform/client platform/client/options
-    process redis_client secret secret_source server/options sink sink/options unit
+    process redis_client secret secret_source server/options sink sink/options texts unit
 demo -> app app/options cli credential/app credential/options http_api http_api/options platform
     platform/client/options sandbox secret secret_source server/options telemetry
 app -> app/options cache cluster/options credential credential/refresher credential/state_lock descriptors files
@@ -26,13 +26,14 @@ config -> access app/options byte_size cli cluster/options credential/alias_temp
     platform/client/address platform/client/options platform/client/surroundings preset redis_client/address
     redis_client/options secret secret_source server/listen_address server/options service/options sink/file_presets
     sink/files sink/keys sink/options sink/sql_address sink/sql_presets sink/sql_statement sink/template
-    sink/validate telemetry tls
-cli -> invalid_value secret
+    sink/validate telemetry texts tls
+health -> app/options http_api/options server/options
+cli -> invalid_value secret texts
 app/options -> credential/options http_api/options invalid_value server/options sink/options telemetry
 
 # What clients and the site's stores talk to, and what renews: none of these four knows another.
 http_api -> access address_group clock credential/app credential/facts credential/journal credential/table descriptors
-    files http_api/options network secret secret_source service stats supervision tls
+    files http_api/options network secret secret_source service stats supervision texts tls
 server -> access address_group cache clock descriptors files protocol server/options service stats supervision tls
     unit
 sink -> clock credential/adopt credential/facts credential/id credential/table descriptors encoding files redis_client
@@ -114,6 +115,10 @@ credential/facts credential/reliable_until -> clock
 credential/wildcards -> encoding
 credential/id credential/value_cell -> sync
 
+# The log and what people read in Chinese.
+telemetry -> texts
+texts -> platform
+
 # The platforms' rules, and what anything may use.
 platform -> clock descriptors https invalid_value secret secret_source
 https -> descriptors files
@@ -121,7 +126,6 @@ tls -> access clock files invalid_value
 secret_source -> descriptors files secret
 encoding -> clock invalid_value
 sandbox -> clock
-telemetry ->
 access -> invalid_value
 files ->
 stats -> sync

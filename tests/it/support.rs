@@ -14,7 +14,9 @@ use tempfile::TempDir;
 use tokencached::sandbox::{AppOptions, Options, Sandbox};
 use tokio::runtime::Runtime;
 
+pub mod chinese;
 pub mod disk;
+pub mod markdown;
 pub mod netns;
 pub mod proxy;
 #[cfg(feature = "redis")]
@@ -481,6 +483,10 @@ pub fn run(command: &mut Command) -> (ExitStatus, String) {
     std::io::Seek::rewind(&mut said).unwrap();
     said.read_to_end(&mut text).unwrap();
     let text = String::from_utf8_lossy(&text).into_owned();
+    let has = |words: &[&str]| command.get_args().any(|word| words.iter().any(|known| word == *known));
+    if name.contains(env!("CARGO_BIN_EXE_tokencached")) && has(&["check"]) && !has(&["--print", "--help", "help"]) {
+        chinese::assert_printed(&text);
+    }
     (status.unwrap_or_else(|| panic!("{name} did not end; it said:\n{text}")), text)
 }
 

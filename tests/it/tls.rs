@@ -41,6 +41,10 @@ impl Authority {
         write(folder, &format!("{file}.key"), &key.serialize_pem());
     }
 
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
     pub fn sign_server(&self, folder: &Path, common_name: &str) {
         self.sign(folder, "server", common_name, vec![SanType::DnsName("localhost".try_into().unwrap())]);
     }

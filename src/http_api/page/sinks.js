@@ -1,7 +1,7 @@
 // Where values are written to beside the cache, and how that goes. Not shown where nothing is configured.
 
 import { $, h, mark, say, shape } from "./dom.js";
-import { num, sentence, server, t, when } from "./words.js";
+import { adviceOf, num, sentence, t, textOf, when } from "./words.js";
 
 export class Sinks {
   constructor() {
@@ -47,8 +47,8 @@ function row(sink) {
       write ? h("span", { class: "mono entry" }, write.entry) : null),
     h("p", { class: "muted counts-of-sink" }, figures.filter((text) => text !== null).join(" · ")),
     error ? h("div", { class: "trouble" },
-      h("p", { class: "meaning" }, h("b", { class: "mono" }, error.class), h("span", {}, sentence(server(error.text))), h("span", { class: "tag" }, t(`whose_${error.whose}`))),
-      h("p", { class: "advice" }, h("span", { class: "vh" }, `${t("what_to_do")}: `), sentence(server(error.advice))),
+      h("p", { class: "meaning" }, h("b", { class: "mono" }, error.class), h("span", {}, sentence(textOf(error))), h("span", { class: "tag" }, t(`whose_${error.whose}`))),
+      h("p", { class: "advice" }, h("span", { class: "vh" }, `${t("what_to_do")}: `), sentence(adviceOf(error))),
       h("p", { class: "trace mono muted" }, when(error.at_ms))) : null);
   mark(element, "data-state", tone);
   return element;

@@ -233,88 +233,6 @@ const zh = {
   title_trouble: (n) => `(${num(n)}) tokencached`,
 };
 
-/** The server's own sentences about sinks. What it says of credentials comes in both languages. */
-const SERVER = {
-  "it cannot be reached": "无法连接",
-  "it did not answer in time": "没有及时响应",
-  "it closed the connection": "连接被对方关闭",
-  "there is no trust in its certificate, or it does not speak TLS": "其证书不受信任，或对方不支持 TLS",
-  "it wants a password": "需要密码",
-  "it refuses our user or password": "用户名或密码被拒绝",
-  "the password cannot be read": "无法读取密码",
-  "a certificate or key of ours cannot be used": "我方的证书或密钥无法使用",
-  "this process has no file descriptor left for it": "本进程的文件描述符已用完",
-  "its ACL forbids what is needed": "其 ACL 不允许所需的操作",
-  "it has no such database": "没有这个数据库",
-  "it is a read-only replica": "这是只读副本",
-  "it is out of memory": "内存已满",
-  "it takes no writes": "拒绝写入",
-  "it is busy": "暂时繁忙",
-  "its sentinels know no master of that name": "哨兵不认识这个名称的主节点",
-  "its master is said to be on a host that the password may not be sent to": "所报的主节点在不允许发送密码的主机上",
-  "it is a cluster node that does not have these keys": "这是集群节点，这些键不在其上",
-  "it does not answer as a Redis does": "对方的响应不像 Redis",
-  "it refused": "操作被拒绝",
-  "see that the Redis runs, that url is right and that no firewall is between": "请确认 Redis 正在运行、url 正确、中间没有防火墙",
-  "the Redis or the network is slow: see its slowlog, or raise timeout_ms": "Redis 或网络较慢：请查看其 slowlog，或调大 timeout_ms",
-  "nothing, if it passes: the Redis was restarted or closes idle connections": "若自行恢复则无需处理：Redis 重启过，或会关闭空闲连接",
-  "see that the Redis speaks TLS on this port, that ca_file is the authority of its certificate and that the certificate names the host in url; give cert_file and key_file if it asks for them": "请确认 Redis 在该端口使用 TLS、ca_file 是其证书的签发机构、证书包含 url 中的主机名；若对方要求客户端证书，请设置 cert_file 和 key_file",
-  "this Redis wants a password: give password_file, and user if it has ACLs": "此 Redis 需要密码：请设置 password_file；若使用 ACL，还要设置 user",
-  "the Redis refuses the user or the password: put the right one into password_file": "Redis 拒绝了用户名或密码：请在 password_file 中写入正确的密码",
-  "see that the file in password_file is there and that this process may read it": "请确认 password_file 指定的文件存在，且本进程有权读取",
-  "see that ca_file, cert_file and key_file are good PEM files that this process may read": "请确认 ca_file、cert_file、key_file 是有效的 PEM 文件，且本进程有权读取",
-  "raise LimitNOFILE= in the unit or ulimit -n, or lower -c": "请调大单元文件中的 LimitNOFILE= 或 ulimit -n，或调小 -c",
-  "the user's ACL is too narrow: allow +get +set +del +eval +multi +exec +ping +select and these keys": "该用户的 ACL 权限不足：请允许 +get +set +del +eval +multi +exec +ping +select 以及这些键",
-  "the Redis has no database of that number: lower db, or raise databases in redis.conf": "Redis 没有这个编号的数据库：请调小 db，或调大 redis.conf 中的 databases",
-  "this is a replica: url must name the master, or an address that follows it": "这是副本：url 必须指向主节点，或指向跟随主节点的地址",
-  "the Redis is full and evicts nothing: raise its maxmemory or choose another maxmemory-policy": "Redis 内存已满且不淘汰：请调大 maxmemory，或换一种 maxmemory-policy",
-  "the Redis refuses writes because it cannot save to its disk or lacks replicas: see its log": "Redis 因无法写盘或副本不足而拒绝写入：请查看其日志",
-  "nothing, if it passes: the Redis is loading, failing over, running a script or out of connections": "若自行恢复则无需处理：Redis 正在加载、切换主节点、执行脚本，或连接数已满",
-  "this is a cluster: name a proxy or a Redis of its own in url, or the one node that has the keys, with one {hash tag} in all of an app's keys": "这是集群：请在 url 中指定代理或独立的 Redis，或指定存放这些键的节点，并让同一应用的所有键带同一个 {hash tag}",
-  "see that url ends in the name that `sentinel monitor` gives the master": "请确认 url 以 `sentinel monitor` 中主节点的名称结尾",
-  "if that server is yours, add it to trusted_hosts; if it is not, find out who answers for the sentinels or the Redis, or has changed what they say": "若那台服务器是您的，请加入 trusted_hosts；否则请查清是谁在冒充或篡改哨兵或 Redis 的回答",
-  "see that it is a Redis 2.6.12 or newer, or one that is compatible, that listens there; sentinels want redis+sentinel:// before them": "请确认那里监听的是 2.6.12 以上或兼容的 Redis；哨兵地址前要写 redis+sentinel://",
-  "see the Redis' own log": "请查看 Redis 的日志",
-  "see what it has said in the log, and try it by hand as the server's user: echo test | the command; it is run again by and by": "请在日志中查看它的输出，并以服务器的用户手动尝试：echo test | 该命令；稍后会自动再次运行",
-  "see what it waits for, or raise timeout_s": "请查明它在等待什么，或调大 timeout_s",
-  "if it is there, what stands behind #! in its first line is not: install that": "若文件存在，则是首行 #! 后面的解释器不存在：请安装",
-  "make it executable (chmod a+x), and see that the unit and the disk it is on (noexec) let it run": "请使其可执行（chmod a+x），并确认单元文件和所在磁盘（noexec）允许运行",
-  "a script needs #!/bin/sh or the like in its first line; a binary must be for this machine": "脚本的首行需要 #!/bin/sh 之类；二进制文件必须适合本机",
-  "nothing, if it passes; else raise TasksMax= and MemoryMax= in the unit, or ulimit -u": "若自行恢复则无需处理；否则请调大单元文件中的 TasksMax= 和 MemoryMax=，或 ulimit -u",
-  "nothing, if it passes: somebody is writing the program's file": "若自行恢复则无需处理：有人正在写该程序的文件",
-  "see the system's log": "请查看系统日志",
-  "the value has bytes that no token has, and is written to no file": "该值含有 token 中不会出现的字节，不写入任何文件",
-  "see where the value comes from: the platform, a leader or a Redis": "请查明该值的来源：平台、上级节点或 Redis",
-  'see where the value comes from: the platform, a leader or a Redis; if it is good, use a template with escape = "php" or "json"': '请查明该值的来源：平台、上级节点或 Redis；若值无误，请使用 escape = "php" 或 "json" 的模板',
-  "name the file itself in the configuration, or remove the link; links in the folder's path are followed": "请在配置中写文件本身，或去掉链接；目录路径中的链接会被跟随",
-  "name a file, and remove what is in its place": "请指定文件，并移走占据其位置的东西",
-  "make room on it, or raise the quota": "请腾出空间，或调大配额",
-  "see the system's log about the disk that it is on": "请查看系统日志中有关其磁盘的内容",
-  "see the disk or the file server that the folder is on": "请检查该目录所在的磁盘或文件服务器",
-};
-
-/** Sentences with something in them. */
-const FORMS = [
-  [/^the command ended with code (\d+)$/, (code) => `命令以退出码 ${code} 结束`],
-  [/^the command was ended by signal (\d+)$/, (signal) => `命令被信号 ${signal} 终止`],
-  [/^the command had not ended after (\d+) s and was killed$/, (seconds) => `命令在 ${seconds} 秒内没有结束，已被终止`],
-  [/^the command is not there: (.+)$/, (why) => `命令不存在：${why}`],
-  [/^the command cannot be run: (.+)$/, (why) => `命令无法运行：${why}`],
-  [/^others could change the command: (.+)$/, (why) => `其他用户可以改动该命令：${why}`],
-  [/^the command (\S+) cannot be started: (.+)$/, (command, why) => `命令 ${command} 无法启动：${why}`],
-  [/^the folder (.+) is not there$/, (folder) => `目录 ${folder} 不存在`],
-  [/^this process may not write in (.+)$/, (folder) => `本进程无权写入 ${folder}`],
-  [/^(.+) is read-only for this process$/, (folder) => `${folder} 对本进程只读`],
-  [/^(.+) is a symbolic link, and whoever set it could have us write anywhere$/, (file) => `${file} 是符号链接，设置它的人可以让本服务器写到任何地方`],
-  [/^(.+) is no regular file$/, (file) => `${file} 不是普通文件`],
-  [/^the disk that (.+) is on is full$/, (folder) => `${folder} 所在的磁盘已满`],
-  [/^(.+) cannot be written: (.+)$/, (file, why) => `${file} 无法写入：${why}`],
-  [/^(.+) is not written: the disk does not answer$/, (file) => `${file} 没有写入：磁盘没有响应`],
-  [/^run: (.+); and under systemd add a drop-in with: (.+)$/, (command, lines) => `请执行：${command}；若由 systemd 运行，再在 drop-in 中加入：${lines}`],
-  [/^Take that away: (.+)\.$/, (what) => `请取消该权限：${what}`],
-  [/^Give it to root: (.+)\.$/, (what) => `请改为 root 所有：${what}`],
-];
-
 /** Codes that say that our address is not on the app's list. */
 const NOT_ON_THE_LIST = new Set([40164, 61004, 45035, 60020]);
 
@@ -329,27 +247,21 @@ export function t(name, ...given) {
   return typeof text === "function" ? text(...given) : text;
 }
 
-/** A sentence of the server's in the reader's language, where it is known. */
-export function server(text) {
-  if (!chinese() || !text) return text ?? "";
-  for (const [form, chinese] of FORMS) {
-    const found = form.exec(text);
-    if (found) return chinese(...found.slice(1));
-  }
-  return SERVER[text] ?? text;
-}
+/** What the server says of an error in the reader's language; in English where it has no other. */
+const told = (error, name) => (chinese() ? error[`${name}_zh`] : null) ?? error[name];
+
+/** What an error is, in the server's words. */
+export const textOf = (error) => told(error, "text") ?? "";
 
 /** What an error is, in the reader's words: by its code or its kind, and by its text only where it has neither. */
 export function meaningOf(error) {
   if (error.seen_ip && NOT_ON_THE_LIST.has(error.errcode)) return t("fault_ip", error.seen_ip);
   if (error.network) return t(`net_${error.network}`);
-  return (chinese() ? error.meaning_zh : error.meaning) ?? server(error.text);
+  return told(error, "meaning") ?? textOf(error);
 }
 
 /** What to do about it. */
-export function adviceOf(error) {
-  return (chinese() ? error.advice_zh : error.advice) ?? "";
-}
+export const adviceOf = (error) => told(error, "advice") ?? "";
 
 /** The server begins in the middle of a line; here it stands alone. */
 export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -17,13 +17,13 @@ pub fn page(language: &str) -> String {
     let at = usize::from(language == "zh");
     let pick = |texts: [&'static str; 2]| texts[at];
     let mut out = pick([
-        "# Settings\n\nEvery setting. A test keeps this page and the program the same. [configuration.md](configuration.md) explains what \
+        "# Settings\n\n[简体中文](../zh/settings.md)\n\nEvery setting. A test keeps this page and the program the same. [configuration.md](configuration.md) explains what \
          they are for.\n\nThe file is TOML. Each key of a table in single brackets, such as `[server]`, also has an environment variable: \
          `TOKENCACHED_` with table and key; a list is then one text with commas. The column `default` says **needed** where a key must be \
          given; of the four ways to give a secret, use one. The column `change`: **restart**: a change takes effect at the next start; **reload**: on SIGHUP or `systemctl reload`; \
          **followed**: what the named file contains takes effect within seconds, the name of another file at the next start. \
          Editors can use [the JSON schema](../tokencached.schema.json).\n",
-        "# 设置\n\n本页列出全部设置，由测试保证与程序一致。各项的用途见英文的 [configuration.md](../en/configuration.md)。\n\n配置文件的格式为 TOML。\
+        "# 设置\n\n[English](../en/settings.md)\n\n本页列出全部设置，由测试保证与程序一致。各项的用途见 [configuration.md](configuration.md)。\n\n配置文件的格式为 TOML。\
          写作单方括号的表（如 `[server]`），每个键还有对应的环境变量：`TOKENCACHED_` 加表名和键名；列表写成逗号分隔的文本。\
          “默认”一列写着 **必填** 的键不能省略；敏感文本有四种给法，任选一种。“修改”一列：**重启**：下次启动生效；**重载**：发 SIGHUP 或 `systemctl reload` 后生效；\
          **跟随**：文件内容改动后几秒内生效，换用别的文件需重启。编辑器可使用 [JSON schema](../tokencached.schema.json)。\n",

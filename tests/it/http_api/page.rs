@@ -257,10 +257,10 @@ fn the_page_shows_where_values_are_also_written_to_and_why_that_fails() {
 #[test]
 fn what_a_redis_refuses_is_said_in_chinese_too() {
     use tokencached::redis_client::RedisFault;
-    let words = fs::read_to_string(root().join("src/http_api/page/words.js")).unwrap();
+    use tokencached::texts;
     for fault in RedisFault::ALL {
         for text in [fault.to_string(), fault.advice().to_owned()] {
-            assert!(words.contains(&format!("  \"{text}\": ")), "words.js has no Chinese for: {text}");
+            assert!(texts::chinese(&text).is_some(), "no Chinese for: {text}");
         }
     }
 }

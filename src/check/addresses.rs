@@ -1,0 +1,122 @@
+//! Whether the addresses of the configuration are free, and which process has those that are not.
+//!
+//! An address is bound for a moment and never listened on, so that no client can connect. Never refuses: where the server
+//! itself runs, its own addresses are taken.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::report::CheckReport;
+use crate::config::Config;
+use crate::server::ListenAt;
+
+/// The state of a listening socket in `/proc/net/tcp`.
+const LISTENING: &str = "0A";
+
+/// Examines all addresses and sockets that the server would listen on.
+pub fn examine(config: &Config, report: &mut CheckReport) {
+    let then = "a server that starts now ends with exit code 69";
+    let mut tcp: Vec<SocketAddr> = config.http.iter().flat_map(|http| http.listen.iter().copied()).collect();
+    for listener in config.listeners() {
+        match &listener.at {
+            ListenAt::Tcp(address) => tcp.push(*address),
+            ListenAt::Unix { path, .. } if UnixStream::connect(path).is_ok() => {
+                report.note(format!("a server answers at the socket {}: {then}", path.display()));
+            }
+            ListenAt::Unix { .. } => {}
+        }
+    }
+    for address in tcp {
+        if bind(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
+            let owner = owner(address).unwrap_or_else(|| "another process".to_owned());
+            report.note(format!("the address {address} is in use by {owner}: {then}"));
+        }
+    }
+}
+
+/// As the server binds it.
+fn bind(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+/// The program that listens there, and its process; `None` if this process may not know.
+fn owner(address: SocketAddr) -> Option<String> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    let inode = tables.iter().flat_map(|table| table.lines()).find_map(|line| inode_of_listener(line, address))?;
+    let link = PathBuf::from(format!("socket:[{inode}]"));
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| has_open(*pid, &link)).find_map(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        Some(format!("{} (process {pid})", name.trim()))
+    })
+}
+
+fn has_open(pid: u32, link: &Path) -> bool {
+    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|target| target == *link))
+}
+
+/// The inode in a line of `/proc/net/tcp` or `tcp6`, if it is a socket that listens where `address` would.
+fn inode_of_listener(line: &str, address: SocketAddr) -> Option<&str> {
+    let columns: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (local, state, inode) = (columns.get(1)?, columns.get(3)?, columns.get(9)?);
+    let (ip, port) = local.split_once(':')?;
+    if *state != LISTENING || u16::from_str_radix(port, 16).ok()? != address.port() {
+        return None;
+    }
+    let ip = parse_ip(ip)?;
+    (ip == address.ip() || ip.is_unspecified() || address.ip().is_unspecified()).then_some(*inode)
+}
+
+/// The kernel prints words of 32 bits in the order of this machine's bytes; their bytes are in the network's order.
+fn parse_ip(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
+    if hex.len() == 8 {
+        return word(0).map(|bytes| Ipv4Addr::from(bytes).into());
+    }
+    let mut bytes = [0; 16];
+    for (at, part) in bytes.chunks_exact_mut(4).enumerate() {
+        part.copy_from_slice(&word(at * 8)?);
+    }
+    let ip = Ipv6Addr::from(bytes);
+    Some(ip.to_ipv4_mapped().map_or(ip.into(), IpAddr::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTENS: &str =
+        "  0: 0100007F:2BCB 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0  0 4711 1 0 100";
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_listener_is_found_by_address_and_port() {
+        let inode = |address: &str| inode_of_listener(LISTENS, address.parse().unwrap());
+        assert_eq!(inode("127.0.0.1:11211"), Some("4711"));
+        assert_eq!(inode("0.0.0.0:11211"), Some("4711"), "all addresses have this one too");
+        assert_eq!((inode("127.0.0.1:11212"), inode("10.0.0.1:11211")), (None, None));
+        let connected = LISTENS.replace(" 0A ", " 01 ");
+        assert_eq!(inode_of_listener(&connected, "127.0.0.1:11211".parse().unwrap()), None);
+        let localhost = parse_ip("00000000000000000000000001000000").unwrap();
+        assert_eq!(localhost, IpAddr::from(Ipv6Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn a_line_that_the_kernel_does_not_write_is_passed_over() {
+        for line in ["", "sl local_address", "0: 0100007F 0 0A 0 0 0 0 0 1", "0: \u{fc}0007F:2BCB 0 0A 0 0 0 0 0 1"] {
+            assert_eq!(inode_of_listener(line, "127.0.0.1:11211".parse().unwrap()), None, "{line}");
+        }
+    }
+}
