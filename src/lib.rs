@@ -116,8 +116,8 @@ pub mod platform;
 pub mod preset;
 pub mod process;
 pub mod protocol;
-#[cfg(feature = "redis")]
 pub mod raw_value;
+#[cfg(feature = "redis")]
 pub mod redis_client;
 #[cfg(not(feature = "redis"))]
 pub mod redis_client {

@@ -114,6 +114,7 @@ impl Reader<'_> {
         let tickets = self.tickets(&table, platform);
         let agent = self.text_that(&table, "agent", |agent| judge_agent(agent, platform));
         let base_url = self.text(&table, "base_url", address::base_url);
+        // What the platform does not have is refused, and not read.
         let unfit = judge_keys(platform, token, &table.given_keys());
         let unfit_keys: Vec<_> = unfit.faults.iter().map(|(key, _)| *key).collect();
         self.judged(&table, unfit);
