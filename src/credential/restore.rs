@@ -99,7 +99,8 @@ fn log_restored(slots: &[CredentialSlot], loaded: &LoadedState, path: Option<&Pa
         LoadedState::Refused { reason: error, set_aside: None } => error!(
             path,
             error,
-            advice = "see who may read it and its folder",
+            advice = "see who may read it and its folder; if another user, such as root, has run this server before, give the state \
+                      file and its lock file to this one with chown",
             "0 of {configured} {what} restored: the state file cannot be used, and could not be set aside"
         ),
     }

@@ -612,9 +612,9 @@ fn the_example_of_the_documentation_is_accepted() {
     let blocks = manual.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let example = blocks.into_iter().find(|block| block.contains("[[app.authorizer]]")).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), "component.secret", SECRET);
+    write(folder.path(), "component", SECRET);
     write(folder.path(), "wxfedcba9876543210.refresh", FIRST);
-    let example = example.replace("/etc/tokencached", &folder.path().display().to_string());
+    let example = example.replace("/etc/tokencached/secrets", &folder.path().display().to_string());
     let file = write(folder.path(), "tokencached.toml", &example);
     let said = run_checked(tokencached().args(["check", "--print", "--config"]).arg(&file).env("HOME", folder.path()));
     assert!(said.contains("[[app.authorizer]]") && !said.contains(FIRST), "{said}");

@@ -275,7 +275,11 @@ fn the_configuration_shown_is_accepted() {
         let shown: Vec<Block> = blocks(&markdown).into_iter().filter(|block| block.language == "toml").collect();
         assert!(!shown.is_empty() || !name.contains("/moving/"), "{name}");
         for block in shown {
-            let body = block.body.replace("/etc/tokencached", &home).replace("/usr/local/sbin", &home);
+            let body = block
+                .body
+                .replace("/etc/tokencached/secrets", &home)
+                .replace("/etc/tokencached", &home)
+                .replace("/usr/local/sbin", &home);
             for line in body.lines().filter(|line| line.contains("_file = ")) {
                 let path = line.split('"').nth(1).unwrap();
                 fs::write(path, "0123456789abcdef0123456789abcdef").unwrap();

@@ -272,10 +272,10 @@ fn the_manuals_example_is_accepted() {
     let of_state: Vec<&str> = blocks.filter(|block| block.starts_with("[state]")).collect();
     assert!(!of_state.is_empty());
     for block in of_state {
-        let names = ["redis.password", "state.secret"];
+        let names = ["redis.password", "state"];
         let here = names
             .iter()
-            .fold(block.to_owned(), |here, name| here.replace(&format!("/etc/tokencached/{name}"), "sealing"));
+            .fold(block.to_owned(), |here, name| here.replace(&format!("/etc/tokencached/secrets/{name}"), "sealing"));
         assert!(good(&here, &[]).config.credentials.cluster.is_some(), "{block}");
     }
 }
