@@ -9,7 +9,7 @@ pub mod watch;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -66,6 +66,16 @@ pub fn read(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, ReadFau
     let mut bytes = Zeroizing::new(Vec::with_capacity(CAPACITY.min(bytes_max + 1)));
     file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > bytes_max { Err(ReadFault::TooLarge) } else { Ok(bytes) }
+}
+
+/// Whether anybody but the owner may read that file.
+pub fn is_open_to_others(path: &Path) -> bool {
+    access_mask(path) & 0o077 != 0
+}
+
+/// 0 if it is not there.
+pub fn access_mask(path: &Path) -> u32 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode())
 }
 
 fn open(path: &Path) -> Result<File, ReadFault> {

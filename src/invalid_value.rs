@@ -16,6 +16,11 @@ impl InvalidValue {
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> InvalidValue {
         InvalidValue { what: what.into(), remedy: remedy.into(), missing_credential: None }
     }
+
+    /// The same with the key it is about before it.
+    pub fn of_key(self, key: &str) -> InvalidValue {
+        InvalidValue { what: format!("{key}: {}", self.what), ..self }
+    }
 }
 
 /// A value that cannot be used, as the outcome of reading it.
@@ -63,6 +68,15 @@ pub fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
         .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 4) && *distance < candidate.len())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// The remedy for a name that is not known: the one that it is probably a misspelling of, or else what is said otherwise.
+pub fn did_you_mean<'k>(
+    name: &str,
+    known: impl Iterator<Item = &'k str>,
+    otherwise: impl FnOnce() -> String,
+) -> String {
+    closest(name, known).map_or_else(otherwise, |close| format!("Did you mean {close:?}?"))
 }
 
 /// What a part says of its settings, each time with the key that it is about; an empty key: all of them.

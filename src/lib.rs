@@ -32,7 +32,7 @@
 //! | [`encoding`], [`preset`] | how a value is written into a key or a file; which keys a known SDK reads |
 //! | [`process`], [`descriptors`], [`unit`] | the process itself: user, background, limits; advice for systemd |
 //! | [`environment`] | what a start reads of its surroundings: variables, names, the user |
-//! | [`invalid_value`], [`byte_size`] | what is wrong with a value in a configuration, without where it stands; sizes |
+//! | [`raw_value`], [`invalid_value`], [`byte_size`] | a value as somebody has written it, and what is wrong with it; sizes |
 //! | [`texts`] | what people read, in Chinese: one table, applied where it is printed |
 //! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
 //! | [`clock`], [`secret`] | time; values that are never printed |
@@ -116,6 +116,7 @@ pub mod platform;
 pub mod preset;
 pub mod process;
 pub mod protocol;
+pub mod raw_value;
 #[cfg(feature = "redis")]
 pub mod redis_client;
 #[cfg(not(feature = "redis"))]

@@ -162,7 +162,7 @@ fn announce(config: &Config, addresses: &[SocketAddr], http: &[SocketAddr]) {
 
 /// Says what to do if it is that systemd's user may not read a file.
 fn with_file_advice(error: StartError, config: &Config) -> StartError {
-    error.with_file_advice(|| config::remedy_for_tls(config, &ProcessEnvironment))
+    error.with_file_advice(|| config.remedy_for_tls(&ProcessEnvironment))
 }
 
 fn start_telemetry(log: &telemetry::Options) {

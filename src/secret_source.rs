@@ -27,20 +27,6 @@ pub enum SecretSource {
     Fixed(Secret),
 }
 
-/// Where a secret was configured, for `check --print`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretOrigin {
-    File(PathBuf),
-    /// A credential of systemd.
-    Credential(String),
-    /// An environment variable.
-    Environment(String),
-    /// Written in the configuration file.
-    Inline,
-    /// This node has none.
-    Nowhere,
-}
-
 /// A secret in a file. Clones share what was last read.
 #[derive(Clone, Debug)]
 pub struct SecretFile {

@@ -1,5 +1,7 @@
 //! Advice for a systemd service that lacks a permission: lines of a drop-in, and commands to paste. Only makes text.
 
+pub mod credentials;
+
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 

@@ -1,9 +1,12 @@
 //! The settings of all parts together. `config` produces them.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 
+use crate::environment::Environment;
 use crate::invalid_value::quoted;
 use crate::server::{Access, ListenAt, Listener};
+use crate::unit::credentials;
 use crate::{credential, http_api, server, sink, telemetry};
 
 /// The whole, checked configuration.
@@ -49,5 +52,18 @@ impl Options {
         let named: BTreeSet<&String> = named.chain(keys.iter().flat_map(|key| key.rights.named_apps())).collect();
         let unknown = named.into_iter().filter(|app| !known.contains(*app));
         unknown.map(|app| format!("rights name the app {}, which is not configured", quoted(app))).collect()
+    }
+
+    /// What to do if systemd's user may not read a key or a certificate of TLS; they are read when they are used.
+    pub fn remedy_for_tls(&self, environment: &dyn Environment) -> Option<String> {
+        let server = self.access.tls.iter().map(|tls| ("server", tls));
+        let http = self.http.iter().filter_map(|http| Some(("http", http.tls.as_ref()?)));
+        server.chain(http).find_map(|(section, tls)| {
+            let remedy = |path: &Path, key: &str| {
+                let (setting, name) = (format!("tls.{key}_credential"), format!("{section}-{key}"));
+                credentials::remedy_if_denied(environment, path, &setting, Some(&name))
+            };
+            remedy(&tls.key, "key").or_else(|| remedy(&tls.cert, "cert"))
+        })
     }
 }

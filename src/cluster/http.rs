@@ -493,7 +493,6 @@ mod tests {
         let options = LeaderOptions {
             urls: vec!["http://a.test".to_owned(), "http://b.test".to_owned()],
             key: None,
-            key_origin: None,
             ca_file: None,
             timeout_ms: 1_000,
             poll_every_ms: 1_000,

@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use node_rules::StoreClockReading;
-pub use options::{LeaderOptions, Options, StoreOptions, judge_node, node_of_host};
+pub use options::{LeaderOptions, Options, StoreOptions, judge_keys, judge_node, node_of_host};
 pub use record::{CallEnd, NodeId, Op, OpOutcome, Record};
 
 use crate::clock::BootMs;

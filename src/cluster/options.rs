@@ -7,7 +7,7 @@ use url::Url;
 use crate::invalid_value::{InvalidValue, Judgement, quoted};
 use crate::network::{is_this_machine, without_brackets};
 use crate::redis_client::options::RedisOptions;
-use crate::secret_source::{SecretOrigin, SecretSource};
+use crate::secret_source::SecretSource;
 
 /// How a node is part of a cluster.
 #[derive(Clone, Debug)]
@@ -40,8 +40,6 @@ pub struct StoreOptions {
     pub server: RedisOptions,
     /// The secret that the keys of seals are derived from. The same on all nodes.
     pub sealing: SecretSource,
-    /// Where that came from, for `check`.
-    pub sealing_origin: SecretOrigin,
     /// Begins every key.
     pub prefix: String,
     /// How often to look for changes whose message was lost, ms.
@@ -64,8 +62,6 @@ pub struct LeaderOptions {
     pub urls: Vec<String>,
     /// A key for their HTTP API; none is needed on the same machine if they have no keys.
     pub key: Option<SecretSource>,
-    /// Where that came from, for `check`.
-    pub key_origin: Option<SecretOrigin>,
     /// Whom to trust (PEM); none: the public authorities.
     pub ca_file: Option<PathBuf>,
     /// Longest wait for a connection and for an answer that need not be waited for, ms.
@@ -87,15 +83,8 @@ pub const NODE: &str = "node";
 
 impl StoreOptions {
     /// This Redis, and the defaults for the rest.
-    pub fn new(server: RedisOptions, sealing: SecretSource, sealing_origin: SecretOrigin) -> StoreOptions {
-        StoreOptions {
-            server,
-            sealing,
-            sealing_origin,
-            prefix: PREFIX.to_owned(),
-            poll_every_ms: POLL_EVERY_MS,
-            node: NODE.to_owned(),
-        }
+    pub fn new(server: RedisOptions, sealing: SecretSource) -> StoreOptions {
+        StoreOptions { server, sealing, prefix: PREFIX.to_owned(), poll_every_ms: POLL_EVERY_MS, node: NODE.to_owned() }
     }
 }
 
@@ -105,7 +94,6 @@ impl LeaderOptions {
         LeaderOptions {
             urls,
             key: None,
-            key_origin: None,
             ca_file: None,
             timeout_ms: TIMEOUT_MS,
             poll_every_ms: POLL_EVERY_MS,
@@ -142,6 +130,31 @@ impl StoreOptions {
         }
         Ok(())
     }
+}
+
+/// Whether the keys that are given belong to one way to be part of a cluster.
+pub fn judge_keys(given: &[&'static str]) -> Judgement {
+    let mut judgement = Judgement::default();
+    let of_leader = |key: &str| key.starts_with("leader_");
+    let of_store = |key: &str| !["path", "timeout_ms", "poll_every_ms", "node"].contains(&key) && !of_leader(key);
+    for key in given {
+        let (is_wrong, what, remedy) = match (given.contains(&"url"), given.contains(&"leader_urls")) {
+            (true, true) => (
+                *key == "leader_urls",
+                "it stands beside url: a node shares a Redis or follows another node, not both",
+                "Keep one of the two.",
+            ),
+            (true, false) => (of_leader(key), "it belongs to leader_urls, which is not given", "Remove it."),
+            (false, true) => (of_store(key), "it belongs to url, which is not given", "Remove it."),
+            (false, false) => (
+                *key != "path",
+                "there is neither url nor leader_urls in [state]",
+                "Add url = \"redis://...\" or leader_urls = \"http://...\", or remove the key.",
+            ),
+        };
+        judgement.fault_if(is_wrong, key, what, remedy);
+    }
+    judgement
 }
 
 fn fits_in_a_name(c: char) -> bool {

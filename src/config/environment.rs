@@ -1,12 +1,12 @@
 //! Environment variables -> settings.
 
-use super::fault::{Fault, Place};
+use super::fault::Fault;
 use super::file::Document;
 use super::old_names::OldNames;
 use super::schema::SECTIONS;
-use super::value::{Given, RawValue, closest};
 pub use crate::environment::{Environment, ProcessEnvironment};
-use crate::invalid_value::InvalidValue;
+use crate::invalid_value::{InvalidValue, closest};
+use crate::raw_value::{Given, Place, RawValue};
 
 /// `TOKENCACHED_SERVER_LISTEN` and its like. An empty variable counts as not set: compose files write those.
 pub(super) fn variables(
@@ -32,7 +32,9 @@ pub(super) fn variables(
             if let Some((name, value)) = name.and_then(|name| Some((name, environment.get(name)?))) {
                 let place = Place::Environment(name.clone());
                 match value.into_string() {
-                    Ok(text) => document.table(section).put(setting.key, Given { value: RawValue::Text(text), place }),
+                    Ok(text) => {
+                        document.one_mut(section).put(setting.key, Given { value: RawValue::Text(text), place })
+                    }
                     Err(_) => {
                         let problem =
                             InvalidValue::new("the value is not valid UTF-8", "Set the variable to valid UTF-8.");

@@ -3,56 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::invalid_value::InvalidValue;
+use crate::raw_value::Place;
 
 /// Further lines with the same fault that are named.
 const LINES_SHOWN_MAX: usize = 20;
 
-/// Where a setting was given.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// A line of the file, counted from 1; 0 is the file as a whole.
-    Line { file: Arc<Path>, line: usize },
-    /// An environment variable.
-    Environment(String),
-    /// A flag, as typed.
-    Flag(&'static str),
-    /// Nobody gave it: it follows from a default.
-    Default,
-}
-
-impl Place {
-    /// The layer it is in; a higher one hides what a lower one says.
-    pub(super) fn layer(&self) -> u8 {
-        match self {
-            Place::Default => 0,
-            Place::Line { .. } => 1,
-            Place::Environment(_) => 2,
-            Place::Flag(_) => 3,
-        }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::Line { file, line: 0 } => write!(f, "{}", file.display()),
-            Place::Line { file, line } => write!(f, "{}:{line}", file.display()),
-            Place::Environment(name) => write!(f, "environment {name}"),
-            Place::Flag(flag) => write!(f, "flag {flag}"),
-            Place::Default => f.write_str("default"),
-        }
-    }
-}
-
 impl InvalidValue {
-    /// The same with the key it is about before it.
-    pub(super) fn of_key(self, key: &str) -> InvalidValue {
-        InvalidValue { what: format!("{key}: {}", self.what), ..self }
-    }
-
     pub(super) fn at(self, place: &Place) -> Fault {
         let InvalidValue { what, remedy, missing_credential } = self;
         Fault { place: place.clone(), what, remedy, missing_credential }
@@ -144,6 +102,8 @@ fn write_lines(f: &mut fmt::Formatter<'_>, lines: &[usize]) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]

@@ -13,23 +13,18 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
-use super::fault::{Fault, Place};
+use super::fault::Fault;
 use super::old_names::OldNames;
 use super::reader::RawTable;
-use super::schema::{self, SECTIONS, Section};
-use super::secrets::is_open_to_others;
-use super::value::{Given, RawValue, closest, kind, quoted};
-use crate::invalid_value::{InvalidValue, listed};
+use super::schema::{self, SECTIONS, Section, header};
+use crate::files;
+use crate::invalid_value::{InvalidValue, closest, listed, quoted};
+use crate::raw_value::{Given, Place, RawValue, kind};
 
 /// What the layers say; a file first.
 pub(super) struct Document {
-    pub server: RawTable,
-    pub state: RawTable,
-    pub upstream: RawTable,
-    pub http: RawTable,
-    pub log: RawTable,
-    /// The tables of lists, by the section.
-    lists: BTreeMap<&'static str, Vec<RawTable>>,
+    /// The tables of each section; of one that is no list there is one.
+    tables: BTreeMap<&'static str, Vec<RawTable>>,
     /// Others than the owner may read the file.
     pub open_to_others: bool,
     /// Where relative paths count from.
@@ -38,219 +33,188 @@ pub(super) struct Document {
 
 impl Document {
     pub fn empty() -> Document {
-        let table = |name| RawTable::new(schema::section(name), Place::Default);
-        Document {
-            server: table("server"),
-            state: table("state"),
-            upstream: table("upstream"),
-            http: table("http"),
-            log: table("log"),
-            lists: BTreeMap::new(),
-            open_to_others: false,
-            folder: PathBuf::new(),
-        }
+        let single = SECTIONS.iter().filter(|section| !section.is_list);
+        let tables = single.map(|section| (section.name, vec![RawTable::new(section, Place::Default)])).collect();
+        Document { tables, open_to_others: false, folder: PathBuf::new() }
+    }
+
+    /// The table of a section that is no list.
+    pub fn one(&self, name: &str) -> &RawTable {
+        &self.list(name)[0]
+    }
+
+    /// The same, to be changed.
+    pub fn one_mut(&mut self, section: &'static Section) -> &mut RawTable {
+        &mut self.tables.entry(section.name).or_default()[0]
     }
 
     /// The tables of a list such as `[[app]]`.
     pub fn list(&self, name: &str) -> &[RawTable] {
-        self.lists.get(name).map_or(&[], Vec::as_slice)
+        self.tables.get(name).map_or(&[], Vec::as_slice)
     }
 
     pub fn take_list(&mut self, name: &str) -> Vec<RawTable> {
-        self.lists.remove(name).unwrap_or_default()
-    }
-
-    /// The table of that section, of which there is one.
-    pub fn table(&mut self, section: &Section) -> &mut RawTable {
-        match section.name {
-            "state" => &mut self.state,
-            "upstream" => &mut self.upstream,
-            "http" => &mut self.http,
-            "log" => &mut self.log,
-            _ => &mut self.server,
-        }
+        self.tables.remove(name).unwrap_or_default()
     }
 }
 
 /// Reads and walks the file; faults are appended.
 pub(super) fn read(path: &Path, old_names: &mut OldNames, faults: &mut Vec<Fault>) -> Document {
     let file: Arc<Path> = Arc::from(path);
-    let whole = |problem: InvalidValue| problem.at(&Place::Line { file: file.clone(), line: 0 });
+    let mut document = Document::empty();
+    let mut fault = |line, what: String, remedy: &str| {
+        faults.push(InvalidValue::new(what, remedy).at(&Place::Line { file: file.clone(), line }));
+    };
     let bytes = match std::fs::read(path) {
         Ok(bytes) => Zeroizing::new(bytes),
         Err(error) => {
             let remedy = "Check the name given to --config and who may read the file.";
-            faults.push(whole(InvalidValue::new(format!("the file cannot be read: {error}"), remedy)));
-            return Document::empty();
+            fault(0, format!("the file cannot be read: {error}"), remedy);
+            return document;
         }
     };
     let text = match std::str::from_utf8(&bytes) {
         Ok(text) => text,
         Err(error) => {
             let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-            let problem = InvalidValue::new("the file is not valid UTF-8 here", "Save the file as UTF-8.");
-            faults.push(problem.at(&Place::Line { file, line }));
-            return Document::empty();
+            fault(line, "the file is not valid UTF-8 here".to_owned(), "Save the file as UTF-8.");
+            return document;
         }
     };
-    let mut walk = Walk { file, lines: Lines::new(text), old_names, faults, document: Document::empty() };
-    walk.document.open_to_others = is_open_to_others(path);
-    walk.document.folder = path.parent().map(Path::to_owned).unwrap_or_default();
-    walk.document(text);
-    walk.document
+    document.open_to_others = files::is_open_to_others(path);
+    document.folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    let lines = Lines::new(&file, text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        Walk { old_names, faults, document: &mut document }.sections(lines.fields(table.get_ref()));
+    } else {
+        // What was recovered from a broken document would only add faults that are not there.
+        syntax_faults(text, &lines, &errors, faults);
+    }
+    document
 }
 
+fn syntax_faults(text: &str, lines: &Lines, errors: &[toml::de::Error], faults: &mut Vec<Fault>) {
+    let mut repeated = BTreeSet::new();
+    for error in errors {
+        let at = error.span().unwrap_or_default().start;
+        let list = repeated_list(text, at).filter(|_| error.message() == "duplicate key");
+        let (at, what, remedy) = match list {
+            // Each key of the second table is a duplicate by itself.
+            Some((header, _)) if !repeated.insert(header) => continue,
+            Some((header, name)) => (header, format!("duplicate key: a second [{name}]"), in_double_brackets(name)),
+            None => (at, error.message().to_owned(), "Correct the line; https://toml.io shows the syntax.".to_owned()),
+        };
+        faults.push(InvalidValue::new(format!("this is not TOML: {what}"), remedy).at(&lines.place(at)));
+    }
+}
+
+/// Puts each key of a file to the table of its section.
 struct Walk<'f> {
-    file: Arc<Path>,
-    lines: Lines,
     old_names: &'f mut OldNames,
     faults: &'f mut Vec<Fault>,
-    document: Document,
+    document: &'f mut Document,
 }
 
 impl Walk<'_> {
-    fn document(&mut self, text: &str) {
-        let (table, errors) = DeTable::parse_recoverable(text);
-        if !errors.is_empty() {
-            // What was recovered from a broken document would only add faults that are not there.
-            let mut repeated = BTreeSet::new();
-            for error in errors {
-                let span = error.span().unwrap_or_default();
-                if let Some((header, name)) =
-                    repeated_list(text, span.start).filter(|_| error.message() == "duplicate key")
-                {
-                    // Each key of the second table is a duplicate by itself.
-                    if repeated.insert(header) {
-                        let what = format!("this is not TOML: duplicate key: a second [{name}]");
-                        let remedy = in_double_brackets(name);
-                        self.fault(header..header, InvalidValue::new(what, remedy));
-                    }
-                    continue;
-                }
-                let place = self.place(span);
-                let what = format!("this is not TOML: {}", error.message());
-                self.faults
-                    .push(InvalidValue::new(what, "Correct the line; https://toml.io shows the syntax.").at(&place));
-            }
-            return;
-        }
-        for (key, value) in table.get_ref() {
-            let name = key.get_ref().as_ref();
-            let Some(section) = top_sections().find(|section| section.name == name || is_old_name(section, name))
+    fn sections(&mut self, fields: Vec<(String, Given)>) {
+        let names: Vec<String> = fields.iter().map(|(name, _)| name.clone()).collect();
+        for (name, Given { value, place }) in fields {
+            let Some(section) = top_sections().find(|section| section.name == name || is_old_name(section, &name))
             else {
-                self.unknown_section(name, key.span());
+                self.unknown_section(&name, &place);
                 continue;
             };
-            if is_old_name(section, name) {
-                let (old, new) = (format!("[{name}]"), format!("[{}]", section.name));
-                let both = table.get_ref().contains_key(section.name);
-                self.old_name(key.span(), old, new, both);
+            if is_old_name(section, &name) {
+                let both = names.iter().any(|name| name == section.name);
+                self.old_name(format!("[{name}]"), header(section), both, &place);
             }
-            match section.is_list {
-                true => self.list(section, key.span(), value.get_ref()),
-                false => self.section(section, key.span(), value.get_ref()),
-            }
-        }
-    }
-
-    fn section(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) {
-        let name = section.name;
-        let DeValue::Table(table) = value else {
-            let problem = InvalidValue::new(
-                format!("{name} is {}, not a table", kind_of(value)),
-                format!("Write a line [{name}] and the keys below it."),
-            );
-            return self.fault(span, problem);
-        };
-        for (key, value) in table {
-            let mut settings = Vec::new();
-            match (key.get_ref().as_ref(), value.get_ref()) {
-                ("listener", list) if name == "server" => {
-                    self.list(schema::section("server.listener"), key.span(), list);
+            match value {
+                value if section.is_list => {
+                    let tables = self.tables(section, value, &place);
+                    self.document.tables.insert(section.name, tables);
                 }
-                ("tls", DeValue::Table(tls)) if section.find("tls.cert").is_some() => {
-                    settings.extend(tls.iter().filter_map(|(key, value)| {
-                        self.setting(section, table, &format!("tls.{}", key.get_ref()), key.span(), value)
-                    }));
+                RawValue::Table(fields) => {
+                    let mut tables = self.document.take_list(section.name);
+                    if let Some(table) = tables.first_mut() {
+                        self.settings(table, fields);
+                    }
+                    self.document.tables.insert(section.name, tables);
                 }
-                (key_name, _) => settings.extend(self.setting(section, table, key_name, key.span(), value)),
+                value => {
+                    let (name, kind) = (section.name, kind(&value));
+                    let remedy = format!("Write a line [{name}] and the keys below it.");
+                    self.fault(&place, format!("{name} is {kind}, not a table"), remedy);
+                }
             }
-            settings.into_iter().for_each(|(key, given)| self.document.table(section).put(key, given));
         }
-    }
-
-    /// What a line gives, by the key as the schema has it; a fault if it has none.
-    fn setting(
-        &mut self,
-        section: &'static Section,
-        table: &DeTable<'_>,
-        key: &str,
-        span: Range<usize>,
-        value: &Spanned<DeValue<'_>>,
-    ) -> Option<(&'static str, Given)> {
-        let given = Given { value: self.value(value), place: self.place(span.clone()) };
-        if let Some(setting) = section.find(key) {
-            return Some((setting.key, given));
-        }
-        let Some(setting) = section.find_old(key) else {
-            self.unknown_key(section, key, span);
-            return None;
-        };
-        let both = table.contains_key(setting.key);
-        self.old_name(span, key.to_owned(), setting.key.to_owned(), both);
-        (!both).then_some((setting.key, given))
-    }
-
-    fn old_name(&mut self, span: Range<usize>, old: String, new: String, both: bool) {
-        if both {
-            let what = format!("{old} is the old name of {new}, and both are given");
-            return self.fault(span, InvalidValue::new(what, format!("Keep {new}.")));
-        }
-        let place = self.place(span);
-        self.old_names.used(old, new, &place);
-    }
-
-    fn list(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) {
-        let tables = self.tables(section, span, value);
-        self.document.lists.insert(section.name, tables);
     }
 
     /// The tables of a list such as `[[app]]`.
-    fn tables(&mut self, section: &'static Section, span: Range<usize>, value: &DeValue<'_>) -> Vec<RawTable> {
+    fn tables(&mut self, section: &'static Section, value: RawValue, place: &Place) -> Vec<RawTable> {
         let name = section.name;
-        let DeValue::Array(tables) = value else {
-            let problem = InvalidValue::new(
-                format!("{name} is {}, not a list of tables", kind_of(value)),
-                in_double_brackets(name),
-            );
-            self.fault(span, problem);
+        let RawValue::List(items) = value else {
+            let what = format!("{name} is {}, not a list of tables", kind(&value));
+            self.fault(place, what, in_double_brackets(name));
             return Vec::new();
         };
-        tables.iter().filter_map(|table| self.table(section, table)).collect()
-    }
-
-    fn table(&mut self, section: &'static Section, table: &Spanned<DeValue<'_>>) -> Option<RawTable> {
-        let (name, place) = (section.name, self.place(table.span()));
-        let DeValue::Table(pairs) = table.get_ref() else {
-            let what = format!("{} {name} is not a table", if name.starts_with('a') { "an" } else { "a" });
-            let remedy = in_double_brackets(name);
-            self.fault(table.span(), InvalidValue::new(what, remedy));
-            return None;
-        };
-        let mut own = RawTable::new(section, place);
-        for (key, value) in pairs {
-            match schema::find_section(&format!("{name}.{}", key.get_ref())) {
-                Some(below) => own.tables = self.tables(below, key.span(), value.get_ref()),
-                None => {
-                    let setting = self.setting(section, pairs, key.get_ref(), key.span(), value);
-                    setting.into_iter().for_each(|(key, given)| own.put(key, given));
-                }
+        let mut tables = Vec::new();
+        for Given { value, place } in items {
+            if let RawValue::Table(fields) = value {
+                let mut table = RawTable::new(section, place);
+                self.settings(&mut table, fields);
+                tables.push(table);
+            } else {
+                let article = if name.starts_with('a') { "an" } else { "a" };
+                self.fault(&place, format!("{article} {name} is not a table"), in_double_brackets(name));
             }
         }
-        Some(own)
+        tables
     }
 
-    fn unknown_section(&mut self, name: &str, span: Range<usize>) {
+    /// The keys of a table, and the tables below it.
+    fn settings(&mut self, table: &mut RawTable, fields: Vec<(String, Given)>) {
+        let section = table.section;
+        let is_there = |key: &str| fields.iter().any(|(name, _)| name == key);
+        let both: Vec<&str> =
+            section.settings().filter(|of| is_there(of.old_key) && is_there(of.key)).map(|of| of.key).collect();
+        for (name, Given { value, place }) in fields {
+            match (schema::find_section(&format!("{}.{name}", section.name)), value) {
+                (Some(below), value) => table.tables = self.tables(below, value, &place),
+                (None, RawValue::Table(inner)) if name == "tls" && section.find("tls.cert").is_some() => {
+                    for (name, given) in inner {
+                        self.setting(table, &format!("tls.{name}"), given, &both);
+                    }
+                }
+                (None, value) => self.setting(table, &name, Given { value, place }, &both),
+            }
+        }
+    }
+
+    /// `both` are keys whose old name is given as well.
+    fn setting(&mut self, table: &mut RawTable, name: &str, given: Given, both: &[&str]) {
+        if let Some(setting) = table.section.find(name) {
+            table.put(setting.key, given);
+        } else if let Some(setting) = table.section.find_old(name) {
+            let both = both.contains(&setting.key);
+            self.old_name(name.to_owned(), setting.key.to_owned(), both, &given.place);
+            if !both {
+                table.put(setting.key, given);
+            }
+        } else {
+            self.unknown_key(table.section, name, &given.place);
+        }
+    }
+
+    fn old_name(&mut self, old: String, new: String, both: bool, place: &Place) {
+        if both {
+            let what = format!("{old} is the old name of {new}, and both are given");
+            return self.fault(place, what, format!("Keep {new}."));
+        }
+        self.old_names.used(old, new, place);
+    }
+
+    fn unknown_section(&mut self, name: &str, place: &Place) {
         let names = top_sections().flat_map(|section| [section.name, section.old_name]);
         let close = closest(name, names)
             .and_then(|close| top_sections().find(|section| section.name == close || is_old_name(section, close)));
@@ -262,11 +226,10 @@ impl Walk<'_> {
                 format!("Remove it; the sections are {}.", listed(&headers))
             }
         };
-        self.fault(span, InvalidValue::new(format!("{} is not known", quoted(name)), remedy));
+        self.fault(place, format!("{} is not known", quoted(name)), remedy);
     }
 
-    fn unknown_key(&mut self, section: &Section, key: &str, span: Range<usize>) {
-        let of = header(section);
+    fn unknown_key(&mut self, section: &Section, key: &str, place: &Place) {
         let below = SECTIONS.iter().filter_map(|below| below.name.strip_prefix(section.name)?.strip_prefix('.'));
         let known: Vec<&str> = section.keys().chain(below).collect();
         let old = section.settings().map(|setting| setting.old_key);
@@ -278,51 +241,12 @@ impl Walk<'_> {
             (None, Some(remedy)) => remedy,
             (None, None) => format!("Remove it; known here are {}.", known.join(", ")),
         };
-        self.fault(span, InvalidValue::new(format!("{} is not a key of {of}", quoted(key)), remedy));
+        self.fault(place, format!("{} is not a key of {}", quoted(key), header(section)), remedy);
     }
 
-    fn value(&self, value: &Spanned<DeValue<'_>>) -> RawValue {
-        match value.get_ref() {
-            DeValue::String(text) => RawValue::Text(text.clone().into_owned()),
-            DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
-                Ok(value) => RawValue::Integer { value, octal: number.radix() == 8 },
-                Err(_) => RawValue::Other("a number of that length"),
-            },
-            DeValue::Boolean(on) => RawValue::Bool(*on),
-            DeValue::Float(number) => match number.as_str().parse() {
-                Ok(number) => RawValue::Fraction(number),
-                Err(_) => RawValue::Other(kind_of(value.get_ref())),
-            },
-            DeValue::Array(items) => {
-                let given = |item| Given { value: self.value(item), place: self.place(item.span()) };
-                RawValue::List(items.iter().map(given).collect())
-            }
-            DeValue::Table(table) => RawValue::Table(
-                table
-                    .iter()
-                    .map(|(key, value)| {
-                        let given = Given { value: self.value(value), place: self.place(key.span()) };
-                        (key.get_ref().clone().into_owned(), given)
-                    })
-                    .collect(),
-            ),
-            other => RawValue::Other(kind_of(other)),
-        }
+    fn fault(&mut self, place: &Place, what: String, remedy: String) {
+        self.faults.push(InvalidValue::new(what, remedy).at(place));
     }
-
-    fn fault(&mut self, span: Range<usize>, problem: InvalidValue) {
-        let place = self.place(span);
-        self.faults.push(problem.at(&place));
-    }
-
-    fn place(&self, span: Range<usize>) -> Place {
-        Place::Line { file: self.file.clone(), line: self.lines.of(span.start) }
-    }
-}
-
-/// The line that a table begins with.
-pub(super) fn header(section: &Section) -> String {
-    if section.is_list { format!("[[{}]]", section.name) } else { format!("[{}]", section.name) }
 }
 
 fn in_double_brackets(name: &str) -> String {
@@ -365,28 +289,49 @@ fn is_old_name(section: &Section, name: &str) -> bool {
     !section.old_name.is_empty() && section.old_name == name
 }
 
-fn kind_of(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => kind(&RawValue::Text(String::new())),
-        DeValue::Integer(_) => kind(&RawValue::Integer { value: 0, octal: false }),
-        DeValue::Boolean(_) => kind(&RawValue::Bool(false)),
-        DeValue::Array(_) => kind(&RawValue::List(Vec::new())),
-        DeValue::Float(_) => "a fraction",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Table(_) => kind(&RawValue::Table(Vec::new())),
-    }
+/// A file and where its lines begin: ten thousand apps are ordinary, so a line is found by bisection.
+struct Lines<'f> {
+    file: &'f Arc<Path>,
+    starts: Vec<usize>,
 }
 
-/// Where lines begin: ten thousand apps are ordinary, so a line is found by bisection.
-struct Lines(Vec<usize>);
-
-impl Lines {
-    fn new(text: &str) -> Lines {
+impl Lines<'_> {
+    fn new<'f>(file: &'f Arc<Path>, text: &str) -> Lines<'f> {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        Lines(breaks.map(|(at, _)| at + 1).collect())
+        Lines { file, starts: breaks.map(|(at, _)| at + 1).collect() }
     }
 
-    fn of(&self, offset: usize) -> usize {
-        1 + self.0.partition_point(|start| *start <= offset)
+    fn place(&self, offset: usize) -> Place {
+        Place::Line { file: self.file.clone(), line: 1 + self.starts.partition_point(|start| *start <= offset) }
+    }
+
+    /// Each key of a table, with its line.
+    fn fields(&self, table: &DeTable<'_>) -> Vec<(String, Given)> {
+        let given = |value, key: Range<usize>| Given { value: self.value(value), place: self.place(key.start) };
+        table
+            .iter()
+            .map(|(key, value)| (key.get_ref().clone().into_owned(), given(value.get_ref(), key.span())))
+            .collect()
+    }
+
+    fn value(&self, value: &DeValue<'_>) -> RawValue {
+        match value {
+            DeValue::String(text) => RawValue::Text(text.clone().into_owned()),
+            DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
+                Ok(value) => RawValue::Integer { value, octal: number.radix() == 8 },
+                Err(_) => RawValue::Other("a number of that length"),
+            },
+            DeValue::Boolean(on) => RawValue::Bool(*on),
+            DeValue::Float(number) => number.as_str().parse().map_or(RawValue::Other("a fraction"), RawValue::Fraction),
+            DeValue::Array(items) => {
+                let given = |item: &Spanned<DeValue<'_>>| Given {
+                    value: self.value(item.get_ref()),
+                    place: self.place(item.span().start),
+                };
+                RawValue::List(items.iter().map(given).collect())
+            }
+            DeValue::Table(table) => RawValue::Table(self.fields(table)),
+            DeValue::Datetime(_) => RawValue::Other("a date"),
+        }
     }
 }

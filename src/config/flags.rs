@@ -1,11 +1,11 @@
 //! memcached's flags -> settings. Which flag is for which setting, the schema says.
 
-use super::fault::{Fault, Place};
+use super::fault::Fault;
 use super::file::Document;
 use super::schema::{SECTIONS, Takes, of_flag};
-use super::value::{Given, RawValue};
 use crate::cli::{self, Flags};
 use crate::invalid_value::InvalidValue;
+use crate::raw_value::{Given, Place, RawValue};
 
 /// Puts what was given above the other layers. `-p` and `-l` are read with the addresses.
 pub(super) fn settings(document: &mut Document, flags: &Flags, faults: &mut Vec<Fault>) {
@@ -43,5 +43,5 @@ fn put(document: &mut Document, flag: &str, typed: &'static str, text: String) {
         (_, "-B", "auto-negotiate") => RawValue::Text("auto".to_owned()),
         _ => RawValue::Text(text),
     };
-    document.table(section).put(setting.key, Given { value, place: Place::Flag(typed) });
+    document.one_mut(section).put(setting.key, Given { value, place: Place::Flag(typed) });
 }

@@ -4,14 +4,18 @@ use std::path::{Path, PathBuf};
 
 use super::cluster::ClusterRole;
 use super::environment::{self, Environment};
-use super::fault::{Fault, Faults, Place};
+use super::fault::{Fault, Faults};
 use super::file::{self, Document};
 use super::old_names::OldNames;
 use super::reader::Reader;
-use super::{Config, Log, SecretOrigin, apps, flags};
+use super::schema::SECTIONS;
+use super::value::Value;
+use super::{Config, apps, flags};
 use crate::cli::Flags;
 use crate::credential;
 use crate::platform::client::surroundings;
+use crate::raw_value::Place;
+use crate::telemetry::Options as Log;
 use crate::texts::Language;
 
 /// A configuration and what was said on the way to it.
@@ -22,8 +26,6 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Old names that are in use, and what to write: a sentence each.
     pub notices: Vec<String>,
-    /// Where each app's secret came from, in the order of the apps.
-    pub origins: Vec<SecretOrigin>,
     printed: String,
 }
 
@@ -42,7 +44,10 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let (mut warnings, mut old_names) = (flags.ignored(), OldNames::default());
     let mut faults: Vec<Fault> = flags.refusals().into_iter().map(flags::fault).collect();
     let mut document = match file {
-        Some(path) => file::read(&absolute(path), &mut old_names, &mut faults),
+        Some(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            file::read(&path, &mut old_names, &mut faults)
+        }
         None => Document::empty(),
     };
     environment::variables(&mut document, environment, &mut old_names, &mut faults, &mut warnings);
@@ -52,25 +57,29 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
         folder: document.folder.clone(),
         current: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
         file_is_open: document.open_to_others,
-        cluster_role: ClusterRole::of(&document.state),
+        cluster_role: ClusterRole::of(document.one("state")),
         faults,
         warnings,
     };
 
     let (server, access) = reader.server(&document, flags);
-    let upstream = reader.upstream(&document.upstream);
-    let http = reader.http(&document.http);
-    let verbosity = reader.number(&document.log, "verbosity");
-    let advice_language = reader.word(&document.log, "advice_language", &Language::WORDS).unwrap_or_default();
-    let log = Log { verbosity, json: reader.switch(&document.log, "json", false), advice_language };
-    let state_path = reader.state_path(&document.state);
-    let cluster = reader.cluster(&document.state);
+    let upstream = reader.upstream(document.one("upstream"));
+    let http = reader.http(document.one("http"));
+    let log = Log {
+        verbosity: reader.value(document.one("log"), "verbosity"),
+        json: reader.value(document.one("log"), "json"),
+        advice_language: reader.word(document.one("log"), "advice_language", &Language::WORDS).unwrap_or_default(),
+    };
+    let state_path = reader.state_path(document.one("state"));
+    let cluster = reader.cluster(document.one("state"));
     let apps = reader.apps(document.take_list("app"));
     let sinks = reader.sinks(document.list("sink"), apps.iter().map(|entry| &entry.app));
     // What is wrong with a sink is said already.
     if reader.faults.is_empty() {
-        let adrift = apps.iter().filter_map(|entry| apps::adopts_from_no_sink(&entry.app, &sinks));
-        reader.faults.extend(adrift.map(|problem| problem.at(&Place::Default)));
+        for app in apps.iter().map(|entry| &entry.app) {
+            let is_in_a_sink = sinks.iter().any(|sink| sink.keeps_token_of(&app.id()));
+            reader.accept(&Place::Default, app.judge_adopt(is_in_a_sink));
+        }
     }
     if apps.is_empty() && reader.faults.is_empty() {
         reader.warnings.push(
@@ -82,51 +91,49 @@ pub fn load(file: Option<&Path>, environment: &dyn Environment, flags: &Flags) -
     let state_path = match state_path {
         Some(given) => given,
         None if apps.is_empty() => None,
-        None => reader.default_state_path(),
+        None => {
+            let path = credential::default_state_path(environment);
+            if path.is_none() {
+                let what = "there is no folder for the state file, so tokens are fetched anew at each start";
+                reader.warnings.push(format!("{what} (set state.path)"));
+            }
+            path
+        }
     };
-    reader.print_state_path(&document.state, state_path.as_ref());
+    let shown = state_path.clone().map_or_else(|| "none".into(), Value::Path);
+    document.one("state").print("path", shown);
     if state_path.is_none() {
-        reader.faults.extend(apps.iter().find_map(apps::needs_state));
+        let fault = apps.iter().find_map(|entry| entry.app.judge_without_state().err());
+        fault.into_iter().for_each(|fault| reader.fault(&Place::Default, fault));
     }
     let Reader { faults, mut warnings, .. } = reader;
     if !faults.is_empty() {
         return Err(Faults::new(faults));
     }
     let printed = print(&document, &apps, http.is_some());
-    let (apps, origins): (Vec<_>, Vec<_>) = apps.into_iter().map(|entry| (entry.app, entry.origin)).unzip();
+    let apps = apps.into_iter().map(|entry| entry.app).collect();
     let credentials = credential::Options { state_path, cluster, upstream, apps };
     warnings.extend(credentials.path_warnings());
     let hosts = credentials.called_hosts();
     warnings.extend(surroundings::unused(&|name| environment.get(name), &credentials.upstream, &hosts));
     let config = Config { server, access, credentials, http, sinks, log };
     warnings.extend(config.unknown_apps());
-    let of_metrics = old_names.of_metrics(&document.http);
+    let of_metrics = old_names.of_metrics(document.one("http"));
     let notices = old_names.notices().into_iter().chain(of_metrics).collect();
-    Ok(Loaded { config, warnings, notices, origins, printed })
+    Ok(Loaded { config, warnings, notices, printed })
 }
 
 /// All tables as they hold. A component's authorizers follow it.
 fn print(document: &Document, apps: &[apps::Entry], has_http: bool) -> String {
     let mut out = String::new();
-    let one = |table| std::slice::from_ref(table);
-    let http = if has_http { one(&document.http) } else { &[] };
-    for tables in [
-        one(&document.server),
-        document.list("server.listener"),
-        one(&document.state),
-        one(&document.upstream),
-        http,
-        one(&document.log),
-        document.list("user"),
-        document.list("certificate"),
-    ] {
-        tables.iter().for_each(|table| table.write(&mut out));
+    for section in SECTIONS.iter().filter(|section| section.name != "http" || has_http) {
+        if section.name == "app" {
+            apps.iter().for_each(|entry| entry.table.write(&mut out));
+        }
+        for table in document.list(section.name) {
+            table.write(&mut out);
+            table.tables.iter().for_each(|below| below.write(&mut out));
+        }
     }
-    apps.iter().for_each(|entry| entry.table.write(&mut out));
-    document.list("sink").iter().for_each(|table| table.write(&mut out));
     out.trim_start().to_owned()
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -1,7 +1,7 @@
 //! Names that settings had before. They are still read; the start and `check` say once for each what to write.
 
-use super::fault::Place;
 use super::reader::RawTable;
+use crate::raw_value::Place;
 
 /// The old names that are in use, each where it was seen first.
 #[derive(Default)]

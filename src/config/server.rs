@@ -1,127 +1,122 @@
 //! `[server]` and who may connect: addresses, limits, TLS, users, certificates, and listeners with terms of their own.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::fault::Place;
 use super::file::Document;
-use super::reader::{RawTable, Reader, toml_mode, toml_path, toml_text, toml_texts};
-use super::secrets::{access_mask, is_open_to_others, remedy_if_denied};
-use super::value::{self, RawValue, ReadResult, kind, quoted, text, wrong};
-use super::{Access, Listener, Server};
+use super::reader::{RawTable, Reader};
+use super::value::{self, Value};
 use crate::access::{CertificateMatcher, HOW_TO_WRITE_RIGHTS, Rights};
-use crate::byte_size::size_text;
 use crate::cli::Flags;
-use crate::invalid_value::InvalidValue;
-use crate::server::listen_address::{self, ListenAddress, TcpPort};
-use crate::server::options::{ListenAt, Protection, Protocol, judge_item_size};
+use crate::files;
+use crate::invalid_value::{quoted, wrong};
+use crate::raw_value::{Place, RawValue, ReadResult, kind, text, texts};
+use crate::server::listen_address::{self, ListenAddress, PORT, TcpPort};
+use crate::server::options::{Access, ListenAt, Listener, Options as Server, Protection, Protocol, judge_item_size};
 use crate::service::RefuseWith;
-use crate::tls::{AskedFor, ClientCertificates, TlsOptions, TlsVersion, pem_file};
+use crate::tls::{AskedFor, ClientCertificates, TlsOptions, TlsVersion};
+use crate::unit::credentials;
 
-const PORT: u16 = 11211;
 /// What stands before the path of a Unix socket.
 const UNIX: &str = "unix:";
+
 impl Reader<'_> {
     /// Everything about memcached's clients.
     pub(super) fn server(&mut self, document: &Document, flags: &Flags) -> (Server, Access) {
-        let table = &document.server;
-        let auth_file = self.file(table, "auth_file", "auth_credential", |_| Ok(()));
+        let table = document.one("server");
+        let auth_file = self.file(table, "auth_file", "auth_credential");
         let auth_place = auth_file.as_ref().map_or(Place::Default, |(_, place)| place.clone());
-        let tls = self.server_tls(table, flags);
         let access = Access {
             auth_file: auth_file.map(|(path, _)| path),
-            tls,
+            tls: self.server_tls(table, flags),
             users: self.users(document.list("user")),
             certificates: self.certificates(document.list("certificate")),
         };
         self.faults.extend(flags.sasl_fault(access.auth_file.is_some()).map(super::flags::fault));
-        let unix_socket = self.placed(table, "unix_socket", value::path);
-        unix_socket.iter().for_each(|(path, _)| table.print("unix_socket", toml_path(path)));
-        let unix_group = self.any_text(table, "unix_group");
+        let unix_socket = self.get_placed(table, "unix_socket");
+        let unix_group: Option<String> = self.get(table, "unix_group");
         let protection = Protection {
             passwords: access.auth_file.is_some(),
             tls: access.tls.is_some(),
             certificates: access.requires_certificates(),
-            allowed: self.switch(table, "allow_unauthenticated", false),
+            allowed: self.value(table, "allow_unauthenticated"),
         };
         let (memory_bytes, item_size_max_bytes) = self.sizes(table);
         let cores = std::thread::available_parallelism().map_or(4, usize::from).clamp(1, 1024);
-        let threads = self.number_if_any(table, "threads").unwrap_or(cores);
-        table.print("threads", threads.to_string());
+        let threads = self.get(table, "threads").unwrap_or(cores);
+        table.print("threads", threads);
         let server = Server {
-            listen: self.listen(table, flags, &unix_socket, protection, !document.list("server.listener").is_empty()),
+            listen: self.listen(table, flags, &unix_socket, protection),
             unix_mode: self.socket_mode(table, "unix_mode", unix_group.as_deref()),
             unix_socket: unix_socket.map(|(path, _)| path),
             unix_group,
             rights: self.rights(table).unwrap_or(Rights::ALL),
-            listeners: document
-                .list("server.listener")
+            listeners: table
+                .tables
                 .iter()
                 .flat_map(|table| self.listener(table, &access, protection.allowed))
                 .collect(),
             memory_bytes,
             item_size_max_bytes,
-            evict: self.switch(table, "evict", true),
-            max_connections: self.number(table, "max_connections"),
+            evict: self.value(table, "evict"),
+            max_connections: self.value(table, "max_connections"),
             threads,
-            backlog: self.number(table, "backlog"),
-            requests_per_turn: self.number(table, "requests_per_turn"),
-            idle_timeout_s: self.number(table, "idle_timeout_s"),
-            first_get_wait_ms: self.number(table, "first_get_wait_ms"),
-            refuse_with: self.word(table, "refuse_with", RefuseWith::WORDS).unwrap_or(RefuseWith::NotStored),
-            protocol: self.word(table, "protocol", Protocol::WORDS).unwrap_or(Protocol::Auto),
-            shutdown_command: self.switch(table, "shutdown_command", false),
-            user: self.any_text(table, "user"),
-            pid_file: self.path(table, "pid_file"),
-            daemonize: self.switch(table, "daemonize", false),
-            lock_memory: self.switch(table, "lock_memory", false),
+            backlog: self.value(table, "backlog"),
+            requests_per_turn: self.value(table, "requests_per_turn"),
+            idle_timeout_s: self.value(table, "idle_timeout_s"),
+            first_get_wait_ms: self.value(table, "first_get_wait_ms"),
+            refuse_with: self.word(table, "refuse_with", RefuseWith::WORDS).unwrap_or_default(),
+            protocol: self.word(table, "protocol", Protocol::WORDS).unwrap_or_default(),
+            shutdown_command: self.value(table, "shutdown_command"),
+            user: self.get(table, "user"),
+            pid_file: self.get(table, "pid_file"),
+            daemonize: self.value(table, "daemonize"),
+            lock_memory: self.value(table, "lock_memory"),
         };
-        table.print("listen", toml_texts(server.listen.iter().map(SocketAddr::to_string)));
+        table.print("listen", server.listen.iter().map(SocketAddr::to_string).collect::<Vec<_>>());
         self.judge_access(&access, &auth_place);
         (server, access)
     }
 
     fn sizes(&mut self, table: &RawTable) -> (u64, usize) {
-        let (memory, _) = self.size(table, "memory");
-        let (item, place) = self.size(table, "item_size_max");
-        if let (Some(place), Err(invalid)) = (place, judge_item_size(item, memory)) {
-            self.fault_at(table, "item_size_max", invalid, &place);
+        let memory = self.value(table, "memory");
+        let (item, place) = self.get_placed(table, "item_size_max").unwrap_or((0, Place::Default));
+        if let (false, Err(invalid)) = (place == Place::Default, judge_item_size(item, memory)) {
+            self.fault((table, "item_size_max", &place), invalid);
         }
         let item = item.min(memory / 2);
-        table.print("item_size_max", toml_text(&size_text(item)));
+        table.print("item_size_max", item);
         (memory, usize::try_from(item).unwrap_or(usize::MAX))
     }
 
     /// With a group a socket is for the group, too.
     fn socket_mode(&mut self, table: &RawTable, key: &str, group: Option<&str>) -> u32 {
-        let mode = self.mode(table, key).unwrap_or(if group.is_some() { 0o770 } else { 0o700 });
-        table.print(key, toml_mode(mode));
+        let mode = self.get(table, key).unwrap_or(if group.is_some() { 0o770 } else { 0o700 });
+        table.print(key, mode);
         mode
     }
 
-    /// TLS is on once there is a certificate.
     fn server_tls(&mut self, table: &RawTable, flags: &Flags) -> Option<TlsOptions> {
-        let [cert, key] = self.identity(table);
-        let client_ca = self.path_that(table, "tls.client_ca", pem_file::certificates);
+        let client_ca = self.get(table, "tls.client_ca");
         let asked = self.word(table, "tls.client_certificates", AskedFor::WORDS);
-        let min_version = self.tls_version(table);
-        let clients = ClientCertificates::new(asked, client_ca).unwrap_or_else(|invalid| {
-            self.fault(table, "tls.client_certificates", invalid);
-            ClientCertificates::Ignored
-        });
-        let Some((cert, _)) = cert else {
-            self.no_certificate(table, flags);
-            ["tls.min_version", "tls.client_certificates"].iter().for_each(|key| table.forget(key));
-            return None;
-        };
-        table.print("tls.client_certificates", toml_text(clients.word()));
-        Some(TlsOptions { key: self.key_or_cert(table, key, &cert), cert, clients, min_version })
+        let clients = self.accept((table, "tls.client_certificates"), ClientCertificates::new(asked, client_ca));
+        let clients = clients.unwrap_or(ClientCertificates::Ignored);
+        match self.tls(table, clients) {
+            Ok(tls) => {
+                table.print("tls.client_certificates", tls.clients.word());
+                Some(tls)
+            }
+            Err(_) => {
+                self.no_certificate(table, flags);
+                table.forget("tls.client_certificates");
+                None
+            }
+        }
     }
 
     fn no_certificate(&mut self, table: &RawTable, flags: &Flags) {
-        let names_it = |of: &str| matches!(of, "tls.cert" | "tls.cert_credential");
-        if table.all().any(|(of, _)| names_it(of)) {
+        if table.has("tls.cert") || table.has("tls.cert_credential") {
             return;
         }
         let given = table.all().rfind(|(of, _)| of.starts_with("tls.")).map(|(_, given)| given.place.clone());
@@ -134,38 +129,34 @@ impl Reader<'_> {
         };
         if let Some(place) = place {
             let remedy = "Give cert under [server.tls] (-Z with -o ssl_chain_cert), a PEM file.";
-            self.refuse_at(&place, "TLS has no certificate of the server", remedy);
+            self.refuse(&place, "TLS has no certificate of the server", remedy);
         }
     }
 
-    /// A port's own certificate and key.
-    pub(super) fn identity(&mut self, table: &RawTable) -> [Option<(PathBuf, Place)>; 2] {
-        let cert = self.file(table, "tls.cert", "tls.cert_credential", pem_file::certificates);
-        [cert, self.file(table, "tls.key", "tls.key_credential", pem_file::pem)]
-    }
-
-    /// A certificate's file may have the key, too.
-    pub(super) fn key_or_cert(&self, table: &RawTable, key: Option<(PathBuf, Place)>, cert: &Path) -> PathBuf {
-        let key = key.map_or_else(|| cert.to_owned(), |(key, _)| key);
+    /// A port's TLS, which is on once there is a certificate; else where a key is given, if there is one.
+    pub(super) fn tls(&mut self, table: &RawTable, clients: ClientCertificates) -> Result<TlsOptions, Option<Place>> {
+        let cert = self.file(table, "tls.cert", "tls.cert_credential");
+        let key = self.file(table, "tls.key", "tls.key_credential");
+        let min_version = self.word(table, "tls.min_version", TlsVersion::WORDS).unwrap_or(TlsVersion::Tls12);
+        let Some((cert, _)) = cert else {
+            table.forget("tls.min_version");
+            return Err(key.map(|(_, place)| place));
+        };
+        // A certificate's file may have the key, too.
+        let key = key.map_or_else(|| cert.clone(), |(key, _)| key);
         self.print_file(table, "tls.key", "tls.key_credential", &key);
-        key
-    }
-
-    pub(super) fn tls_version(&mut self, table: &RawTable) -> TlsVersion {
-        self.word(table, "tls.min_version", TlsVersion::WORDS).unwrap_or(TlsVersion::Tls12)
+        Ok(TlsOptions { cert, key, clients, min_version })
     }
 
     /// Rights as one word or a list of words.
     fn rights(&mut self, table: &RawTable) -> Option<Rights> {
-        let rights = self.read(table, "rights", rights);
-        let shown = rights.clone().unwrap_or(Rights::ALL);
-        table.print(
-            "rights",
-            match &shown.words()[..] {
-                [word] => toml_text(word),
-                words => toml_texts(words),
-            },
-        );
+        let rights = self.read(table, "rights", |value| {
+            let words = texts(value, "stands where rights belong", HOW_TO_WRITE_RIGHTS, |word| Ok(word.to_owned()))?;
+            Rights::of_words(words.iter().map(String::as_str))
+        });
+        let words = rights.as_ref().unwrap_or(&Rights::ALL).words();
+        let shown = if let [word] = &words[..] { Value::Text(word.clone()) } else { Value::List(words) };
+        table.print("rights", shown);
         rights
     }
 
@@ -176,7 +167,7 @@ impl Reader<'_> {
             let Some((name, rights)) = self.named(table, |name| Ok(name.to_owned())) else { continue };
             if users.insert(name.clone(), rights).is_some() {
                 let what = format!("the user {} has a table already", quoted(&name));
-                self.refuse_table(table, what, "Write one [[user]] for each name.");
+                self.refuse(table, what, "Write one [[user]] for each name.");
             }
         }
         users
@@ -193,9 +184,9 @@ impl Reader<'_> {
         let what = table.section.name;
         for key in ["name", "rights"].into_iter().filter(|key| !table.has(key)) {
             let remedy = format!("Add a line {key} = ... to the [[{what}]].");
-            self.refuse_table(table, format!("the {what} has no {key}"), remedy);
+            self.refuse(table, format!("the {what} has no {key}"), remedy);
         }
-        name.iter().for_each(|name| table.print("name", toml_text(&name.to_string())));
+        name.iter().for_each(|name| table.print("name", name.to_string()));
         Some((name?, rights?))
     }
 
@@ -211,7 +202,7 @@ impl Reader<'_> {
             }
         }
         // A group may well be there to read keys.
-        if let Some(tls) = access.tls.as_ref().filter(|tls| access_mask(&tls.key) & 0o007 != 0) {
+        if let Some(tls) = access.tls.as_ref().filter(|tls| files::access_mask(&tls.key) & 0o007 != 0) {
             self.warnings.push(format!("anybody can read the private key in {} (chmod 600)", tls.key.display()));
         }
     }
@@ -226,9 +217,9 @@ impl Reader<'_> {
         place: &Place,
     ) -> Option<T> {
         if let Err(what) = &read {
-            let by_unit = remedy_if_denied(self.environment, path, credential, None);
-            self.refuse_at(place, what, by_unit.unwrap_or_else(|| usual.into()));
-        } else if is_open_to_others(path) {
+            let by_unit = credentials::remedy_if_denied(self.environment, path, credential, None);
+            self.refuse(place, what, by_unit.unwrap_or_else(|| usual.into()));
+        } else if files::is_open_to_others(path) {
             self.warnings.push(format!("others can read the {noun} in {} (chmod 600)", path.display()));
         }
         read.ok().flatten()
@@ -241,12 +232,11 @@ impl Reader<'_> {
         flags: &Flags,
         unix_socket: &Option<(PathBuf, Place)>,
         protection: Protection,
-        others: bool,
     ) -> Vec<SocketAddr> {
         let given = self.placed(table, "listen", |value, _| addresses(value));
         let before = self.faults.len();
         let port = flags.port.as_deref().map(listen_address::parse_port);
-        let port = port.and_then(|port| self.good(port, &Place::Flag("-p")));
+        let port = port.and_then(|port| self.accept(&Place::Flag("-p"), port));
         let flagged = self.flagged_addresses(flags);
         if let Some((_, Place::Flag("-s"))) = unix_socket {
             if flags.port.as_deref().is_some_and(|port| port.trim() != "0") || !flags.listen.is_empty() {
@@ -254,17 +244,14 @@ impl Reader<'_> {
             }
             return Vec::new();
         }
+        let is_elsewhere = unix_socket.is_some() || !table.tables.is_empty();
         let (written, place) = match (flagged, given) {
             (Some(written), _) => (written, Place::Flag("-l")),
-            // A port alone moves every address of the lower layers there: the flag wins.
-            (None, Some((written, place))) => {
-                let moved = |at: ListenAddress| ListenAddress { port: port.map_or(at.port, |_| None), ..at };
-                (written.into_iter().map(moved).collect(), place)
-            }
-            (None, None) if (unix_socket.is_some() || others) && flags.port.is_none() => return Vec::new(),
+            (None, Some((written, place))) => (listen_address::moved_to(port, written), place),
+            (None, None) if is_elsewhere && flags.port.is_none() => return Vec::new(),
             (None, None) => {
                 let place = flags.port.as_ref().map_or(Place::Default, |_| Place::Flag("-p"));
-                (vec![ListenAddress { host: Ipv4Addr::LOCALHOST.to_string(), port: None }], place)
+                (vec![ListenAddress::of_this_machine()], place)
             }
         };
         let addresses = match port {
@@ -272,30 +259,30 @@ impl Reader<'_> {
             Some(TcpPort::Fixed(port)) => self.socket_addresses(&written, port, &place),
             None => self.socket_addresses(&written, PORT, &place),
         };
-        if addresses.is_empty() && unix_socket.is_none() && !others && self.faults.len() == before {
-            let place = if let Some(TcpPort::Off) = port { Place::Flag("-p") } else { place.clone() };
+        if addresses.is_empty() && !is_elsewhere && self.faults.len() == before {
+            let place = if let Some(TcpPort::Off) = port { &Place::Flag("-p") } else { &place };
             let remedy = "Give an address (-l, listen) or a Unix socket (-s, unix_socket).";
-            self.refuse_at(&place, "there is nothing to listen on", remedy);
+            self.refuse(place, "there is nothing to listen on", remedy);
         }
         self.judge_addresses(&addresses, protection, &place);
         addresses
     }
 
     fn judge_addresses(&mut self, addresses: &[SocketAddr], protection: Protection, place: &Place) {
-        let warning = self.good(protection.judge(addresses), place);
+        let warning = self.accept(place, protection.judge(addresses));
         self.warnings.extend(warning.flatten());
     }
 
     fn flagged_addresses(&mut self, flags: &Flags) -> Option<Vec<ListenAddress>> {
         let lists = flags.listen.iter().map(|text| addresses(&RawValue::Text(text.clone())));
-        let all: Vec<_> = lists.filter_map(|list| self.good(list, &Place::Flag("-l"))).flatten().collect();
+        let all: Vec<_> = lists.filter_map(|list| self.accept(&Place::Flag("-l"), list)).flatten().collect();
         (!flags.listen.is_empty()).then_some(all)
     }
 
     /// Looks up names.
     pub(super) fn socket_addresses(&mut self, written: &[ListenAddress], port: u16, place: &Place) -> Vec<SocketAddr> {
         let (addresses, unknown) = listen_address::resolve(written, port, self.environment);
-        self.faults.extend(unknown.into_iter().map(|invalid| invalid.at(place)));
+        unknown.into_iter().for_each(|invalid| self.fault(place, invalid));
         addresses
     }
 
@@ -303,43 +290,41 @@ impl Reader<'_> {
     fn listener(&mut self, table: &RawTable, access: &Access, allowed: bool) -> Vec<Listener> {
         let Some(address) = table.get("address") else {
             let remedy = "Add a line address = \"127.0.0.1:11212\" or address = \"unix:/run/x.sock\".";
-            self.refuse_table(table, "the listener has no address", remedy);
+            self.refuse(table, "the listener has no address", remedy);
             return Vec::new();
         };
         let rights = self.rights(table).unwrap_or(Rights::ALL);
-        let unix =
-            text(&address.value).ok().and_then(|text| text.strip_prefix(UNIX)).map(|path| self.folder.join(path));
-        let auth = self.switch_for(table, "auth", access.auth_file.is_some(), NO_AUTH);
-        if let Some(path) = unix {
-            let group = self.any_text(table, "group");
-            self.refuse_unless_off(
-                table,
-                "tls",
-                "TLS is for TCP; a Unix socket has its access mask",
-                "Remove the key.",
-            );
+        let no_auth = ["there are no users who could log in", "Give their file: auth_file in [server], or -Y."];
+        let auth = self.switch_for(table, "auth", access.auth_file.is_some(), no_auth);
+        if let Some(path) = text(&address.value).ok().and_then(|text| text.strip_prefix(UNIX)) {
+            let path = self.folder.join(path);
+            let group: Option<String> = self.get(table, "group");
+            let what = "TLS is for TCP; a Unix socket has its access mask";
+            self.refuse_unless_off(table, "tls", what, "Remove the key.");
             let mode = self.socket_mode(table, "mode", group.as_deref());
-            table.print("address", toml_text(&format!("{UNIX}{}", path.display())));
+            table.print("address", format!("{UNIX}{}", path.display()));
             return vec![Listener { at: ListenAt::Unix { path, mode, group }, rights, auth, tls: false }];
         }
         let remedy = "Remove the key, or give an address like \"unix:/run/x.sock\".";
         self.refuse_unless_off(table, "mode", "an access mask is for a Unix socket", remedy);
         self.refuse_unless_off(table, "group", "a group is for a Unix socket", remedy);
-        let tls = self.switch_for(table, "tls", access.tls.is_some(), NO_TLS);
+        let no_tls = ["there is no certificate for TLS", "Give cert and key under [server.tls]."];
+        let tls = self.switch_for(table, "tls", access.tls.is_some(), no_tls);
         let Some(written) = self.read(table, "address", addresses) else { return Vec::new() };
         let addresses = self.socket_addresses(&written, PORT, &address.place);
         let certificates = tls && access.requires_certificates();
         self.judge_addresses(&addresses, Protection { passwords: auth, tls, certificates, allowed }, &address.place);
-        table.print("address", toml_text(&addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")));
+        table.print("address", addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(","));
         let listener = |at| Listener { at: ListenAt::Tcp(at), rights: rights.clone(), auth, tls };
         addresses.into_iter().map(listener).collect()
     }
 
     /// A switch that is on where there is something to switch on, and a fault where there is not.
-    fn switch_for(&mut self, table: &RawTable, key: &str, there: bool, (what, remedy): (&str, &str)) -> bool {
-        let on = self.switch(table, key, there);
-        if on && !there {
-            self.refuse(table, key, what, remedy);
+    fn switch_for(&mut self, table: &RawTable, key: &str, is_there: bool, [what, remedy]: [&str; 2]) -> bool {
+        let on = self.get(table, key).unwrap_or(is_there);
+        table.print(key, on);
+        if on && !is_there {
+            self.refuse((table, key), what, remedy);
         }
         on
     }
@@ -347,13 +332,11 @@ impl Reader<'_> {
     /// A fault of a key that means nothing here, unless it says `false`.
     fn refuse_unless_off(&mut self, table: &RawTable, key: &str, what: &str, remedy: &str) {
         if table.get(key).is_some_and(|given| !matches!(value::switch(&given.value), Ok(false))) {
-            self.refuse(table, key, what, remedy);
+            self.refuse((table, key), what, remedy);
         }
     }
 }
 
-const NO_AUTH: (&str, &str) = ("there are no users who could log in", "Give their file: auth_file in [server], or -Y.");
-const NO_TLS: (&str, &str) = ("there is no certificate for TLS", "Give cert and key under [server.tls].");
 /// The addresses of a setting: a list, or one text with commas.
 pub(super) fn addresses(value: &RawValue) -> ReadResult<Vec<ListenAddress>> {
     let remedy = "Write listen = [\"127.0.0.1:11211\"].";
@@ -365,16 +348,6 @@ pub(super) fn addresses(value: &RawValue) -> ReadResult<Vec<ListenAddress>> {
             });
             lists.collect::<ReadResult<Vec<_>>>().map(|lists| lists.concat())
         }
-        _ => value::texts(
-            value,
-            |kind| InvalidValue::new(format!("{kind} is not a list of addresses"), remedy),
-            listen_address::parse,
-        ),
+        _ => texts(value, "is not a list of addresses", remedy, listen_address::parse),
     }
-}
-
-fn rights(value: &RawValue) -> ReadResult<Rights> {
-    let wrong = |kind: &str| InvalidValue::new(format!("{kind} stands where rights belong"), HOW_TO_WRITE_RIGHTS);
-    let words = value::texts(value, wrong, |word| Ok(word.to_owned()))?;
-    Rights::of_words(words.iter().map(String::as_str))
 }

@@ -4,13 +4,12 @@
 
 use std::path::PathBuf;
 
-use super::fault::Place;
-use super::reader::{RawTable, Reader, toml_texts};
+use super::reader::{RawTable, Reader};
 use super::sinks::Made;
-use super::value::{Given, RawValue, kind, text};
-use super::{SinkCommand, SinkTo};
 use crate::files::trusted;
+use crate::raw_value::{Given, Place, RawValue, kind, text};
 use crate::sink::keys::Scope;
+use crate::sink::options::{SinkCommand, SinkTo};
 use crate::sink::validate::{judge_argument, judge_program};
 
 impl Reader<'_> {
@@ -18,12 +17,12 @@ impl Reader<'_> {
         let given = table.get("command")?;
         let command = self.command(table, given);
         self.judge_file(table, &given.place);
-        let timeout_ms = self.number::<u64>(table, "timeout_s") * 1000;
+        let timeout_ms = self.value::<u64>(table, "timeout_s") * 1000;
         let what = "a command cannot be looked into and has no keys";
         self.refuse_keys(table, ["presets", "check_every_s"], what, "Remove it.");
         let (program, arguments) = command?;
         let words = std::iter::once(program.to_string_lossy().into_owned()).chain(arguments.iter().cloned());
-        table.print("command", toml_texts(words));
+        table.print("command", words.collect::<Vec<_>>());
         let entries = scope?.credentials();
         let places = vec![given.place.clone(); entries.len()];
         Some(Made { to: SinkTo::Command(SinkCommand { program, arguments, timeout_ms }), entries, places })
@@ -34,11 +33,10 @@ impl Reader<'_> {
         let what = match &given.value {
             RawValue::List(items) if items.is_empty() => "the list is empty".to_owned(),
             RawValue::List(items) => {
-                let is_first = |value: &RawValue| items.first().is_some_and(|first| std::ptr::eq(&first.value, value));
-                let words = self.items(table, "command", "", |value| {
-                    let word = text(value)?;
-                    (if is_first(value) { judge_program } else { judge_argument })(word)?;
-                    Ok(word.to_owned())
+                let is_first = |item: &Given| items.first().is_some_and(|first| std::ptr::eq(first, item));
+                let words = self.items(table, "command", "", |item| {
+                    let word = text(&item.value)?;
+                    (if is_first(item) { judge_program } else { judge_argument })(word).map(|()| word.to_owned())
                 });
                 let all = (words.len() == items.len()).then_some(words)?;
                 let mut words = all.into_iter().map(|(word, _)| word);
@@ -47,7 +45,7 @@ impl Reader<'_> {
             other => format!("{} is not a list; there is no shell to take it apart", kind(other)),
         };
         let example = "Write command = [\"/usr/local/sbin/put-token\", \"{appid}\", \"{type}\"].";
-        self.refuse(table, "command", what, example);
+        self.refuse((table, "command"), what, example);
         None
     }
 
@@ -55,10 +53,10 @@ impl Reader<'_> {
     fn judge_file(&mut self, table: &RawTable, place: &Place) {
         let Place::Line { file, .. } = place else {
             let remedy = "Write the [[sink]] into the file that is given to --config.";
-            return self.refuse(table, "command", "a command is taken from the configuration file only", remedy);
+            return self.refuse((table, "command"), "a command is taken from the configuration file only", remedy);
         };
         if let Err(why) = trusted::judge(file) {
-            self.refuse(table, "command", format!("others could change which command is run: {why}"), why.remedy());
+            self.refuse((table, "command"), format!("others could change which command is run: {why}"), why.remedy());
         }
     }
 }

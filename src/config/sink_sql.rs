@@ -3,27 +3,20 @@
 //! A password never leaves its [`SecretSource`], and a URL never has one: people put passwords there, so no fault quotes
 //! it.
 
-use super::reader::{RawTable, Reader, toml_path, toml_text, toml_texts};
-use super::report::is_not;
-use super::secrets::{SecretSpec, keys_of};
+use super::reader::{RawTable, Reader};
+use super::secrets::SecretSpec;
 use super::sinks::Made;
-use super::value::{RawValue, ReadResult, text, word, wrong};
-use super::{SinkTo, SqlSink};
+use crate::invalid_value::wrong;
+use crate::raw_value::{RawValue, ReadResult, text, word, wrong_kind};
 use crate::sink::keys::Scope;
-use crate::sink::options::{SqlAt, SqlPlan, SqlServer, SqlTls};
+use crate::sink::options::{SinkTo, SqlAt, SqlPlan, SqlServer, SqlSink, SqlTls};
 use crate::sink::sql_address::{self, SqlAddress};
 use crate::sink::sql_presets::{SQL_PRESETS, SqlPreset};
 use crate::sink::sql_statement::{SqlDialect, SqlStatement};
-use crate::sink::validate::{judge_prefix, judge_read, sql_entries};
-use crate::tls::pem_file;
+use crate::sink::validate::{judge_login, judge_prefix, judge_read, judge_statement_keys, sql_entries};
 
-const PASSWORD: SecretSpec = SecretSpec {
-    key: "password",
-    noun: "password",
-    owner: "a database",
-    content: "the password of that database",
-    of_app: false,
-};
+const PASSWORD: SecretSpec =
+    SecretSpec { key: "password", noun: "password", owner: "a database", content: "the password of that database" };
 
 /// The plans, and the preset that they come from.
 type Plans = (Vec<SqlPlan>, Option<(&'static str, String)>);
@@ -32,7 +25,7 @@ impl Reader<'_> {
     pub(super) fn sql_sink(&mut self, table: &RawTable, scope: Option<&Scope<'_>>) -> Option<Made> {
         if !cfg!(feature = "sql") {
             let remedy = "Use a build with the feature \"sql\", or remove the table.";
-            self.refuse_table(table, "this build cannot write to a database", remedy);
+            self.refuse(table, "this build cannot write to a database", remedy);
             return None;
         }
         let address = self.read(table, "url", |value| sql_address::parse(text(value)?));
@@ -41,86 +34,59 @@ impl Reader<'_> {
         let plans = self.plans(table, dialect?);
         let (server, (plans, preset), scope) = (server?, plans?, scope?);
         let list = if preset.is_some() { "presets" } else { "statement" };
-        let entries = sql_entries(&plans, scope).map_err(|fault| self.fault(table, list, fault)).ok()?;
+        let entries = self.accept((table, list), sql_entries(&plans, scope))?;
         let places = vec![table.place.clone(); entries.len()];
         Some(Made { to: SinkTo::Sql(SqlSink { server, plans, preset }), entries, places })
     }
 
     fn sql_server(&mut self, table: &RawTable, address: Option<SqlAddress>) -> Option<SqlServer> {
-        let user = self.any_text(table, "user");
-        let socket = self.path(table, "socket");
-        let ca_file = self.path_that(table, "ca_file", pem_file::certificates);
+        let user: Option<String> = self.get(table, "user");
+        let socket = self.get(table, "socket");
+        let ca_file = self.get(table, "ca_file");
         let tls = self.word(table, "tls", &["verify", "encrypt", "off"].map(|word| (word, word)));
-        let timeout_ms = self.number(table, "timeout_ms");
+        let timeout_ms = self.value(table, "timeout_ms");
         let SqlAddress { dialect, at, database, user: in_url } = address?;
-        if dialect == SqlDialect::Sqlite {
-            let keys = ["user", "socket", "tls", "ca_file"].map(str::to_owned).into_iter().chain(keys_of("password"));
-            let keys: Vec<String> = keys.collect();
-            let what = "SQLite is a file, and nobody logs in to it";
-            self.refuse_keys(table, keys.iter().map(String::as_str), what, "Remove the key.");
-        }
-        if user.is_some() && in_url.is_some() {
-            self.refuse(table, "user", "the url names a user too", "Keep one of the two.");
-        }
+        self.judged(table, judge_login(dialect, &table.given_keys(), user.is_some(), in_url.is_some()));
         let user = user.or(in_url);
-        user.iter().for_each(|user| table.print("user", toml_text(user)));
-        if user.is_none() && dialect != SqlDialect::Sqlite {
-            let remedy = "Write user = \"...\", or url = \"mysql://user@...\".";
-            self.refuse_table(table, "nobody is named to log in as", remedy);
-        }
+        user.iter().for_each(|user| table.print("user", user.as_str()));
         let (at, judgement) = at.by_socket(socket, dialect);
         self.judged(table, judgement);
         if let SqlAt::Unix { path, .. } = &at {
-            table.print("socket", toml_path(path));
+            table.print("socket", path.clone());
         }
         let (tls, judgement) = SqlTls::of_word(tls, ca_file, table.has("ca_file"), &at);
         self.judged(table, judgement);
         if matches!(tls, SqlTls::Verified { .. }) {
-            table.print("tls", toml_text("verify"));
+            table.print("tls", "verify");
         }
-        let (password, password_origin) = self.secret(table, None, &PASSWORD).unzip();
-        let server = SqlServer { dialect, at, database, user, password, password_origin, tls, timeout_ms };
-        table.print("url", toml_text(&server.url()));
+        let password = self.secret(table, &PASSWORD);
+        let server = SqlServer { dialect, at, database, user, password, tls, timeout_ms };
+        table.print("url", server.url());
         Some(server)
     }
 
     /// The statements: those of the table, or those of a preset.
     fn plans(&mut self, table: &RawTable, dialect: SqlDialect) -> Option<Plans> {
         let prefix = self.text_that(table, "prefix", judge_prefix);
+        self.judged(table, judge_statement_keys(&table.given_keys()));
         match (table.has("statement"), table.has("presets")) {
-            (true, true) => {
-                let remedy = "Keep one of the two, and give the other a [[sink]] of its own.";
-                self.refuse(table, "presets", "there are statements already", remedy);
-                None
-            }
-            (false, false) => {
-                let remedy = "Write statement = \"UPDATE ...\", or presets = [\"wx_token\"].";
-                self.refuse_table(table, "nothing says what is to be written to the database", remedy);
-                None
-            }
             (false, true) => {
-                let remedy = "Remove it, or write the statement yourself.";
-                self.refuse_keys(table, ["insert", "read", "retract"], "the preset brings its own", remedy);
                 let (preset, prefix) = (self.sql_preset(table)?, prefix.unwrap_or_default());
-                let plans = preset.plans(&prefix, dialect);
-                let plans = plans.map_err(|fault| self.fault(table, "presets", fault)).ok()?;
-                table.print("presets", toml_texts([preset.name]));
+                let plans = self.accept((table, "presets"), preset.plans(&prefix, dialect))?;
+                table.print("presets", vec![preset.name]);
                 Some((plans, Some((preset.name, prefix))))
             }
-            (true, false) => {
-                let remedy = "Write the table's whole name into the statement.";
-                self.refuse_keys(table, ["prefix"], "there is no preset for it to stand in", remedy);
-                self.own_plan(table, dialect).map(|plan| (vec![plan], None))
-            }
+            (true, false) => self.own_plan(table, dialect).map(|plan| (vec![plan], None)),
+            _ => None,
         }
     }
 
     fn sql_preset(&mut self, table: &RawTable) -> Option<&'static SqlPreset> {
         let words: Vec<_> = SQL_PRESETS.iter().map(|preset| (preset.name, preset)).collect();
-        let found = self.items(table, "presets", "presets = [\"wx_token\"]", |value| word(value, &words));
+        let found = self.items(table, "presets", "presets = [\"wx_token\"]", |item| word(&item.value, &words));
         if let [_, (_, second), ..] = found[..] {
-            let problem = wrong::<()>("a database's sink has one preset", "Give the other a [[sink]] of its own.");
-            self.accept(table, "presets", problem.map_err(|problem| (problem, second.clone())));
+            let remedy = "Give the other a [[sink]] of its own.";
+            self.refuse((table, "presets", second), "a database's sink has one preset", remedy);
         }
         found.first().map(|(preset, _)| *preset)
     }
@@ -136,10 +102,10 @@ impl Reader<'_> {
                 }
                 Ok(statement)
             });
-            statement.iter().for_each(|statement| table.print(key, toml_text(&statement.written)));
+            statement.iter().for_each(|statement| table.print(key, statement.written.as_str()));
             statement
         });
-        table.print("statement", toml_texts(write.iter().map(|statement| &statement.written)));
+        table.print("statement", write.iter().map(|statement| statement.written.as_str()).collect::<Vec<_>>());
         let plan = SqlPlan { of: None, write, insert, read, retract };
         self.judged(table, plan.judge());
         (self.faults.len() == before).then_some(plan)
@@ -156,6 +122,6 @@ fn statements(value: &RawValue, dialect: SqlDialect) -> ReadResult<Vec<SqlStatem
         RawValue::List(items) if items.is_empty() => wrong("the list is empty", "Write statement = \"UPDATE ...\"."),
         RawValue::List(items) => items.iter().map(|item| statement(&item.value, dialect)).collect(),
         RawValue::Text(_) => Ok(vec![statement(value, dialect)?]),
-        other => is_not(other, "no statement", "Write statement = \"UPDATE ...\", or a list of such texts."),
+        other => Err(wrong_kind(other, "no statement", "Write statement = \"UPDATE ...\", or a list of such texts.")),
     }
 }

@@ -6,23 +6,18 @@
 
 use std::collections::HashSet;
 
-use super::aliases::{of_word, preset};
-use super::fault::Place;
-use super::reader::{RawTable, Reader, toml_list, toml_text, toml_texts};
-use super::report::PlacedResult;
-use super::value::{Given, RawValue, ReadResult, did_you_mean, text, wrong};
-use super::views::key_and_fields;
-use super::{App, CredentialName, Sink, SinkContent, SinkEntry, SinkTo, Ttl, View};
-use crate::encoding::Form;
-use crate::encoding::key_words::known_words;
-use crate::encoding::request::form_as_toml;
-use crate::invalid_value::quoted_name;
-use crate::sink::keys::{KeyTemplate, Keys, Scope, Views};
+use super::aliases::preset;
+use super::reader::{RawTable, Reader};
+use super::value::Value;
+use crate::credential::App;
+use crate::encoding::toml_text::toml_list;
+use crate::platform::CredentialName;
+use crate::raw_value::{Given, Place, RawValue, text, word};
+use crate::sink::keys::{KeyTemplate, Keys, Scope, known_app};
+use crate::sink::options::{Options as Sink, SinkEntry, SinkTo, Ttl};
 use crate::sink::sql_address::is_sql;
 use crate::sink::validate::written_twice;
 
-const TABLE_KEYS: &[&str] = &["key", "app", "of", "shows", "encoding", "fields", "constant", "at_least"];
-const PLACEHOLDERS: &[&str] = &["type", "id", "appid", "agent", "secret", "secret10"];
 /// What is written without `keys` and `presets`: the keys that memcached's clients read here.
 const KEY_DEFAULT: &str = "{type}:{id}";
 
@@ -66,39 +61,33 @@ pub(super) struct Made {
     pub places: Vec<Place>,
 }
 
-/// A sink, and what only the checks between sinks need.
-struct Draft<'t> {
-    table: &'t RawTable,
-    sink: Sink,
-    places: Vec<Place>,
-}
-
 impl Reader<'_> {
     /// All sinks.
     pub(super) fn sinks<'a>(&mut self, tables: &[RawTable], apps: impl Iterator<Item = &'a App>) -> Vec<Sink> {
         let apps: Vec<&App> = apps.collect();
-        let drafts: Vec<Draft<'_>> = tables.iter().filter_map(|table| self.sink(table, &apps)).collect();
-        let sinks: Vec<&Sink> = drafts.iter().map(|draft| &draft.sink).collect();
+        let read = |table| self.sink(table, &apps).map(|(sink, places)| (sink, (table, places)));
+        let (sinks, read): (Vec<Sink>, Vec<_>) = tables.iter().filter_map(read).unzip();
         for (at, entry, fault) in written_twice(&sinks) {
-            let Draft { table, sink, places } = &drafts[at];
-            let list = if matches!(sink.to, SinkTo::File(_)) { "file" } else { "keys" };
-            self.fault_at(table, list, fault, &places[entry]);
+            let (table, places) = &read[at];
+            let list = if matches!(sinks[at].to, SinkTo::File(_)) { "file" } else { "keys" };
+            self.fault((*table, list, &places[entry]), fault);
         }
-        drafts.into_iter().map(|draft| draft.sink).collect()
+        sinks
     }
 
-    fn sink<'t>(&mut self, table: &'t RawTable, apps: &[&App]) -> Option<Draft<'t>> {
+    /// One sink, and where each of its entries stands.
+    fn sink(&mut self, table: &RawTable, apps: &[&App]) -> Option<(Sink, Vec<Place>)> {
         let of_type = self.sink_type(table)?;
-        let check_every_ms = self.number::<u64>(table, "check_every_s") * 1000;
+        let check_every_ms = self.value::<u64>(table, "check_every_s") * 1000;
         if of_type == Type::Command {
             table.forget("check_every_s");
         }
-        let rewrite_every_s = match of_type {
+        let rewrite_every_s: u64 = match of_type {
             Type::Command if !table.has("rewrite_every_s") => 0,
-            _ => self.number(table, "rewrite_every_s"),
+            _ => self.value(table, "rewrite_every_s"),
         };
-        table.print("rewrite_every_s", rewrite_every_s.to_string());
-        let rewrite_every_ms: u64 = rewrite_every_s * 1000;
+        table.print("rewrite_every_s", rewrite_every_s);
+        let rewrite_every_ms = rewrite_every_s * 1000;
         let scope = self.scope(table, apps);
         let made = match of_type {
             Type::Redis => self.redis_sink(table, scope.as_ref()),
@@ -114,7 +103,7 @@ impl Reader<'_> {
         if of_type != Type::Redis {
             print_scope(table, &sink.entries);
         }
-        Some(Draft { table, sink, places })
+        Some((sink, places))
     }
 
     /// One type, and no keys of another.
@@ -122,13 +111,13 @@ impl Reader<'_> {
         let mut naming = Type::NAMING.into_iter().filter(|key| table.has(key));
         if let (Some(first), Some(second)) = (naming.next(), naming.next()) {
             let what = format!("{first} and {second} name two places");
-            self.refuse(table, second, what, "Write a [[sink]] for each.");
+            self.refuse((table, second), what, "Write a [[sink]] for each.");
             return None;
         }
         let Some(of_type) = Type::of(table) else {
             let remedy =
                 "Write url = \"redis://127.0.0.1:6379\", file = \"/path/{appid}.php\" or command = [\"/path\"].";
-            self.refuse_table(table, "a sink has no url, file or command", remedy);
+            self.refuse(table, "a sink has no url, file or command", remedy);
             return None;
         };
         let [word, noun] = of_type.names();
@@ -141,7 +130,7 @@ impl Reader<'_> {
         for setting in table.section.settings().filter(|setting| table.has(setting.key)) {
             if !is_known(setting.types, setting.key) {
                 let remedy = "Remove it, or see which of the table's keys is wrong.";
-                self.refuse(table, setting.key, format!("{noun} has no {}", setting.key), remedy);
+                self.refuse((table, setting.key), format!("{noun} has no {}", setting.key), remedy);
             }
         }
         Some(of_type)
@@ -150,26 +139,25 @@ impl Reader<'_> {
     fn redis_sink(&mut self, table: &RawTable, scope: Option<&Scope<'_>>) -> Option<Made> {
         if !cfg!(feature = "redis") {
             let remedy = "Use a build with the feature \"redis\", or remove the table.";
-            self.refuse_table(table, "this build cannot write to a Redis", remedy);
+            self.refuse(table, "this build cannot write to a Redis", remedy);
             return None;
         }
-        let fields = self.redis_fields(table);
-        let server = self.redis(table, fields);
+        let server = self.redis(table, true);
         let ttl = self.ttl(table);
         let scope = scope?;
         let (templates, given) = self.sink_templates(table, scope);
         let Keys { entries, origins, faults, .. } = Keys::expand(&templates, scope);
         for (at, fault) in faults {
             let list = if templates[at].of_preset.is_some() { "presets" } else { "keys" };
-            self.fault_at(table, list, fault, &given[at]);
+            self.fault((table, list, &given[at]), fault);
         }
         let places = origins.into_iter().map(|at| given[at].clone()).collect();
-        table.print("keys", toml_list(entries.iter().map(key_as_toml)));
+        table.print("keys", Value::Toml(toml_list(entries.iter().map(SinkEntry::as_toml))));
         Some(Made { to: SinkTo::Redis { server: server?, ttl }, entries, places })
     }
 
     fn ttl(&mut self, table: &RawTable) -> Ttl {
-        let margin_s = self.number(table, "ttl_margin_s");
+        let margin_s = self.value(table, "ttl_margin_s");
         if self.word(table, "ttl", &[("left", false), ("none", true)]) != Some(true) {
             return Ttl::Left { margin_s };
         }
@@ -182,10 +170,11 @@ impl Reader<'_> {
     fn scope<'a>(&mut self, table: &RawTable, apps: &[&'a App]) -> Option<Scope<'a>> {
         let before = self.faults.len();
         let all: HashSet<String> = apps.iter().map(|app| app.id()).collect();
-        let known = |value| text(value).and_then(|id| known_app(&all, id).map(|()| id.to_owned()));
+        let known = |item: &Given| text(&item.value).and_then(|id| known_app(&all, id).map(|()| id.to_owned()));
         let ids = self.items(table, "apps", "apps = [\"wx0123456789abcdef\"]", known);
         let ids = if table.has("apps") { ids.into_iter().map(|(id, _)| id).collect() } else { all };
-        let types = self.items(table, "types", "types = [\"access_token\"]", of_word);
+        let types = self
+            .items(table, "types", "types = [\"access_token\"]", |item| word(&item.value, &CredentialName::words()));
         let types = table.has("types").then(|| types.into_iter().map(|(of, _)| of).collect());
         let apps = apps.iter().copied().filter(|app| ids.contains(&app.id())).collect();
         (self.faults.len() == before).then_some(Scope { apps, ids, types })
@@ -193,13 +182,11 @@ impl Reader<'_> {
 
     /// The keys as written, then those of the presets; and where each was given.
     fn sink_templates(&mut self, table: &RawTable, scope: &Scope<'_>) -> (Vec<KeyTemplate>, Vec<Place>) {
-        let (mut templates, mut places) = (Vec::new(), Vec::new());
-        for item in self.list(table, "keys", "keys = [\"{type}:{appid}\"]") {
-            templates.extend(self.accept(table, "keys", template(item, scope)));
-            places.resize(templates.len(), item.place.clone());
-        }
+        let written = self.items(table, "keys", "keys = [\"{type}:{appid}\"]", |item| KeyTemplate::read(item, scope));
+        let (mut templates, mut places): (Vec<_>, Vec<_>) =
+            written.into_iter().map(|(template, place)| (template, place.clone())).unzip();
         let prefix = self.prefix(table, "key");
-        for (preset, place) in self.items(table, "presets", "presets = [\"workerman\"]", preset) {
+        for (preset, place) in self.items(table, "presets", "presets = [\"workerman\"]", |item| preset(&item.value)) {
             templates.extend(KeyTemplate::of_preset(preset, prefix));
             places.resize(templates.len(), place.clone());
         }
@@ -209,36 +196,6 @@ impl Reader<'_> {
         }
         (templates, places)
     }
-}
-
-fn template(item: &Given, scope: &Scope<'_>) -> PlacedResult<KeyTemplate> {
-    let here = |problem| (problem, item.place.clone());
-    let (key, fields) = key_and_fields(item, TABLE_KEYS, ["a key", "a sink's key", "a table"])?;
-    known_words(key, PLACEHOLDERS).map_err(&here)?;
-    let Some(fields) = fields else { return Ok(KeyTemplate::raw(key)) };
-    let app = fields.read("app", text)?.map(str::to_owned);
-    if let Some(id) = &app {
-        known_app(&scope.ids, id).map_err(here)?;
-    }
-    let of = fields.read("of", of_word)?;
-    let types: Vec<CredentialName> = of.map_or_else(|| CredentialName::ALL.to_vec(), |of| vec![of]);
-    let views = fields.views(types, &item.place)?;
-    if views.iter().any(|(_, view)| view.form == Form::Nothing) {
-        return wrong("a sink writes something or nothing", "Remove the key from the list.").map_err(here);
-    }
-    Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByType(views), of_preset: None })
-}
-
-/// A key of a Redis as the file could have it.
-fn key_as_toml(entry: &SinkEntry) -> String {
-    let view = if let SinkContent::View(view) = &entry.content { view } else { &View::RAW };
-    let (key, app, form) =
-        (toml_text(&entry.written_name()), toml_text(&entry.app), form_as_toml(&view.form, toml_text));
-    let at_least = match view.at_least_s {
-        0 => String::new(),
-        seconds => format!(", at_least = {seconds}"),
-    };
-    format!("{{ key = {key}, app = {app}, of = \"{}\", {form}{at_least} }}", entry.of.word())
 }
 
 /// Whose credentials a sink is about, and which, for `check --print`.
@@ -253,15 +210,6 @@ fn print_scope(table: &RawTable, entries: &[SinkEntry]) {
             types.push(entry.of.word());
         }
     }
-    table.print("apps", toml_texts(apps));
-    table.print("types", toml_texts(types));
-}
-
-fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {
-    if known.contains(id) {
-        return Ok(());
-    }
-    let usual = || "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned();
-    let remedy = did_you_mean(id, known.iter().map(String::as_str), usual);
-    wrong(format!("the app {} is not there", quoted_name(id)), remedy)
+    table.print("apps", apps);
+    table.print("types", types);
 }

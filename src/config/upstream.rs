@@ -1,46 +1,34 @@
 //! `[upstream]`: how the platforms' HTTPS APIs are reached.
 
-use super::ClientOptions;
-use super::fault::Place;
-use super::reader::{RawTable, Reader, toml_text, toml_texts};
-use super::value::{RawValue, ReadResult, texts};
-use crate::invalid_value::InvalidValue;
-use crate::platform::client::{address, proxy_shown};
-use crate::tls::pem_file;
+use super::reader::{RawTable, Reader};
+use super::value::each_once;
+use crate::platform::client::{ClientOptions, address, proxy_shown};
+use crate::raw_value::{Place, texts};
 
 impl Reader<'_> {
     pub(super) fn upstream(&mut self, table: &RawTable) -> ClientOptions {
         let base_url = self.text(table, "base_url", address::base_url).unwrap_or_default();
-        let hosts = self.read(table, "hosts", hosts).unwrap_or_else(|| address::hosts_of(&base_url));
-        table.print("hosts", toml_texts(&hosts));
+        let remedy = "Write hosts = [\"https://api.weixin.qq.com\", \"https://api2.weixin.qq.com\"].";
+        let hosts = self.read(table, "hosts", |value| {
+            texts(value, "is not a list of addresses", remedy, address::base_url).map(each_once)
+        });
+        let hosts = hosts.unwrap_or_else(|| address::hosts_of(&base_url));
+        table.print("hosts", hosts.clone());
         let proxy = self.text(table, "proxy", address::proxy);
-        proxy.iter().for_each(|proxy| table.print("proxy", toml_text(&proxy_shown(proxy))));
+        proxy.iter().for_each(|proxy| table.print("proxy", proxy_shown(proxy)));
         let upstream = ClientOptions {
             base_url,
             hosts,
-            ca_file: self.path_that(table, "ca_file", pem_file::certificates),
-            connect_timeout_ms: self.number(table, "connect_timeout_ms"),
-            total_timeout_ms: self.number(table, "total_timeout_ms"),
-            concurrency: self.number(table, "concurrency"),
+            ca_file: self.get(table, "ca_file"),
+            connect_timeout_ms: self.value(table, "connect_timeout_ms"),
+            total_timeout_ms: self.value(table, "total_timeout_ms"),
+            concurrency: self.value(table, "concurrency"),
             proxy,
         };
         if let Err(invalid) = upstream.judge_timeouts() {
             let place = table.get("connect_timeout_ms").or(table.get("total_timeout_ms")).map(|given| &given.place);
-            self.fault_at(table, "connect_timeout_ms", invalid, place.unwrap_or(&Place::Default));
+            self.fault((table, "connect_timeout_ms", place.unwrap_or(&Place::Default)), invalid);
         }
         upstream
     }
-}
-
-/// One given twice counts once.
-fn hosts(value: &RawValue) -> ReadResult<Vec<String>> {
-    let remedy = "Write hosts = [\"https://api.weixin.qq.com\", \"https://api2.weixin.qq.com\"].";
-    let wrong = |kind: &str| InvalidValue::new(format!("{kind} is not a list of addresses"), remedy);
-    let mut hosts: Vec<String> = Vec::new();
-    for url in texts(value, wrong, address::base_url)? {
-        if !hosts.contains(&url) {
-            hosts.push(url);
-        }
-    }
-    Ok(hosts)
 }

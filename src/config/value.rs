@@ -1,67 +1,113 @@
-//! A value as it was given, and its reading as a number, a size, a switch, a path or a list.
-//!
-//! A value may be a secret: nothing here implements `Debug`, and only short, harmless readings are echoed.
+//! The reading of a value as its row in the schema says: a number, a size, a switch, a path, a text; and back to TOML.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::fault::Place;
+use super::schema::{Takes, TextForm};
 use crate::byte_size::{self, size_text};
-use crate::invalid_value::InvalidValue;
-pub(super) use crate::invalid_value::{closest, quoted, wrong};
+use crate::encoding::toml_text::{toml_list, toml_text};
+use crate::invalid_value::{InvalidValue, quoted, wrong};
+use crate::raw_value::{RawValue, ReadResult, integer, kind, text};
+use crate::tls::pem_file;
 
-/// A value in the words of its layer.
-pub(super) enum RawValue {
+/// A value as it was read.
+#[derive(Clone)]
+pub(super) enum Value {
+    Switch(bool),
+    /// Of bytes and access masks too.
+    Number(u64),
     Text(String),
-    /// Decimal, of the file; `octal` if it was written as one (`0o700`).
-    Integer {
-        value: i128,
-        octal: bool,
-    },
-    Bool(bool),
-    /// A constant of an alias may be one.
-    Fraction(f64),
-    List(Vec<Given>),
-    /// `-m`: a number without a unit counts mebibytes there.
-    Mebibytes(String),
-    /// An alias may be one.
-    Table(Vec<(String, Given)>),
-    /// A date, or a number beyond all bounds: no setting is one.
-    Other(&'static str),
+    Path(PathBuf),
+    List(Vec<String>),
+    /// Something of its own, in TOML.
+    Toml(String),
 }
 
-/// A value and where it was given.
-pub(super) struct Given {
-    pub value: RawValue,
-    pub place: Place,
-}
-
-pub(super) type ReadResult<T> = Result<T, InvalidValue>;
-
-/// The remedy for a name that is not known: the one that it is probably a misspelling of, or else what is said otherwise.
-pub(super) fn did_you_mean<'k>(
-    name: &str,
-    known: impl Iterator<Item = &'k str>,
-    otherwise: impl FnOnce() -> String,
-) -> String {
-    closest(name, known).map_or_else(otherwise, |close| format!("Did you mean {close:?}?"))
-}
-
-/// A number in a range.
-pub(super) fn integer(value: &RawValue, range: RangeInclusive<u64>) -> ReadResult<u64> {
-    let (low, high) = (*range.start(), *range.end());
-    let remedy = format!("Give a whole number from {low} to {high}.");
-    let number = match value {
-        RawValue::Integer { value, .. } => *value,
-        RawValue::Text(text) => {
-            let parsed = text.trim().parse::<i128>();
-            parsed.map_err(|_| InvalidValue::new(format!("{} is not a number", quoted(text)), &remedy))?
+macro_rules! read_as {
+    ($($kind:ident($inner:ty): $($of:ty),*;)*) => { $($(
+        impl From<$of> for Value {
+            fn from(value: $of) -> Value {
+                // A number of any of these types is at most a u64.
+                Value::$kind(<$inner>::try_from(value).unwrap_or_default())
+            }
         }
-        other => return wrong(format!("{} is not a number", kind(other)), remedy),
-    };
-    match u64::try_from(number) {
-        Ok(number) if range.contains(&number) => Ok(number),
-        _ => wrong(format!("{number} is out of range"), remedy),
+
+        impl TryFrom<Value> for $of {
+            type Error = ();
+
+            fn try_from(value: Value) -> Result<$of, ()> {
+                if let Value::$kind(value) = value { <$of>::try_from(value).map_err(drop) } else { Err(()) }
+            }
+        }
+    )*)* };
+}
+
+read_as! {
+    Switch(bool): bool;
+    Number(u64): u64, u32, u8, usize;
+    Text(String): String;
+    Path(PathBuf): PathBuf;
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+}
+
+impl<T: Into<String>> From<Vec<T>> for Value {
+    fn from(texts: Vec<T>) -> Value {
+        Value::List(texts.into_iter().map(Into::into).collect())
+    }
+}
+
+/// What a row says of a value.
+pub(super) fn by_row(takes: &Takes, value: &RawValue, base: &Path) -> ReadResult<Value> {
+    Ok(match takes {
+        Takes::Switch(_) => switch(value)?.into(),
+        Takes::Number { low, high, .. } => integer(value, *low..=*high)?.into(),
+        Takes::Size { low, high, .. } => size(value, *low..=*high)?.into(),
+        Takes::Mode(_) => mode(value)?.into(),
+        Takes::Text(form @ (TextForm::Path | TextForm::Pem | TextForm::PemKey), _) => {
+            let path = path(value, base)?;
+            match form {
+                TextForm::Pem => pem_file::certificates(&path)?,
+                TextForm::PemKey => pem_file::pem(&path)?,
+                _ => {}
+            }
+            path.into()
+        }
+        _ => text(value)?.into(),
+    })
+}
+
+/// The default of a row, if it has a constant one. Lists and what is of its own kind take care of theirs.
+pub(super) fn default_of(takes: &Takes) -> Option<RawValue> {
+    let number = |value: u64| RawValue::Integer { value: value.into(), octal: true };
+    match *takes {
+        Takes::Switch(default) => default.map(RawValue::Bool),
+        Takes::Number { default, .. } => default.map(number),
+        Takes::Size { default, .. } => Some(number(default)),
+        Takes::Mode(default) => default.map(|mode| number(mode.into())),
+        Takes::Word(_, default) | Takes::Text(_, default) if !default.is_empty() => {
+            Some(RawValue::Text(default.into()))
+        }
+        _ => None,
+    }
+}
+
+/// A value of a row as the file could have it.
+pub(super) fn as_toml(takes: &Takes, value: Value) -> String {
+    match (value, takes) {
+        (Value::Switch(on), _) => on.to_string(),
+        (Value::Number(bytes), Takes::Size { .. }) => toml_text(&size_text(bytes)),
+        (Value::Number(mode), Takes::Mode(_)) => toml_text(&format!("{mode:04o}")),
+        (Value::Number(number), _) => number.to_string(),
+        (Value::Text(text), _) => toml_text(&text),
+        (Value::Path(path), _) => toml_text(&path.to_string_lossy()),
+        (Value::List(texts), _) => toml_list(texts.iter().map(|text| toml_text(text))),
+        (Value::Toml(toml), _) => toml,
     }
 }
 
@@ -102,16 +148,6 @@ pub(super) fn switch(value: &RawValue) -> ReadResult<bool> {
     }
 }
 
-/// A text that is not empty.
-pub(super) fn text(value: &RawValue) -> ReadResult<&str> {
-    match value {
-        RawValue::Text(text) if text.is_empty() => wrong("the value is empty", "Give a value or remove the key."),
-        RawValue::Text(text) if text.contains('\0') => wrong("the value holds a NUL byte", "Remove the NUL byte."),
-        RawValue::Text(text) => Ok(text),
-        other => wrong(format!("{} stands where a text belongs", kind(other)), "Put the value in quotes."),
-    }
-}
-
 /// A path; a relative one counts from `base`.
 pub(super) fn path(value: &RawValue, base: &Path) -> ReadResult<PathBuf> {
     Ok(base.join(text(value)?))
@@ -130,45 +166,10 @@ pub(super) fn mode(value: &RawValue) -> ReadResult<u32> {
         .ok_or_else(|| InvalidValue::new("the access mask is not octal or too large", remedy))
 }
 
-/// One of a few words.
-pub(super) fn word<T: Copy>(value: &RawValue, words: &[(&str, T)]) -> ReadResult<T> {
-    let at = word_at(value, words)?;
-    words.get(at).map(|(_, meaning)| *meaning).ok_or_else(|| InvalidValue::new("it is not known here", "Remove it."))
-}
-
-/// The same, by its place among them.
-pub(super) fn word_at<T>(value: &RawValue, words: &[(&str, T)]) -> ReadResult<usize> {
-    let given = text(value)?;
-    words.iter().position(|(name, _)| *name == given).ok_or_else(|| {
-        let names = words.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
-        InvalidValue::new(format!("{} is not known here", quoted(given)), format!("Write {names}."))
-    })
-}
-
-/// What kind of value that is, for a sentence; never the value.
-pub(super) fn kind(value: &RawValue) -> &'static str {
-    match value {
-        RawValue::Text(_) | RawValue::Mebibytes(_) => "a text",
-        RawValue::Integer { .. } => "a number",
-        RawValue::Bool(_) => "a switch",
-        RawValue::Fraction(_) => "a fraction",
-        RawValue::List(_) => "a list",
-        RawValue::Table(_) => "a table",
-        RawValue::Other(kind) => kind,
-    }
-}
-
-/// The texts of a list, or of one text with commas; `wrong` says what anything else is.
-pub(super) fn texts<T>(
-    value: &RawValue,
-    wrong: impl Fn(&str) -> InvalidValue,
-    read: impl Fn(&str) -> ReadResult<T>,
-) -> ReadResult<Vec<T>> {
-    match value {
-        RawValue::Text(list) => list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(read).collect(),
-        RawValue::List(items) => items.iter().map(|item| read(text(&item.value)?)).collect(),
-        other => Err(wrong(kind(other))),
-    }
+/// One given twice counts once.
+pub(super) fn each_once(texts: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    texts.into_iter().filter(|text| seen.insert(text.clone())).collect()
 }
 
 #[cfg(test)]

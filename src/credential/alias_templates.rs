@@ -4,14 +4,18 @@ use std::collections::HashMap;
 
 use super::Alias;
 use crate::encoding::key_words::{check_key, fill, insert_secret, known_words, wants_secret};
+use crate::encoding::request::view_for;
 use crate::encoding::{ClientLibrary, View};
-use crate::invalid_value::{InvalidValue, quoted};
+use crate::invalid_value::{InvalidValue, quoted, wrong};
 use crate::platform::{CredentialName, Platform, component};
 use crate::preset::Preset;
+use crate::raw_value::{Given, PartsResult, Place, RawValue, ReadResult, key_and_fields, word};
 use crate::secret_source::SecretSource;
 
+const TABLE_KEYS: &[&str] = &["key", "of", "shows", "encoding", "fields", "constant", "flags", "at_least"];
+
 /// An alias as a template: the app and its secret are not filled in yet.
-pub struct AliasTemplate<P> {
+pub struct AliasTemplate {
     pub key: String,
     pub of: CredentialName,
     pub view: View,
@@ -20,11 +24,11 @@ pub struct AliasTemplate<P> {
     /// See [`Preset::guesses`].
     pub guessed: bool,
     /// Where it was given.
-    pub place: P,
+    pub place: Place,
 }
 
-impl<P> AliasTemplate<P> {
-    pub fn raw(key: impl Into<String>, place: P) -> AliasTemplate<P> {
+impl AliasTemplate {
+    pub fn raw(key: impl Into<String>, place: Place) -> AliasTemplate {
         AliasTemplate {
             key: key.into(),
             of: CredentialName::AccessToken,
@@ -35,10 +39,32 @@ impl<P> AliasTemplate<P> {
         }
     }
 
+    /// An item of `aliases`, of an app that keeps these.
+    pub fn read(item: &Given, kept: &[CredentialName], client: ClientLibrary) -> PartsResult<AliasTemplate> {
+        let (key, fields) = key_and_fields(item, TABLE_KEYS, ["an alias", "an alias", "an alias"])?;
+        let mut template = AliasTemplate::raw(key, item.place.clone());
+        // What a key shows unless it says so: the app's token, which stands first.
+        template.of = kept.first().copied().unwrap_or(template.of);
+        if let Some(fields) = fields {
+            template.of = fields.read("of", |value| of(value, kept))?.unwrap_or(template.of);
+            template.view = view_for(&fields, client, template.of.value_name())?;
+        }
+        Ok(template)
+    }
+
     /// The configuration's key it came from.
     pub fn list(&self) -> &'static str {
         if self.preset.is_some() { "presets" } else { "aliases" }
     }
+}
+
+fn of(value: &RawValue, kept: &[CredentialName]) -> ReadResult<CredentialName> {
+    let of = word(value, &CredentialName::words())?;
+    if kept.contains(&of) {
+        return Ok(of);
+    }
+    let kept = kept.iter().map(|of| format!("{:?}", of.word())).collect::<Vec<_>>().join(" or ");
+    wrong(format!("{:?} is not kept for this app", of.word()), format!("Write {kept}."))
 }
 
 /// The app that has the aliases.
@@ -62,7 +88,7 @@ impl Owner<'_> {
     }
 }
 
-impl<P> AliasTemplate<P> {
+impl AliasTemplate {
     /// Puts the owner's names in their places. Words in braces must be known, and there must be something to stand for them.
     pub fn fill(&mut self, owner: &Owner<'_>) -> Result<(), InvalidValue> {
         judge_words(&self.key, owner)?;
@@ -73,14 +99,14 @@ impl<P> AliasTemplate<P> {
 }
 
 /// What is wrong with an alias: the configuration's key it came from, and where that was given.
-pub type AliasFault<P> = (&'static str, InvalidValue, P);
+pub type AliasFault = (&'static str, InvalidValue, Place);
 
 /// The keys themselves, with their places. An alias that is written out wins over one of a preset.
-pub fn expand<P>(templates: Vec<AliasTemplate<P>>, secret: &SecretSource) -> (Vec<Alias>, Vec<P>, Vec<AliasFault<P>>) {
+pub fn expand(templates: Vec<AliasTemplate>, secret: &SecretSource) -> (Vec<Alias>, Vec<Place>, Vec<AliasFault>) {
     let absent = secret.is_absent();
     let secret = secret.read().ok();
     let secret = secret.as_ref().map_or("", |secret| secret.expose());
-    let (mut aliases, mut places, mut faults): (Vec<Alias>, Vec<P>, Vec<AliasFault<P>>) = Default::default();
+    let (mut aliases, mut places, mut faults): (Vec<Alias>, Vec<Place>, Vec<AliasFault>) = Default::default();
     let mut presets: Vec<Option<&str>> = Vec::new();
     // Two presets have many keys in common; one fault will do.
     let mut reported: Vec<(Option<&str>, Option<&str>)> = Vec::new();
@@ -126,15 +152,13 @@ pub fn expand<P>(templates: Vec<AliasTemplate<P>>, secret: &SecretSource) -> (Ve
 
 /// Some keys of a preset do not name the app. If several apps use the preset, none of them gets these keys: removes
 /// them. Returns how many keys were removed, and the place and key of the first.
-pub fn drop_guesses<'t, P: Clone + 't>(
-    apps: impl Iterator<Item = &'t mut Vec<AliasTemplate<P>>>,
-) -> Option<(usize, P, String)> {
+pub fn drop_guesses<'t>(apps: impl Iterator<Item = &'t mut Vec<AliasTemplate>>) -> Option<(usize, Place, String)> {
     let mut apps: Vec<_> = apps.collect();
     let mut counts: HashMap<String, usize> = HashMap::new();
     for template in apps.iter().flat_map(|templates| templates.iter()).filter(|template| template.guessed) {
         *counts.entry(template.key.clone()).or_default() += 1;
     }
-    let is_shared = |template: &AliasTemplate<P>| template.guessed && counts.get(&template.key).is_some_and(|n| *n > 1);
+    let is_shared = |template: &AliasTemplate| template.guessed && counts.get(&template.key).is_some_and(|n| *n > 1);
     let first = apps.iter().flat_map(|templates| templates.iter()).find(|template| is_shared(template))?;
     let first = (first.place.clone(), first.key.clone());
     apps.iter_mut().for_each(|templates| templates.retain(|template| !is_shared(template)));
@@ -142,13 +166,13 @@ pub fn drop_guesses<'t, P: Clone + 't>(
 }
 
 /// Every key of a preset that the app has a use for.
-pub fn preset_templates<'a, P: Clone>(
+pub fn preset_templates<'a>(
     preset: &'static Preset,
     prefix: &'a str,
     client: ClientLibrary,
     owner: &'a Owner<'_>,
-    place: &'a P,
-) -> impl Iterator<Item = AliasTemplate<P>> + use<'a, P> {
+    place: &'a Place,
+) -> impl Iterator<Item = AliasTemplate> + use<'a> {
     let prefixes = preset.prefixes(prefix);
     let keys = preset.keys_for(owner.platform.has_agents, client).filter(|(of, key, _)| owner.has_use_for(*of, key));
     keys.flat_map(move |(of, key, view)| {

@@ -1,12 +1,15 @@
 //! An app as configured: which of its credentials are kept current, and under which keys.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::encoding::View;
 use crate::encoding::key_words::fits_in_a_key;
-use crate::invalid_value::{InvalidValue, quoted, quoted_name};
-use crate::platform::{ClientOptions, CredentialName, CredentialType, Platform, component, mp};
+use crate::encoding::request::form_as_toml;
+use crate::encoding::toml_text::toml_text;
+use crate::encoding::{Form, View};
+use crate::invalid_value::{InvalidValue, Judgement, quoted, quoted_name};
+use crate::platform::{ClientOptions, CredentialName, CredentialType, Platform, Renewal, component, mp};
+use crate::raw_value::{Fields, Given, PartsResult, RawValue, text};
 use crate::secret_source::{SecretSource, surplus};
 
 /// One app of WeChat or another platform.
@@ -161,6 +164,27 @@ impl Alias {
     pub fn redacted_name(&self) -> &str {
         self.redacted_name.as_deref().unwrap_or(&self.name)
     }
+
+    /// As the file could have it.
+    pub fn as_toml(&self) -> String {
+        let key = toml_text(self.redacted_name());
+        let usual = matches!(self.of, CredentialName::AccessToken | CredentialName::ComponentToken);
+        if usual && self.view == View::RAW {
+            return key;
+        }
+        let (view, form) = (&self.view, form_as_toml(&self.view.form));
+        let mut text = format!("{{ key = {key}, {form}");
+        if !usual {
+            text += &format!(", of = \"{}\"", self.of.word());
+        }
+        if view.flags != 0 || matches!(view.form, Form::Php(_)) {
+            text += &format!(", flags = {}", view.flags);
+        }
+        if view.at_least_s != 0 {
+            text += &format!(", at_least = {}", view.at_least_s);
+        }
+        text + " }"
+    }
 }
 
 impl fmt::Debug for Alias {
@@ -176,6 +200,7 @@ impl fmt::Debug for Alias {
 const APPID_BYTES_MAX: usize = 128;
 const AGENT_BYTES_MAX: usize = 64;
 const KEY_BYTES_MAX: usize = 250;
+const PROBE_EVERY_S_MIN: u64 = 10;
 
 /// Whether keys can be made with that appid.
 pub fn judge_appid(appid: &str) -> Result<(), InvalidValue> {
@@ -205,13 +230,71 @@ pub fn judge_agent(agent: &str, platform: &Platform) -> Result<(), InvalidValue>
     Ok(())
 }
 
+/// Whether apps of that platform, with a token of that type, have what these keys are about.
+pub fn judge_keys(platform: &Platform, token: &CredentialType, given: &[&'static str]) -> Judgement {
+    let mut judgement = Judgement::default();
+    let has_not = |noun: &str| format!("apps of platform {} have no {noun}", quoted(platform.name));
+    let can_force = token.can_force || platform.tokens.iter().any(|(_, of)| of.can_force);
+    for key in given {
+        let (is_wrong, what) = match *key {
+            "verify_ticket_file" => (platform.name != component::PLATFORM.name, has_not("verify ticket")),
+            "forced_per_day" => (!can_force, has_not("forced refresh")),
+            "probe_every_s" => {
+                let what = format!("no read is known that tries a token of platform {}", quoted(platform.name));
+                (token.probe.is_none(), what)
+            }
+            "adopt" => {
+                let what = "it is of use with endpoint = \"token\" alone: no other fetch ends a token that others hold";
+                (token.renewal != Renewal::Mint || token.probe.is_none(), what.to_owned())
+            }
+            _ => continue,
+        };
+        judgement.fault_if(is_wrong, key, what, "Remove the key.");
+    }
+    judgement
+}
+
+/// Whether that endpoint is asked when the quota of the app's own is used up: only one that leaves the other's tokens
+/// alone, and has a quota of its own that outlasts it.
+pub fn judge_fallback(fallback: &CredentialType, token: &CredentialType) -> Result<(), InvalidValue> {
+    if fallback == token || fallback.quota.per_day <= token.quota.per_day {
+        let what = "it is no way out when the quota of endpoint is used up";
+        return Err(InvalidValue::new(what, "Write endpoint = \"token\" and fallback = \"stable_token\"."));
+    }
+    Ok(())
+}
+
+/// Whether a token may be probed so often.
+pub fn judge_probe_every(seconds: u64) -> Result<(), InvalidValue> {
+    if (1..PROBE_EVERY_S_MIN).contains(&seconds) {
+        let what = "the token would be tried more often than its call has a quota for";
+        return Err(InvalidValue::new(what, "Write 0 for never, or 10 to 86400."));
+    }
+    Ok(())
+}
+
 impl Adopt {
     /// How it is written.
     pub const REMEDY: &str = "Write adopt = \"sink\", adopt = { memcached = \"127.0.0.1:11212\", key = \"access_token\" } or \
                               adopt = { file = \"/path\" }.";
 
+    /// A word, or a table that names a place. A relative path counts from that folder.
+    pub fn read(given: &Given, folder: &Path) -> PartsResult<Adopt> {
+        let fields = match &given.value {
+            RawValue::Text(word) if word == "sink" => return Ok(Adopt::Sink),
+            RawValue::Table(fields) => Fields::of(fields, &["memcached", "key", "file"], "adopt")?,
+            RawValue::Text(word) => {
+                return Err(InvalidValue::new(format!("{} is not known", quoted(word)), Adopt::REMEDY).into());
+            }
+            _ => return Err(InvalidValue::new("it says nothing of a place", Adopt::REMEDY).into()),
+        };
+        let file = fields.read("file", text)?.map(|file| folder.join(file));
+        let [memcached, key] = [fields.read("memcached", text)?, fields.read("key", text)?];
+        Ok(Adopt::parse(file, memcached, key)?)
+    }
+
     /// A place by its parts.
-    pub fn parse(file: Option<PathBuf>, memcached: Option<&str>, key: Option<&str>) -> Result<Adopt, InvalidValue> {
+    fn parse(file: Option<PathBuf>, memcached: Option<&str>, key: Option<&str>) -> Result<Adopt, InvalidValue> {
         match (file, memcached, key) {
             (Some(file), None, None) => Ok(Adopt::File(file)),
             (None, Some(_), Some(key)) if key.len() > KEY_BYTES_MAX || !fits_in_a_key(key) => {
@@ -225,6 +308,17 @@ impl Adopt {
                 Err(InvalidValue::new(what, "Write \"127.0.0.1:11212\", or the path of a Unix socket."))
             }
             _ => Err(InvalidValue::new("it names no place, or half of one", Adopt::REMEDY)),
+        }
+    }
+
+    /// As the file could have it.
+    pub fn as_toml(&self) -> String {
+        match self {
+            Adopt::Sink => toml_text("sink"),
+            Adopt::Memcached { address, key } => {
+                format!("{{ memcached = {}, key = {} }}", toml_text(address), toml_text(key))
+            }
+            Adopt::File(path) => format!("{{ file = {} }}", toml_text(&path.to_string_lossy())),
         }
     }
 }

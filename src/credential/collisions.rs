@@ -1,23 +1,23 @@
 //! Apps must not have an appid in common, nor claim each other's keys. Pure.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 
 use super::{Alias, App};
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::CredentialType;
+use crate::raw_value::Place;
 
 /// An app, where it was given, and where each of its aliases was.
-pub struct PlacedApp<'a, P> {
+pub struct PlacedApp<'a> {
     pub app: &'a App,
-    pub place: &'a P,
-    pub alias_places: &'a [P],
+    pub place: &'a Place,
+    pub alias_places: &'a [Place],
 }
 
 /// What is wrong, each with its place.
-pub fn collisions<P: Clone + Display>(apps: &[PlacedApp<'_, P>]) -> Vec<(InvalidValue, P)> {
+pub fn collisions(apps: &[PlacedApp<'_>]) -> Vec<(InvalidValue, Place)> {
     let mut faults = Vec::new();
-    let mut owners: HashMap<String, &PlacedApp<'_, P>> = HashMap::new();
+    let mut owners: HashMap<String, &PlacedApp<'_>> = HashMap::new();
     for placed in apps {
         let id = placed.app.id();
         if let Some(first) = owners.get(&id) {
@@ -34,7 +34,7 @@ pub fn collisions<P: Clone + Display>(apps: &[PlacedApp<'_, P>]) -> Vec<(Invalid
             built_in.extend(names.map(|name| (name, (id.as_str(), credential_type))));
         }
     }
-    let mut claimed: HashMap<&str, (String, &P, &Alias)> = HashMap::new();
+    let mut claimed: HashMap<&str, (String, &Place, &Alias)> = HashMap::new();
     for placed in apps {
         let own = placed.app.id();
         for (alias, place) in placed.app.aliases.iter().zip(placed.alias_places) {

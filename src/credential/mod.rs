@@ -54,9 +54,9 @@ use tracing::warn;
 
 use refresher::{ClusterWatch, SharedTicket};
 
-pub use app::{Adopt, Alias, App, judge_agent, judge_appid};
+pub use app::{Adopt, Alias, App, judge_agent, judge_appid, judge_fallback, judge_keys, judge_probe_every};
 pub use app_name::{app_name, warn_of_duplicates};
-pub use options::Options;
+pub use options::{Options, default_state_path};
 pub use refresher::Refresher;
 pub use table::Table;
 

@@ -6,6 +6,7 @@ use url::Url;
 
 use super::App;
 use crate::cluster;
+use crate::environment::Environment;
 use crate::platform::client::address;
 use crate::platform::{ClientOptions, PLATFORMS, mp};
 
@@ -56,4 +57,22 @@ impl Options {
         }
         hosts
     }
+}
+
+/// The state file unless it is set: where the system has such files; none if it has no folder for them.
+pub fn default_state_path(environment: &dyn Environment) -> Option<PathBuf> {
+    let folder = |name: &str| environment.get(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    // systemd separates several state directories by colons; the first is ours.
+    let of_systemd = environment.get("STATE_DIRECTORY").and_then(|folders| {
+        let first = folders.to_str()?.split(':').next()?.to_owned();
+        Some(PathBuf::from(first)).filter(|folder| folder.is_absolute())
+    });
+    let folder = match of_systemd {
+        Some(folder) => Some(folder),
+        None if environment.is_root() => Some(PathBuf::from("/var/lib/tokencached")),
+        None => folder("XDG_STATE_HOME")
+            .or_else(|| folder("HOME").map(|home| home.join(".local/state")))
+            .map(|folder| folder.join("tokencached")),
+    };
+    folder.map(|folder| folder.join("state.json"))
 }

@@ -6,6 +6,7 @@
 mod client_library;
 pub mod key_words;
 pub mod request;
+pub mod toml_text;
 
 use bytes::Bytes;
 

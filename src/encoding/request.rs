@@ -1,8 +1,16 @@
-//! What a key is to show, in the words of the configuration (`encoding`, `shows`, `fields`, `constant`) -> a form, and back.
+//! What a key is to show, in the words of the configuration (`encoding`, `shows`, `fields`, `constant`, `flags`,
+//! `at_least`) -> a view, and a form back.
 //! Pure.
 
-use super::{ClientLibrary, Constant, Fact, Field, Form};
-use crate::invalid_value::InvalidValue;
+use super::toml_text::toml_text;
+use super::{ClientLibrary, Constant, Fact, Field, Form, View};
+use crate::invalid_value::{InvalidValue, wrong};
+use crate::raw_value::{Fields, Given, PartsResult, RawValue, ReadResult, integer, word, wrong_kind};
+
+/// Longest life a time may be stretched to: WeChat's own is 7200.
+const AT_LEAST_S_MAX: u64 = 86_400;
+/// How deep fields may hold fields.
+const DEPTH_MAX: usize = 4;
 
 /// How a value is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,6 +102,79 @@ impl ViewRequest {
     }
 }
 
+/// How a key with these fields shows a credential to readers with that library; `value_name` is the usual name of the value.
+pub fn view_for(fields: &Fields<'_>, client: ClientLibrary, value_name: &str) -> PartsResult<View> {
+    let request = ViewRequest {
+        encoding: fields.read("encoding", |value| word(value, &Encoding::WORDS))?,
+        shows: fields.read("shows", shows)?,
+        fields: fields.read("fields", |value| fields_of(value, 0))?,
+        constant: fields.read("constant", constant)?,
+    };
+    let usual = request.encoding.map_or(0, |encoding| encoding.flags_for(client));
+    let form = request.form(value_name)?;
+    let flags = fields.read("flags", |value| integer(value, 0..=u64::from(u32::MAX)))?;
+    let flags = flags.and_then(|flags| u32::try_from(flags).ok()).unwrap_or(usual);
+    let at_least = fields.read("at_least", |value| integer(value, 0..=AT_LEAST_S_MAX))?;
+    let at_least_s = at_least.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
+    Ok(View { form, flags, at_least_s })
+}
+
+fn shows(value: &RawValue) -> ReadResult<Shows> {
+    let mut words = Fact::ALL.map(|(name, fact)| (name, Shows::Fact(fact))).to_vec();
+    words.push(("nothing", Shows::Nothing));
+    word(value, &words)
+}
+
+/// A constant by its type; a text is one too.
+fn constant(value: &RawValue) -> ReadResult<Constant> {
+    let remedy = "Write a number, true, false, or a text in quotes.";
+    match value {
+        RawValue::Integer { value, .. } => match i64::try_from(*value) {
+            Ok(number) => Ok(Constant::Number(number)),
+            Err(_) => wrong(format!("{value} is out of range"), remedy),
+        },
+        RawValue::Bool(on) => Ok(Constant::Bool(*on)),
+        // With a point, so that it is read as one again.
+        RawValue::Fraction(number) if number.is_finite() => Ok(Constant::Decimal(format!("{number:?}"))),
+        RawValue::Text(text) if text.contains('\0') => wrong("the value holds a NUL byte", "Remove the NUL byte."),
+        RawValue::Text(text) => Ok(Constant::Text(text.clone())),
+        other => Err(wrong_kind(other, "not a constant", remedy)),
+    }
+}
+
+/// A table of names, or a list without names.
+fn fields_of(value: &RawValue, depth: usize) -> ReadResult<Field> {
+    let items = |given: &Given| field(&given.value, depth);
+    match value {
+        _ if depth == DEPTH_MAX => wrong(format!("fields go deeper than {DEPTH_MAX} levels"), "Write flatter ones."),
+        RawValue::Table(fields) => {
+            let named = |(name, given): &(String, Given)| Ok((name.clone(), items(given)?));
+            Ok(Field::Named(fields.iter().map(named).collect::<ReadResult<_>>()?))
+        }
+        RawValue::List(given) => Ok(Field::Listed(given.iter().map(items).collect::<ReadResult<_>>()?)),
+        other => {
+            let remedy = "Write fields = { token = \"value\", expiration = \"expires_at\" }, or a list without names.";
+            Err(wrong_kind(other, "neither a table nor a list", remedy))
+        }
+    }
+}
+
+/// One of them: a fact by its word, a constant, or fields again.
+fn field(value: &RawValue, depth: usize) -> ReadResult<Field> {
+    match value {
+        RawValue::Table(fields) if matches!(&fields[..], [(name, _)] if name == "constant") => {
+            Ok(Field::Constant(constant(&fields[0].1.value)?))
+        }
+        RawValue::Table(_) | RawValue::List(_) => fields_of(value, depth + 1),
+        RawValue::Text(text) if text == "null" => Ok(Field::Constant(Constant::Null)),
+        RawValue::Text(_) => word(value, &Fact::ALL).map(Field::Fact).map_err(|mut problem| {
+            problem.remedy += " A text that stands there as it is: { constant = \"...\" }.";
+            problem
+        }),
+        other => constant(other).map(Field::Constant),
+    }
+}
+
 /// The fields of an object unless it says so.
 fn usual_fields(value_name: &str) -> Field {
     let mut fields = [(value_name, Fact::Value), ("expires_at", Fact::ExpiresAt), ("expires_in", Fact::ExpiresIn)];
@@ -131,8 +212,7 @@ fn constant_form(constant: &Constant, encoding: Encoding) -> Result<Form, Invali
 }
 
 /// The fields of a table that say so.
-pub fn form_as_toml(form: &Form, quoted: impl Fn(&str) -> String) -> String {
-    let quoted: &dyn Fn(&str) -> String = &quoted;
+pub fn form_as_toml(form: &Form) -> String {
     match form {
         Form::Raw(Fact::Value) => "encoding = \"raw\"".to_owned(),
         Form::Raw(fact) => format!("shows = \"{}\"", fact.word()),
@@ -140,31 +220,31 @@ pub fn form_as_toml(form: &Form, quoted: impl Fn(&str) -> String) -> String {
         Form::Php(Field::Fact(Fact::Value)) => "encoding = \"php_string\"".to_owned(),
         Form::Json(Field::Fact(fact)) => format!("encoding = \"json\", shows = \"{}\"", fact.word()),
         Form::Php(Field::Fact(fact)) => format!("encoding = \"php\", shows = \"{}\"", fact.word()),
-        Form::Json(Field::Constant(constant)) => format!("constant = {}", quoted(&constant.json())),
-        Form::Php(Field::Constant(constant)) => format!("constant = {}", quoted(&constant.php())),
-        Form::Json(fields) => format!("encoding = \"json_object\", fields = {}", field_as_toml(fields, quoted)),
-        Form::Php(fields) => format!("encoding = \"php_array\", fields = {}", field_as_toml(fields, quoted)),
+        Form::Json(Field::Constant(constant)) => format!("constant = {}", toml_text(&constant.json())),
+        Form::Php(Field::Constant(constant)) => format!("constant = {}", toml_text(&constant.php())),
+        Form::Json(fields) => format!("encoding = \"json_object\", fields = {}", field_as_toml(fields)),
+        Form::Php(fields) => format!("encoding = \"php_array\", fields = {}", field_as_toml(fields)),
         Form::Constant(bytes) => match bytes.parse::<i64>() {
             Ok(number) if number.to_string() == *bytes => format!("constant = {number}"),
-            _ => format!("constant = {}", quoted(bytes)),
+            _ => format!("constant = {}", toml_text(bytes)),
         },
         Form::Nothing => "shows = \"nothing\"".to_owned(),
     }
 }
 
-fn field_as_toml(field: &Field, quoted: &dyn Fn(&str) -> String) -> String {
+fn field_as_toml(field: &Field) -> String {
     let all = |items: Vec<String>| items.join(", ");
     match field {
         Field::Fact(fact) => format!("\"{}\"", fact.word()),
         Field::Constant(Constant::Null) => "\"null\"".to_owned(),
-        Field::Constant(Constant::Text(text)) => format!("{{ constant = {} }}", quoted(text)),
+        Field::Constant(Constant::Text(text)) => format!("{{ constant = {} }}", toml_text(text)),
         Field::Constant(number) => number.json(),
         Field::Named(fields) => {
-            let each = |(name, field): &(String, Field)| format!("{} = {}", quoted(name), field_as_toml(field, quoted));
+            let each = |(name, field): &(String, Field)| format!("{} = {}", toml_text(name), field_as_toml(field));
             format!("{{ {} }}", all(fields.iter().map(each).collect()))
         }
         Field::Listed(fields) => {
-            format!("[{}]", all(fields.iter().map(|field| field_as_toml(field, quoted)).collect()))
+            format!("[{}]", all(fields.iter().map(field_as_toml).collect()))
         }
     }
 }

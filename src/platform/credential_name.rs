@@ -23,6 +23,11 @@ impl CredentialName {
         CredentialName::ComponentToken,
     ];
 
+    /// Each with its word in the configuration.
+    pub fn words() -> [(&'static str, CredentialName); 5] {
+        CredentialName::ALL.map(|of| (of.word(), of))
+    }
+
     /// The usual name of its value among fields.
     pub fn value_name(self) -> &'static str {
         match self {

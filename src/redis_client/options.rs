@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::network::{Network, authority};
-use crate::secret_source::{SecretOrigin, SecretSource};
+use crate::secret_source::SecretSource;
 
 /// The address of a Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +44,6 @@ pub struct RedisOptions {
     pub user: Option<String>,
     /// Read again at each connection.
     pub password: Option<SecretSource>,
-    /// Where the password came from, for `check`.
-    pub password_origin: Option<SecretOrigin>,
     /// The hosts that may get the password if a sentinel or a cluster names them; empty: those that are near.
     pub trusted_hosts: Vec<TrustedHost>,
     /// Longest wait for a connection and for each answer, ms.
@@ -130,15 +128,6 @@ impl TrustedHost {
 impl RedisOptions {
     /// The Redis there, and the defaults for the rest.
     pub fn at(at: RedisAt) -> RedisOptions {
-        RedisOptions {
-            at,
-            tls: None,
-            db: 0,
-            user: None,
-            password: None,
-            password_origin: None,
-            trusted_hosts: Vec::new(),
-            timeout_ms: 2_000,
-        }
+        RedisOptions { at, tls: None, db: 0, user: None, password: None, trusted_hosts: Vec::new(), timeout_ms: 2_000 }
     }
 }

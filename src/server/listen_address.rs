@@ -6,11 +6,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::environment::Environment;
 use crate::invalid_value::{InvalidValue, quoted};
 
+/// memcached's port.
+pub const PORT: u16 = 11211;
+
 /// A host and perhaps a port, as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddress {
     pub host: String,
     pub port: Option<u16>,
+}
+
+impl ListenAddress {
+    /// Where to listen unless it is said.
+    pub fn of_this_machine() -> ListenAddress {
+        ListenAddress { host: Ipv4Addr::LOCALHOST.to_string(), port: None }
+    }
 }
 
 /// `1.2.3.4`, `1.2.3.4:80`, `::1`, `[::1]`, `[::1]:80`, `name`, `name:80`.
@@ -52,6 +62,12 @@ pub fn parse_port(text: &str) -> Result<TcpPort, InvalidValue> {
         let remedy = "Give a port from 1 to 65535, 0 for no TCP, or -1 for any free port.";
         InvalidValue::new(format!("{} is not a port", quoted(text)), remedy)
     })
+}
+
+/// A port that is given alone moves every address there: the flag wins over the ports of lower layers.
+pub fn moved_to(port: Option<TcpPort>, written: Vec<ListenAddress>) -> Vec<ListenAddress> {
+    let moved = |at: ListenAddress| ListenAddress { port: port.map_or(at.port, |_| None), ..at };
+    written.into_iter().map(moved).collect()
 }
 
 /// The socket addresses, each once, and the names that have none. `port` is for what is written without one.

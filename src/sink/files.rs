@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
+use super::file_presets::{FilePreset, Layout};
 use super::keys::{Scope, duplicate_key_fault};
 use super::options::{SinkContent, SinkEntry};
 use super::template::{Escape, Piece, Source, Template, TimeShown};
@@ -25,6 +26,14 @@ pub enum FileContent {
 }
 
 impl FileContent {
+    /// What a known script reads.
+    pub fn of_preset(preset: &FilePreset) -> Option<FileContent> {
+        match preset.layout {
+            Layout::Text(text, escape) => Source::new(text, escape).ok().map(FileContent::Template),
+            Layout::NamedArray => Some(FileContent::NamedArray),
+        }
+    }
+
     fn of(&self, app: &App, of: CredentialName) -> Option<SinkContent> {
         Some(match self {
             FileContent::Template(source) => SinkContent::Template(source.of(of.word(), &app.appid, &app.id())),

@@ -5,13 +5,17 @@ use std::collections::{HashMap, HashSet};
 
 use super::options::{SinkContent, SinkEntry};
 use crate::credential::App;
-use crate::encoding::key_words::{fill_type, has_type, insert_secret, wants_secret};
-use crate::encoding::{Form, View};
-use crate::invalid_value::{InvalidValue, quoted};
+use crate::encoding::key_words::{fill_type, has_type, insert_secret, known_words, wants_secret};
+use crate::encoding::request::view_for;
+use crate::encoding::{ClientLibrary, Form, View};
+use crate::invalid_value::{InvalidValue, did_you_mean, quoted, quoted_name, wrong};
 use crate::platform::CredentialName;
 use crate::preset::Preset;
+use crate::raw_value::{Fields, Given, PartsResult, ReadResult, key_and_fields, text, word};
 
 const KEY_BYTES_MAX: usize = 1024;
+const TABLE_KEYS: &[&str] = &["key", "app", "of", "shows", "encoding", "fields", "constant", "at_least"];
+const PLACEHOLDERS: &[&str] = &["type", "id", "appid", "agent", "secret", "secret10"];
 
 /// Which apps and types a sink is about.
 pub struct Scope<'a> {
@@ -77,6 +81,22 @@ impl Views {
             Views::ByType(views) => views.iter().find(|(only, _)| *only == of).map_or(View::RAW, |(_, v)| v.clone()),
         }
     }
+}
+
+/// How a sink with these fields shows credentials of these types; no client looks at its flags.
+pub fn views(fields: &Fields<'_>, types: &[CredentialName]) -> PartsResult<Vec<(CredentialName, View)>> {
+    let view = |of: &CredentialName| view_for(fields, ClientLibrary::default(), of.value_name());
+    types.iter().map(|of| Ok((*of, View { flags: 0, ..view(of)? }))).collect()
+}
+
+/// Whether there is an app of that id.
+pub fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {
+    if known.contains(id) {
+        return Ok(());
+    }
+    let usual = || "Write the appid of an [[app]]; with an agent, \"<corpid>:<agent>\".".to_owned();
+    let remedy = did_you_mean(id, known.iter().map(String::as_str), usual);
+    wrong(format!("the app {} is not there", quoted_name(id)), remedy)
 }
 
 /// The keys of one sink.
@@ -148,6 +168,24 @@ impl KeyTemplate {
     /// A key with the value as it is.
     pub fn raw(key: &str) -> KeyTemplate {
         KeyTemplate { key: key.to_owned(), app: None, of: None, views: Views::One(View::RAW), of_preset: None }
+    }
+
+    /// An item of `keys`.
+    pub fn read(item: &Given, scope: &Scope<'_>) -> PartsResult<KeyTemplate> {
+        let (key, fields) = key_and_fields(item, TABLE_KEYS, ["a key", "a sink's key", "a table"])?;
+        known_words(key, PLACEHOLDERS)?;
+        let Some(fields) = fields else { return Ok(KeyTemplate::raw(key)) };
+        let app = fields.read("app", text)?.map(str::to_owned);
+        if let Some(id) = &app {
+            known_app(&scope.ids, id)?;
+        }
+        let of = fields.read("of", |value| word(value, &CredentialName::words()))?;
+        let types: Vec<CredentialName> = of.map_or_else(|| CredentialName::ALL.to_vec(), |of| vec![of]);
+        let views = views(&fields, &types)?;
+        if views.iter().any(|(_, view)| view.form == Form::Nothing) {
+            wrong::<()>("a sink writes something or nothing", "Remove the key from the list.")?;
+        }
+        Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByType(views), of_preset: None })
     }
 
     /// The keys of a preset, for both sorts of platforms.

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use super::sql_statement::{SqlDialect, SqlStatement};
 use super::template::{Template, TimeShown};
 use crate::encoding::View;
+use crate::encoding::request::form_as_toml;
+use crate::encoding::toml_text::toml_text;
 use crate::network::authority;
 use crate::platform::CredentialName;
 use crate::redis_client::options::RedisOptions;
-use crate::secret_source::{SecretOrigin, SecretSource};
+use crate::secret_source::SecretSource;
 
 /// Access rights of a file. The site's own programs write it too, where they have to fetch for themselves again.
 pub const FILE_MODE: u32 = 0o660;
@@ -181,6 +183,17 @@ impl SinkEntry {
         })
     }
 
+    /// A key of a Redis as the file could have it.
+    pub fn as_toml(&self) -> String {
+        let view = if let SinkContent::View(view) = &self.content { view } else { &View::RAW };
+        let (key, app, form) = (toml_text(&self.written_name()), toml_text(&self.app), form_as_toml(&view.form));
+        let at_least = match view.at_least_s {
+            0 => String::new(),
+            seconds => format!(", at_least = {seconds}"),
+        };
+        format!("{{ key = {key}, app = {app}, of = \"{}\", {form}{at_least} }}", self.of.word())
+    }
+
     /// The key that memcached's clients read the same credential under.
     pub fn managed_key(&self) -> String {
         format!("{}:{}", self.of.word(), self.app)
@@ -277,8 +290,6 @@ pub struct SqlServer {
     pub user: Option<String>,
     /// Read again at each connection.
     pub password: Option<SecretSource>,
-    /// Where the password comes from, for `check --print`.
-    pub password_origin: Option<SecretOrigin>,
     pub tls: SqlTls,
     /// Longest wait for a connection and for each answer, ms.
     pub timeout_ms: u64,

@@ -33,6 +33,14 @@ pub struct TimeShown {
     pub add: i64,
 }
 
+impl TimeShown {
+    /// As the file has it: `{expires_at-7200}`.
+    pub fn as_written(&self) -> String {
+        let add = if self.add == 0 { String::new() } else { format!("{:+}", self.add) };
+        format!("{{{}{add}}}", self.fact.word())
+    }
+}
+
 /// One part of a filled-in template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {

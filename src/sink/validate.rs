@@ -96,6 +96,42 @@ pub fn judge_read(statement: &SqlStatement) -> Result<(), InvalidValue> {
     Ok(())
 }
 
+/// Whether a database of that dialect is told one user to log in as, or none where nobody logs in.
+pub fn judge_login(dialect: SqlDialect, given: &[&'static str], has_user: bool, has_user_in_url: bool) -> Judgement {
+    let mut judgement = Judgement::default();
+    let is_sqlite = dialect == SqlDialect::Sqlite;
+    for key in given {
+        let is_of_login = ["user", "socket", "tls", "ca_file"].contains(key) || key.starts_with("password");
+        let what = "SQLite is a file, and nobody logs in to it";
+        judgement.fault_if(is_sqlite && is_of_login, key, what, "Remove the key.");
+    }
+    judgement.fault_if(has_user && has_user_in_url, "user", "the url names a user too", "Keep one of the two.");
+    let is_nobody = !has_user && !has_user_in_url && !is_sqlite;
+    let remedy = "Write user = \"...\", or url = \"mysql://user@...\".";
+    judgement.fault_if(is_nobody, "", "nobody is named to log in as", remedy);
+    judgement
+}
+
+/// Whether there are either statements or a preset, and nothing beside it that belongs to the other.
+pub fn judge_statement_keys(given: &[&'static str]) -> Judgement {
+    let mut judgement = Judgement::default();
+    let (has_own, has_preset) = (given.contains(&"statement"), given.contains(&"presets"));
+    let remedy = "Keep one of the two, and give the other a [[sink]] of its own.";
+    judgement.fault_if(has_own && has_preset, "presets", "there are statements already", remedy);
+    let remedy = "Write statement = \"UPDATE ...\", or presets = [\"wx_token\"].";
+    let is_empty = !has_own && !has_preset;
+    judgement.fault_if(is_empty, "", "nothing says what is to be written to the database", remedy);
+    for key in given {
+        let is_of_own = ["insert", "read", "retract"].contains(key);
+        let remedy = "Remove it, or write the statement yourself.";
+        judgement.fault_if(has_preset && !has_own && is_of_own, key, "the preset brings its own", remedy);
+        let (what, remedy) =
+            ("there is no preset for it to stand in", "Write the table's whole name into the statement.");
+        judgement.fault_if(has_own && !has_preset && *key == "prefix", key, what, remedy);
+    }
+    judgement
+}
+
 impl SqlAt {
     /// The same through a socket.
     pub fn by_socket(self, socket: Option<PathBuf>, dialect: SqlDialect) -> (SqlAt, Judgement) {
@@ -190,7 +226,7 @@ pub fn sql_entries(plans: &[SqlPlan], scope: &Scope<'_>) -> Result<Vec<SinkEntry
 pub type WrittenTwice = (usize, usize, InvalidValue);
 
 /// Two sinks of one database must not fight for a key, nor for a file.
-pub fn written_twice(sinks: &[&Options]) -> Vec<WrittenTwice> {
+pub fn written_twice(sinks: &[Options]) -> Vec<WrittenTwice> {
     let mut faults = Vec::new();
     let mut first: HashMap<(String, &str), usize> = HashMap::new();
     for (at, sink) in sinks.iter().enumerate() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tokencached::cli::{self, CliCommand, Flags};
 use tokencached::config::schema::{SECTIONS, Section, Setting};
 use tokencached::config::{Environment, Faults, Loaded, Place, load};
-use tokencached::secret_source::{SecretOrigin, SecretSource};
+use tokencached::secret_source::SecretSource;
 use tokencached::server::Protocol;
 use tokencached::service::RefuseWith;
 
@@ -389,7 +389,7 @@ fn the_quick_start_brings_the_secret_of_an_app_in_the_file() {
     assert_eq!(loaded.config.credentials.apps.len(), 1);
     let app = &loaded.config.credentials.apps[0];
     assert_eq!((app.token.id, app.names()), ("token", vec![format!("access_token:{APPID}")]));
-    assert_eq!(loaded.origins, [SecretOrigin::Environment("WECHAT_SECRET".into())]);
+    assert!(loaded.effective().contains("\nsecret_env = \"WECHAT_SECRET\"\n"), "{}", loaded.effective());
 }
 
 #[test]

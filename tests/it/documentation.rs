@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use tokencached::config::preset_names;
 use tokencached::platform::component::AUTHORIZERS;
 use tokencached::platform::{CredentialType, FetchParams, PLATFORMS, Platform};
 use tokencached::sandbox::{Options, Sandbox};
 use tokencached::secret::Secret;
+use tokencached::{preset, sink};
 
 use crate::support::markdown::text;
 use crate::support::{Client, Node, Wechat, tokencached, wait_for};
@@ -46,6 +46,13 @@ fn credential_types() -> impl Iterator<Item = (&'static Platform, &'static str, 
     all.flat_map(|platform| {
         platform.tokens.iter().chain(platform.tickets).map(move |(word, of_type)| (platform, *word, *of_type))
     })
+}
+
+/// The names of all presets: of keys, of tables of a database, of files.
+fn preset_names() -> impl Iterator<Item = &'static str> {
+    let keys = preset::PRESETS.iter().map(|preset| preset.name);
+    let tables = sink::sql_presets::SQL_PRESETS.iter().map(|preset| preset.name);
+    keys.chain(tables).chain(sink::file_presets::preset_names())
 }
 
 #[test]

@@ -86,13 +86,14 @@ server/options -> access byte_size files invalid_value network service/options t
 server/listen_address -> environment invalid_value
 service/options ->
 sink/validate -> encoding files invalid_value network sink/keys sink/options sink/sql_statement sink/template
-sink/files sink/keys -> credential/app encoding invalid_value platform preset secret sink/options sink/template
+sink/files -> credential/app encoding invalid_value platform sink/file_presets sink/keys sink/options sink/template
+sink/keys -> credential/app encoding invalid_value platform preset secret sink/options
 sink/sql_address -> invalid_value sink/options sink/sql_statement
 sink/file_presets sink/sql_presets -> invalid_value platform sink/options sink/sql_statement sink/template
 sink/options -> encoding network platform redis_client/options secret_source sink/sql_statement sink/template
 sink/sql_statement -> encoding invalid_value sink/template
 sink/template -> encoding invalid_value
-credential/options -> cluster/options credential/app platform platform/client/address platform/client/options
+credential/options -> cluster/options credential/app environment platform platform/client/address platform/client/options
 credential/alias_templates credential/app_name -> credential/app encoding invalid_value platform preset secret_source
 credential/collisions -> credential/app invalid_value platform
 credential/app -> encoding invalid_value platform platform/client/options secret_source
@@ -130,7 +131,7 @@ files ->
 stats -> sync
 clock -> sync
 protocol ->
-address_group allocator byte_size environment invalid_value descriptors network process secret supervision sync unit ->
+address_group allocator byte_size environment invalid_value descriptors network process raw_value secret supervision sync unit ->
 ";
 
 /// Modules without async code and without sockets.

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "redis")]
+use crate::support::{APPID, Node, SECRET, Wechat, wait_for};
 use tokencached::cli::Flags;
 use tokencached::cluster;
 use tokencached::config::{Loaded, load};
 use tokencached::redis_client::options::RedisAt;
 use tokencached::sandbox::Endpoint;
-#[cfg(feature = "redis")]
-use tokencached::secret_source::SecretOrigin;
-
-use crate::support::{APPID, Node, SECRET, Wechat, wait_for};
 
 const SEALING: &str = "sixteen-chars-at-least";
 const KEY: &str = "0123456789-key-of-a-side-port";
@@ -174,7 +172,8 @@ fn the_environment_replaces_the_files_secret_in_whichever_way_it_was_given() {
         panic!("{:?}", loaded.config.credentials.cluster)
     };
     assert_eq!((state.sealing.read().unwrap().expose(), state.prefix.as_str()), ("another-secret-of-ours", "b"));
-    assert_eq!(state.sealing_origin, SecretOrigin::Environment("TOKENCACHED_STATE_SECRET".into()));
+    let printed = loaded.effective();
+    assert!(printed.contains("\nsecret_env = \"TOKENCACHED_STATE_SECRET\"\n"), "{printed}");
     assert!(!loaded.warnings.join("\n").contains("written in the configuration"), "{:?}", loaded.warnings);
     // What is wrong in the file stays wrong when the variable that hides it goes.
     let shown = given(&file.replace("\"a\"", "\"a b\""), &variables).err().unwrap();
@@ -219,7 +218,9 @@ fn apps_without_secrets_stand_beside_apps_that_have_them() {
     let loaded = good(&file, &[]);
     let absent: Vec<bool> = loaded.config.credentials.apps.iter().map(|app| app.secret.is_absent()).collect();
     assert_eq!(absent, [false, true, true]);
-    assert_eq!(loaded.origins[1..], [SecretOrigin::Nowhere, SecretOrigin::Nowhere]);
+    let printed = loaded.effective();
+    let of_apps = printed.split_once("[[app]]").unwrap().1;
+    assert_eq!((of_apps.matches("secret").count(), of_apps.matches("refresh_token").count()), (1, 0), "{printed}");
     let warned = loaded.warnings.join("\n");
     assert!(warned.contains("of 3 apps 2 have no secret here and are only followed, first \"wx11"), "{warned}");
     assert!(!warned.contains("verify_ticket"), "{warned}");

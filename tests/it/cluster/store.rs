@@ -11,7 +11,7 @@ use tokencached::cluster::{
 };
 use tokencached::redis_client::options::{RedisAt, RedisOptions};
 use tokencached::secret::Secret;
-use tokencached::secret_source::{SecretOrigin, SecretSource};
+use tokencached::secret_source::SecretSource;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ const PREFIX: &str = "tc";
 fn state(redis: &Redis, poll_every_ms: u64) -> StoreOptions {
     let server = RedisOptions { timeout_ms: 500, ..RedisOptions::at(RedisAt::Unix(redis.socket())) };
     let sealing = SecretSource::Fixed(Secret::new("a secret for tests only".into()));
-    let options = StoreOptions::new(server, sealing, SecretOrigin::Inline);
+    let options = StoreOptions::new(server, sealing);
     StoreOptions { prefix: PREFIX.into(), poll_every_ms, node: "here".into(), ..options }
 }
 

@@ -116,7 +116,7 @@ fn form_words(form: TextForm) -> [&'static str; 2] {
     match form {
         TextForm::Text => ["a text", "文本"],
         TextForm::Path => ["a path", "路径"],
-        TextForm::Pem => ["a PEM file", "PEM 文件"],
+        TextForm::Pem | TextForm::PemKey => ["a PEM file", "PEM 文件"],
         TextForm::Url => ["a URL", "URL"],
         TextForm::Address => ["an address", "地址"],
         TextForm::Host => ["a host", "主机"],
