@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 
 use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options};
 
-use crate::support::{APPID, SECRET, Wechat, as_root, config, program, run, tokencached, write};
+use crate::support::{APPID, Node, SECRET, Wechat, as_root, config, program, run, tokencached, write};
 
 #[track_caller]
 fn check(config: &str, flags: &[&str]) -> (ExitStatus, String) {
@@ -65,6 +65,17 @@ fn an_address_that_is_taken_is_named_with_its_owner() {
     drop(other);
     let (_, said) = check(&config, &[]);
     assert!(!said.contains("in use"), "{said}");
+}
+
+/// Most people check beside the server that runs: that it has its address is no fault.
+#[test]
+fn an_address_of_the_running_server_is_not_made_a_fault() {
+    let node = Node::plain(&[]);
+    let address = node.address;
+    let (status, said) = check(&format!("[server]\nlisten = [\"{address}\"]\n[state]\npath = \"none\"\n"), &[]);
+    assert!(status.success(), "{said}");
+    assert!(said.contains(&format!("the address {address} is in use by tokencached (process ")), "{said}");
+    assert!(said.contains("exit code 69; no fault if that is the server itself"), "{said}");
 }
 
 #[test]
