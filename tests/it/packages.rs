@@ -77,18 +77,21 @@ fn the_shells_can_read_their_completions() {
     }
 }
 
-/// What the recipe takes from the project itself; what is below `target` is built first.
+/// What the recipes take from the project itself; what is below `target` is built first.
 #[test]
 fn every_file_that_the_packages_take_is_there() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let recipe = std::fs::read_to_string(top.join("deploy/package/nfpm.yaml")).unwrap();
+    let spec = std::fs::read_to_string(top.join("deploy/package/tokencached.spec")).unwrap();
     let named = recipe.lines().filter_map(|line| {
         let (key, value) = line.trim().trim_start_matches("- ").split_once(": ")?;
         ["src", "postinstall", "preremove", "postremove"].contains(&key).then_some(value)
     });
     let named: Vec<_> = named.filter(|path| !path.starts_with("target/package-stage/")).collect();
     assert!(named.len() > 5, "{named:?}");
-    for path in named {
+    let put: Vec<_> = spec.lines().filter_map(|line| line.strip_prefix("put ")?.split(' ').nth(1)).collect();
+    assert!(put.len() > 5, "{put:?}");
+    for path in named.into_iter().chain(put.into_iter().filter(|path| !path.starts_with("$stage/"))) {
         assert!(top.join(path).is_file(), "{path}");
     }
 }
