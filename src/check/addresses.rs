@@ -68,7 +68,7 @@ fn has_open(pid: u32, link: &Path) -> bool {
 }
 
 /// The inode in a line of `/proc/net/tcp` or `tcp6`, if it is a socket that listens where `address` would.
-fn inode_of_listener<'a>(line: &'a str, address: SocketAddr) -> Option<&'a str> {
+fn inode_of_listener(line: &str, address: SocketAddr) -> Option<&str> {
     let columns: Vec<&str> = line.split_ascii_whitespace().collect();
     let (local, state, inode) = (columns.get(1)?, columns.get(3)?, columns.get(9)?);
     let (ip, port) = local.split_once(':')?;

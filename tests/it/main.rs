@@ -51,6 +51,7 @@ mod moving_in;
 mod old_settings;
 mod open_platform;
 mod packages;
+mod package_files;
 mod php;
 mod probing;
 mod protocol;
