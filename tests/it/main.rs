@@ -57,8 +57,6 @@ mod open_platform;
 mod package_files;
 mod packages;
 mod panels;
-mod packages;
-mod package_files;
 mod php;
 mod probing;
 mod protocol;
