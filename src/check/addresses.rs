@@ -57,9 +57,14 @@ fn owner(address: SocketAddr) -> Option<String> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| has_open(*pid, &link)).find_map(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        Some(format!("{} (process {pid})", name.trim()))
+        let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+        Some(format!("{} (process {pid})", shown_name(&name)))
     })
+}
+
+/// A process gives itself its name, and root may read this on a terminal: no name can write a line or move the cursor.
+fn shown_name(name: &[u8]) -> String {
+    String::from_utf8_lossy(name.strip_suffix(b"\n").unwrap_or(name)).replace(char::is_control, "?")
 }
 
 fn has_open(pid: u32, link: &Path) -> bool {
@@ -111,6 +116,12 @@ mod tests {
         assert_eq!(inode_of_listener(&connected, "127.0.0.1:11211".parse().unwrap()), None);
         let localhost = parse_ip("00000000000000000000000001000000").unwrap();
         assert_eq!(localhost, IpAddr::from(Ipv6Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn a_name_with_control_characters_stays_in_its_line() {
+        assert_eq!(shown_name(b"memcached\n"), "memcached");
+        assert_eq!(shown_name(b"a\n\x1b[2J\xc2\x9b\xff\n"), "a??[2J?\u{fffd}");
     }
 
     #[test]
