@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 
 use tokencached::sandbox::Endpoint;
 
-use crate::support::{APPID, Client, Wechat, as_root, free_port, program, run, run_checked, write};
+use crate::support::{APPID, Client, Node, Wechat, as_root, free_port, program, run, run_checked, write};
 
 /// What the page takes out of `stats`.
 const FIELDS: [&str; 10] = [
@@ -199,4 +199,8 @@ fn another_process_in_the_file_is_left_alone() {
     write(script.folder.path(), "pid", &format!("{}\n", std::process::id()));
     script.does("stop", "does not run");
     assert_eq!(script.call("status").0.code(), Some(3));
+    // The same program, as the package's unit runs it.
+    let other = Node::start("", &[]);
+    write(script.folder.path(), "pid", &format!("{}\n", other.pid()));
+    script.does("stop", "does not run");
 }
