@@ -202,6 +202,14 @@ fn values_that_would_not_do_are_refused_with_a_sentence() {
         (json!({ "auth": open, "replcias": 2 }), "replcias"),
         (json!({ "auth": open, "apps": [{ "endpoint": "token" }] }), "appid"),
         (json!({ "auth": open, "memory": "lots" }), "memory"),
+        // An empty selector is one that every pod fits.
+        (json!({ "auth": open, "networkPolicy": { "clientLabels": { "tokencached-client": null } } }), "every pod"),
+        (
+            json!({ "auth": open, "networkPolicy": { "enabled": false }, "service": { "type": "NodePort" } }),
+            "from outside of the cluster",
+        ),
+        // It would stand in the pod's description.
+        (json!({ "auth": open, "redis": { "url": "redis://:word@redis", "existingSecret": "redis" } }), "pattern"),
     ] {
         let fault = judged(&["chart", folder.to_str().unwrap(), &values.to_string()]).map(drop).unwrap_err();
         assert!(fault.contains(part), "{values}: {fault}");
