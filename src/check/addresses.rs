@@ -6,10 +6,9 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::report::CheckReport;
 use crate::config::Config;
@@ -25,7 +24,7 @@ pub fn examine(config: &Config, report: &mut CheckReport) {
     for listener in config.listeners() {
         match &listener.at {
             ListenAt::Tcp(address) => tcp.push(*address),
-            ListenAt::Unix { path, .. } if UnixStream::connect(path).is_ok() => {
+            ListenAt::Unix { path, .. } if is_answered(path) => {
                 report.note(format!("a server answers at the socket {}: {then}", path.display()));
             }
             ListenAt::Unix { .. } => {}
@@ -37,6 +36,15 @@ pub fn examine(config: &Config, report: &mut CheckReport) {
             report.note(format!("the address {address} is in use by {owner}: {then}"));
         }
     }
+}
+
+/// Whether a server has that socket. One that is too busy to answer must not make this wait.
+fn is_answered(path: &Path) -> bool {
+    let connected = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    });
+    connected.map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |()| true)
 }
 
 /// As the server binds it.
@@ -116,6 +124,22 @@ mod tests {
         assert_eq!(inode_of_listener(&connected, "127.0.0.1:11211".parse().unwrap()), None);
         let localhost = parse_ip("00000000000000000000000001000000").unwrap();
         assert_eq!(localhost, IpAddr::from(Ipv6Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn a_server_that_takes_no_more_clients_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        assert!(!is_answered(&path), "it does not listen yet");
+        listener.listen(0).unwrap();
+        let clients = [(); 3].map(|()| Socket::new(Domain::UNIX, Type::STREAM, None).unwrap());
+        for client in &clients {
+            client.set_nonblocking(true).unwrap();
+            let _ = client.connect(&SockAddr::unix(&path).unwrap());
+        }
+        assert!(is_answered(&path));
     }
 
     #[test]
