@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 
 use tokencached::sandbox::Endpoint;
 
@@ -176,6 +176,23 @@ fn what_is_typed_into_the_page_of_baota_takes_effect() {
     script.does("stop", "stopped");
     script.does("stop", "does not run");
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err() && !script.path("pid").exists());
+}
+
+/// As somebody presses who sees nothing happen.
+#[test]
+#[ignore = "needs root"]
+fn a_button_that_is_pressed_several_times_leaves_one_server_that_is_known() {
+    let script = Script::install(&Wechat::start());
+    script.does("start", "started");
+    let port = free_port();
+    script.set(&[("PORT", &port.to_string())]);
+    let press = || program("sh").arg(script.path("memcached")).arg("reload").stdout(Stdio::null()).spawn().unwrap();
+    for mut press in [press(), press(), press()] {
+        assert!(press.wait().unwrap().success());
+    }
+    script.does("status", "runs");
+    script.does("stop", "stopped");
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
 }
 
 /// It says so at once, and with the reason.
