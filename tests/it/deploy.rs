@@ -286,7 +286,8 @@ fn the_page_of_the_compose_file_has_a_token_and_keeps_it_when_a_node_is_killed()
             (name.clone(), value.replace("127.0.0.1:2130", &format!("127.0.0.1:{http}")))
         });
         let of_the_image = [
-            ("TOKENCACHED_SERVER_LISTEN", format!("0.0.0.0:{port}")),
+            // The image says 0.0.0.0, which is a network of its own there, and everybody's here.
+            ("TOKENCACHED_SERVER_LISTEN", format!("127.0.0.1:{port}")),
             ("TOKENCACHED_STATE_PATH", folder.path().join(name).display().to_string()),
             ("TOKENCACHED_UPSTREAM_BASE_URL", wechat.base_url()),
         ];
