@@ -121,10 +121,10 @@ fn no_name_of_a_process_or_file_is_more_than_text() {
     let about_port = said(functions("postinst", "start_at_first() {"), &check);
     assert!(about_port.contains(&format!("is in use by {named} (process 7): edit")), "{about_port}");
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), named, "");
+    write(folder.path(), &format!("{named}\x1b[2J"), "");
     let find = format!("STATE='{}'; say \"$(find_refresh_tokens)\"", folder.path().display());
     let about_file = said(functions("postrm", "purge_state() {"), &find);
-    assert!(about_file.ends_with(&format!("/{named}\n")), "{about_file}");
+    assert!(about_file.ends_with(&format!("/{named}?[2J\n")), "{about_file}");
 }
 
 /// Purge takes the state away unless there may be refresh tokens in it.
