@@ -50,6 +50,8 @@ pub async fn wait(
 ) -> Result<String, String> {
     let end = Instant::now() + at_most;
     loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = if at_most.is_zero() { timeout } else { timeout.min(left) };
         let answer = examine(config, question, timeout).await;
         if answer.is_ok() || Instant::now() + ASK_AGAIN > end {
             return answer;
@@ -61,8 +63,13 @@ pub async fn wait(
 /// Asks once: the memcached port, then the HTTP API if there is one. Either answer is a sentence.
 pub async fn examine(config: &Options, question: Question, timeout: Duration) -> Result<String, String> {
     let asked = tokio::time::timeout(timeout, ask(config, question)).await;
-    let said = asked.unwrap_or_else(|_| Err(format!("no answer within {} s", timeout.as_secs_f64())));
+    let said = asked.unwrap_or_else(|_| Err(format!("no answer within {} s", seconds(timeout))));
     said.map(|what| format!("healthy: {what}")).map_err(|what| format!("not healthy: {what}"))
+}
+
+/// What is left of a time that is waited for has more digits than anybody reads.
+fn seconds(time: Duration) -> f64 {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
 }
 
 async fn ask(config: &Options, question: Question) -> Result<String, String> {
@@ -133,6 +140,7 @@ async fn ask_http_api(options: &http_api::Options, address: SocketAddr, question
     let answer = connection.ask(request.as_bytes(), |_| false, ANSWER_BYTES_MAX).await?.unwrap_or_default();
     let answer = String::from_utf8_lossy(&answer);
     let code = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    let code = code.filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
     let word = answer.split_once("\r\n\r\n").and_then(|(_, body)| word_of(body));
     match (code, word) {
         (Some("200"), Some(word)) => Ok(word),

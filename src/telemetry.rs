@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::panic::PanicHookInfo;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -104,6 +105,13 @@ fn start_queue(style: Style) -> io::Result<Arc<LogQueue>> {
     Ok(QUEUE.get_or_init(|| queue).clone())
 }
 
+/// Whether standard error is this file, by the numbers of its device and itself, as systemd names the journal's end in
+/// JOURNAL_STREAM: what a service starts inherits the variable, also if it writes somewhere else.
+fn is_standard_error(stream: &str) -> bool {
+    let file = io::stderr().as_fd().try_clone_to_owned().and_then(|file| File::from(file).metadata());
+    file.is_ok_and(|file| stream == format!("{}:{}", file.dev(), file.ino()))
+}
+
 /// How a line looks.
 #[derive(Clone, Copy, Debug)]
 struct Style {
@@ -117,7 +125,7 @@ struct Style {
 
 impl Style {
     fn of(log: &Options) -> Style {
-        let is_stamped = std::env::var_os("JOURNAL_STREAM").is_some_and(|stream| !stream.is_empty());
+        let is_stamped = std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_standard_error(&stream));
         let ansi = !is_stamped && io::stderr().is_terminal();
         Style { json: log.json, is_stamped, ansi, language: log.advice_language }
     }

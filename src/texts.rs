@@ -7,6 +7,7 @@
 //! Never used while a request is answered, and never for what programs read: keys, error codes, TOML.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -50,7 +51,9 @@ impl Language {
 
 /// The Chinese of a text of one line; `None` if it is not known as a whole.
 pub fn chinese(text: &str) -> Option<String> {
-    TABLE.whole(text).or_else(|| TABLE.placed(text))
+    let search = Search { table: &TABLE, left: Cell::new(SEARCH_BYTES_MAX) };
+    let found = search.whole(text).or_else(|| search.placed(text));
+    found.filter(|_| !search.is_over())
 }
 
 /// The Chinese of a text without holes.
@@ -78,6 +81,12 @@ fn rows_of_platforms() -> impl Iterator<Item = (&'static str, &'static str)> {
     let of_codes = of_codes.flatten().chain(errcodes::texts_on_unknown());
     of_codes.chain(failure::ADVICE.iter().copied()).map(|text| (text.en, text.zh))
 }
+
+/// So many bytes may be compared with the table for one text, each time with all of it: what others have written may stand
+/// in a text, and be such that it can be taken apart in very many ways. No text of ours needs a quarter of it.
+const SEARCH_BYTES_MAX: usize = 64 << 10;
+/// What looking into the table costs at least.
+const SEARCH_BYTES_MIN: usize = 64;
 
 /// How the place of a setting that nobody gave is called.
 const DEFAULT: &str = "default";
@@ -123,8 +132,30 @@ impl Table {
         self.templates.push(Template { between, holes, weight, chinese });
     }
 
+    /// The template with the most text of its own among those that match.
+    fn best<'t>(&self, text: &'t str) -> Option<(&Template, Vec<&'t str>)> {
+        let matching = self.templates.iter().filter_map(|template| Some((template, template.holes_in(text)?)));
+        matching.max_by_key(|(template, _)| template.weight)
+    }
+}
+
+/// One text that is looked for.
+struct Search<'s> {
+    table: &'s Table,
+    /// How many bytes may still be compared; once there are none left, nothing is found any more.
+    left: Cell<usize>,
+}
+
+impl Search<'_> {
+    fn is_over(&self) -> bool {
+        self.left.get() == 0
+    }
+
     /// The Chinese of a text that a row has, or of several of them behind each other.
     fn whole(&self, text: &str) -> Option<String> {
+        if self.is_over() {
+            return None;
+        }
         if let Some(chinese) = self.one(text) {
             return Some(chinese);
         }
@@ -136,22 +167,23 @@ impl Table {
 
     /// The Chinese of a text that one row has.
     fn one(&self, text: &str) -> Option<String> {
-        if let Some(chinese) = self.whole.get(text) {
+        self.left.set(self.left.get().saturating_sub(text.len() + SEARCH_BYTES_MIN));
+        if self.is_over() {
+            return None;
+        }
+        if let Some(chinese) = self.table.whole.get(text) {
             return Some(fill(chinese, &[], &[]));
         }
-        let (template, found) = self.best(text)?;
+        let (template, found) = self.table.best(text)?;
         let found: Vec<Cow<'_, str>> = found.into_iter().map(|part| self.hole(part)).collect();
         Some(fill(template.chinese, &template.holes, &found))
     }
 
-    /// The template with the most text of its own among those that match.
-    fn best<'t>(&self, text: &'t str) -> Option<(&Template, Vec<&'t str>)> {
-        let matching = self.templates.iter().filter_map(|template| Some((template, template.holes_in(text)?)));
-        matching.max_by_key(|(template, _)| template.weight)
-    }
-
     /// A text behind a place, such as `FILE:LINE: text`.
     fn placed(&self, text: &str) -> Option<String> {
+        if self.is_over() {
+            return None;
+        }
         text.match_indices(": ").find_map(|(at, colon)| {
             let chinese = self.whole(&text[at + colon.len()..])?;
             let known = |place: &str| if place.contains(' ') || place == DEFAULT { self.whole(place) } else { None };
@@ -175,6 +207,9 @@ impl Table {
 
     /// `a, b and c`, `a or b`, of known texts and of words.
     fn listed(&self, text: &str) -> Option<String> {
+        if self.is_over() {
+            return None;
+        }
         let word = if text.contains(" or ") { Some((" or ", " 或 ")) } else { None };
         let word = word.or_else(|| text.contains(" and ").then_some((" and ", " 和 ")));
         let items = text.split(", ").flat_map(|part| part.split(word.map_or(", ", |(english, _)| english)));

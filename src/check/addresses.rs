@@ -6,10 +6,9 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::report::CheckReport;
 use crate::config::Config;
@@ -28,7 +27,7 @@ pub fn examine(config: &Config, report: &mut CheckReport) {
     for listener in config.listeners() {
         match &listener.at {
             ListenAt::Tcp(address) => tcp.push(*address),
-            ListenAt::Unix { path, .. } if UnixStream::connect(path).is_ok() => {
+            ListenAt::Unix { path, .. } if is_answered(path) => {
                 report.note(format!("a server answers at the socket {}: {then}", path.display()));
             }
             ListenAt::Unix { .. } => {}
@@ -41,6 +40,15 @@ pub fn examine(config: &Config, report: &mut CheckReport) {
             report.note(format!("the address {address} is in use by {owner}: {then}"));
         }
     }
+}
+
+/// Whether a server has that socket. One that is too busy to answer must not make this wait.
+fn is_answered(path: &Path) -> bool {
+    let connected = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    });
+    connected.map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |()| true)
 }
 
 /// As the server binds it.
@@ -61,9 +69,14 @@ fn owner(address: SocketAddr) -> Option<String> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| has_open(*pid, &link)).find_map(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        Some(format!("{} (process {pid})", name.trim()))
+        let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+        Some(format!("{} (process {pid})", shown_name(&name)))
     })
+}
+
+/// A process gives itself its name, and root may read this on a terminal: no name can write a line or move the cursor.
+fn shown_name(name: &[u8]) -> String {
+    String::from_utf8_lossy(name.strip_suffix(b"\n").unwrap_or(name)).replace(char::is_control, "?")
 }
 
 fn has_open(pid: u32, link: &Path) -> bool {
@@ -115,6 +128,28 @@ mod tests {
         assert_eq!(inode_of_listener(&connected, "127.0.0.1:11211".parse().unwrap()), None);
         let localhost = parse_ip("00000000000000000000000001000000").unwrap();
         assert_eq!(localhost, IpAddr::from(Ipv6Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn a_server_that_takes_no_more_clients_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        assert!(!is_answered(&path), "it does not listen yet");
+        listener.listen(0).unwrap();
+        let clients = [(); 3].map(|()| Socket::new(Domain::UNIX, Type::STREAM, None).unwrap());
+        for client in &clients {
+            client.set_nonblocking(true).unwrap();
+            let _ = client.connect(&SockAddr::unix(&path).unwrap());
+        }
+        assert!(is_answered(&path));
+    }
+
+    #[test]
+    fn a_name_with_control_characters_stays_in_its_line() {
+        assert_eq!(shown_name(b"memcached\n"), "memcached");
+        assert_eq!(shown_name(b"a\n\x1b[2J\xc2\x9b\xff\n"), "a??[2J?\u{fffd}");
     }
 
     #[test]

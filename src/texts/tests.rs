@@ -82,3 +82,29 @@ fn holes_are_filled_with_known_texts_lists_and_what_has_no_language() {
     check("291 of 300 apps good, 9 not; 1 warning", "300 个应用中 291 个正常，9 个不正常；1 个警告");
     check("somebody said something", "somebody said something");
 }
+
+/// The advice of a log line may have texts of others in it, and these may be such that there are very many ways to take
+/// them apart. Counted, not timed: a search that is over has found nothing, and all of ours are far from it.
+#[test]
+fn no_text_takes_long_to_look_up() {
+    let search = |text: &str| {
+        let search = Search { table: &TABLE, left: Cell::new(SEARCH_BYTES_MAX) };
+        let _ = search.whole(text).or_else(|| search.placed(text));
+        SEARCH_BYTES_MAX - search.left.get()
+    };
+    for (english, _) in rows_of_platforms().chain(rows()) {
+        let text = format!("  1. /c.toml:3 (and lines 4, 5): {}", example(english));
+        assert!(search(&text) < SEARCH_BYTES_MAX / 4, "{}: {text}", search(&text));
+    }
+    let known =
+        ["x", "a, b", "the value is empty", "the secret /run/x is empty", "Write \"a\" or \"b\"", "7 of 7 apps good"];
+    let between =
+        ["; ", ": ", ", ", " or ", " and ", " is ", "; x: ", ": x; ", " (", ") ", "/c.toml:3: ", "\" ", " of "];
+    for unit in known.iter().flat_map(|known| between.map(|between| format!("{known}{between}"))) {
+        for times in [10, 100, 1000, 10_000] {
+            let text = format!("{}x y", unit.repeat(times));
+            let chinese = Language::Chinese.of(&text);
+            assert!(search(&text) < SEARCH_BYTES_MAX || chinese == text, "{unit:?} {times} times");
+        }
+    }
+}

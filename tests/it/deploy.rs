@@ -202,6 +202,14 @@ fn values_that_would_not_do_are_refused_with_a_sentence() {
         (json!({ "auth": open, "replcias": 2 }), "replcias"),
         (json!({ "auth": open, "apps": [{ "endpoint": "token" }] }), "appid"),
         (json!({ "auth": open, "memory": "lots" }), "memory"),
+        // An empty selector is one that every pod fits.
+        (json!({ "auth": open, "networkPolicy": { "clientLabels": { "tokencached-client": null } } }), "every pod"),
+        (
+            json!({ "auth": open, "networkPolicy": { "enabled": false }, "service": { "type": "NodePort" } }),
+            "from outside of the cluster",
+        ),
+        // It would stand in the pod's description.
+        (json!({ "auth": open, "redis": { "url": "redis://:word@redis", "existingSecret": "redis" } }), "pattern"),
     ] {
         let fault = judged(&["chart", folder.to_str().unwrap(), &values.to_string()]).map(drop).unwrap_err();
         assert!(fault.contains(part), "{values}: {fault}");
@@ -278,7 +286,8 @@ fn the_page_of_the_compose_file_has_a_token_and_keeps_it_when_a_node_is_killed()
             (name.clone(), value.replace("127.0.0.1:2130", &format!("127.0.0.1:{http}")))
         });
         let of_the_image = [
-            ("TOKENCACHED_SERVER_LISTEN", format!("0.0.0.0:{port}")),
+            // The image says 0.0.0.0, which is a network of its own there, and everybody's here.
+            ("TOKENCACHED_SERVER_LISTEN", format!("127.0.0.1:{port}")),
             ("TOKENCACHED_STATE_PATH", folder.path().join(name).display().to_string()),
             ("TOKENCACHED_UPSTREAM_BASE_URL", wechat.base_url()),
         ];

@@ -197,3 +197,45 @@ fn with_wait_it_asks_again_until_the_server_is_there() {
     let status = wait_for("the answer", || waits.try_wait().unwrap());
     assert!(status.success());
 }
+
+/// What answers there may be any program, and the sentence is read on a terminal.
+#[test]
+fn nothing_of_an_answer_is_printed_that_is_no_plain_text() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let api = TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = format!("[http]\nlisten = [\"{}\"]\n{PLAIN}", api.local_addr().unwrap());
+    let others = std::thread::spawn(move || {
+        for status in
+            ["HTTP/1.1 \x1b[2\r\n\r\n{\"status\":\"ok\"}", "HTTP/1.1 503 x\r\n\r\n{\"status\":\"\\u001b[2J\"}"]
+        {
+            for (listener, answer) in [(&listener, "VERSION \x1b[2J\r\n"), (&api, status)] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 256]);
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "c.toml", &http);
+    for part in ["is no HTTP", "HTTP status 503, \"\\u{1b}[2J\""] {
+        let (status, said) = health(Some(&file), &["-p", &port], &[]);
+        assert!(status.code() == Some(1) && said.contains(part) && !said.contains('\x1b'), "{said:?}");
+    }
+    others.join().unwrap();
+}
+
+#[test]
+fn with_wait_the_time_is_over_when_it_is_over() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    is_not_well(None, &["--timeout", "60s", "--wait", "300ms", "-p", &port], "no answer within 0.");
+}
+
+#[test]
+fn a_server_is_well_although_nobody_reads_the_sentence() {
+    let server = Server::start(PLAIN);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = tokencached().args(["health", "-p", &server.port]).stdout(full).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+}

@@ -2,6 +2,7 @@
 //! shown that is not there. And the `name` of an app, wherever it is shown.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 
 use serde_json::Value;
 use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
@@ -123,6 +124,19 @@ fn no_line_of_json_says_a_thing_twice_or_shows_what_is_not_there() {
     }
     for field in ["appid", "name", "type", "errcode", "rid", "peer", "path", "advice"] {
         assert!(fields_seen.contains_key(field), "no line has {field}: {log}");
+    }
+}
+
+/// What a service starts, an init script of a panel, inherits the variable, also if its log is a file.
+#[test]
+fn lines_have_their_time_unless_they_go_to_the_journal() {
+    for is_journal in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = write(folder.path(), "log", "").metadata().unwrap();
+        let stream = format!("{}:{}", log.dev(), log.ino() + u64::from(!is_journal));
+        let node = Node::start_with(folder, "[state]\npath = \"none\"\n", &[], &[("JOURNAL_STREAM", &stream)]);
+        let log = wait_for("the start", || Some(node.log()).filter(|log| log.contains("ready")));
+        assert_eq!(log.trim_start().starts_with("20"), !is_journal, "{log}");
     }
 }
 

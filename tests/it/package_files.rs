@@ -73,6 +73,60 @@ fn the_configuration_of_the_packages_is_good() {
     assert!(said.ends_with("configuration good: 1 app; no warnings\n"), "{said}");
 }
 
+/// A package's script for folders of a test: `etc`, `state`, and `bin`, where programs stand that are not to be run in earnest.
+fn script_in(folder: &Path, name: &str) -> std::process::Command {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let script = text(&format!("scripts/{name}")).replace("/etc/tokencached", &at("etc"));
+    let script = script.replace("/var/lib/tokencached", &at("state")).replace("/run/systemd/system", &at("none"));
+    for name in ["etc", "state", "bin"] {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    let stand_in = write(&folder.join("bin"), "systemctl", "#!/bin/sh\n");
+    std::fs::set_permissions(stand_in, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = program("sh");
+    command.arg(write(folder, name, &script)).env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", at("bin")));
+    command
+}
+
+/// root runs the scripts, and the folder of the state belongs to the server's user.
+#[test]
+#[ignore = "needs sh"]
+fn removal_writes_through_no_link_of_the_servers_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = write(folder.path(), "victim", "root's");
+    let removes = |mut command: std::process::Command| assert!(run(command.arg("remove")).0.success());
+    let prerm = script_in(folder.path(), "prerm");
+    for parent in ["state", "etc"] {
+        std::os::unix::fs::symlink(&victim, folder.path().join(parent).join(".removed")).unwrap();
+    }
+    removes(prerm);
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "root's");
+    std::fs::remove_file(folder.path().join("etc/.removed")).unwrap();
+    removes(script_in(folder.path(), "prerm"));
+    assert!(folder.path().join("etc/.removed").exists(), "postinst looks for it");
+}
+
+/// dash's echo makes an escape of a backslash, and a process gives itself its name.
+#[test]
+#[ignore = "needs dash"]
+fn no_name_of_a_process_or_file_is_more_than_text() {
+    let named = r"\033[2J\n";
+    let functions = |name: &str, last: &str| {
+        let script = text(&format!("scripts/{name}"));
+        script[..script.find(last).unwrap()].to_owned()
+    };
+    let said = |script: String, call: &str| run(program("dash").arg("-c").arg(format!("{script}\n{call}\n"))).1;
+    let note = format!("note: the address 127.0.0.1:1 is in use by {named} (process 7): a server that starts now ends");
+    let check = format!("check() {{ printf '%s\\n' '{note}'; }}; say \"$(obstacle)\"");
+    let about_port = said(functions("postinst", "start_at_first() {"), &check);
+    assert!(about_port.contains(&format!("is in use by {named} (process 7): edit")), "{about_port}");
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &format!("{named}\x1b[2J"), "");
+    let find = format!("STATE='{}'; say \"$(find_refresh_tokens)\"", folder.path().display());
+    let about_file = said(functions("postrm", "purge_state() {"), &find);
+    assert!(about_file.ends_with(&format!("/{named}?[2J\n")), "{about_file}");
+}
+
 /// Purge takes the state away unless there may be refresh tokens in it.
 #[test]
 #[ignore = "needs sh"]

@@ -5,11 +5,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 
 use tokencached::sandbox::Endpoint;
 
-use crate::support::{APPID, Client, Wechat, as_root, free_port, program, run, run_checked, write};
+use crate::support::{APPID, Client, Node, Wechat, as_root, free_port, program, run, run_checked, write};
 
 /// What the page takes out of `stats`.
 const FIELDS: [&str; 10] = [
@@ -178,6 +178,23 @@ fn what_is_typed_into_the_page_of_baota_takes_effect() {
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err() && !script.path("pid").exists());
 }
 
+/// As somebody presses who sees nothing happen.
+#[test]
+#[ignore = "needs root"]
+fn a_button_that_is_pressed_several_times_leaves_one_server_that_is_known() {
+    let script = Script::install(&Wechat::start());
+    script.does("start", "started");
+    let port = free_port();
+    script.set(&[("PORT", &port.to_string())]);
+    let press = || program("sh").arg(script.path("memcached")).arg("reload").stdout(Stdio::null()).spawn().unwrap();
+    for mut press in [press(), press(), press()] {
+        assert!(press.wait().unwrap().success());
+    }
+    script.does("status", "runs");
+    script.does("stop", "stopped");
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+}
+
 /// It says so at once, and with the reason.
 #[test]
 #[ignore = "needs root"]
@@ -199,4 +216,8 @@ fn another_process_in_the_file_is_left_alone() {
     write(script.folder.path(), "pid", &format!("{}\n", std::process::id()));
     script.does("stop", "does not run");
     assert_eq!(script.call("status").0.code(), Some(3));
+    // The same program, as the package's unit runs it.
+    let other = Node::start("", &[]);
+    write(script.folder.path(), "pid", &format!("{}\n", other.pid()));
+    script.does("stop", "does not run");
 }

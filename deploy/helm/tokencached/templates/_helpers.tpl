@@ -19,6 +19,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if not (or .Values.auth.existingSecret .Values.auth.allowUnauthenticated) }}
 {{- fail "who may connect? Set auth.existingSecret (passwords), or auth.allowUnauthenticated=true if the network policy keeps strangers out" }}
 {{- end }}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.clientLabels) }}
+{{- fail "networkPolicy.clientLabels is empty, and that would let every pod of the namespace in: name a label" }}
+{{- end }}
+{{- if and (not .Values.auth.existingSecret) (not .Values.networkPolicy.enabled) (ne .Values.service.type "ClusterIP") }}
+{{- fail "the service can be reached from outside of the cluster, without a password and without a network policy: set auth.existingSecret, or networkPolicy.enabled=true, or service.type=ClusterIP" }}
+{{- end }}
 {{- if and (gt (int .Values.replicas) 1) (not .Values.redis.url) (not .Values.follow.urls) }}
 {{- fail "several replicas have to share their tokens: set redis.url or follow.urls, or replicas=1" }}
 {{- end }}
