@@ -4,7 +4,8 @@
 //! the point of output, as with gettext: a text is looked for among the rows of `texts/zh.txt`, which may have holes, and
 //! among the texts that the platforms' tables bring in both languages. What is not found stays English.
 //!
-//! Never used while a request is answered, and never for what programs read: keys, error codes, TOML.
+//! Never used while a memcached client is answered (of the HTTP API, which tells both languages, only errors come here), and
+//! never for what programs read: keys, error codes, TOML.
 
 use std::borrow::Cow;
 use std::cell::Cell;

@@ -300,9 +300,9 @@ const KEYS: Takes = other(["a list of keys and tables", "键和表的列表"], r
 pub const SECTIONS: &[Section] = &[
     Section { name: "server", old_name: "", is_list: false, says: ["The port of memcached clients.", "memcached 客户端的端口。"], rows: &[&[
         list("listen", TextForm::Address, "[\"127.0.0.1:11211\"]", "addresses, with or without a port; port 0 takes any free one", "监听地址，端口可省略；端口 0 表示任选一个空闲端口").flag("-l"),
-        text("unix_socket", TextForm::Path, "a Unix socket; TCP is then off unless `listen` is given too (with `-s` always)", "Unix 套接字；此时不监听 TCP，除非同时设置了 `listen`（用 `-s` 时一律不监听 TCP）").flag("-s"),
-        row("unix_mode", Takes::Mode(None), "access mask of the Unix socket", "Unix 套接字的权限").or("`\"0700\"`, with a group `\"0770\"`", "`\"0700\"`，设置了组时为 `\"0770\"`").flag("-a"),
-        text("unix_group", TextForm::Text, "the group of the Unix socket; the server must be in it", "Unix 套接字的组；服务器进程须属于该组").or("the process's own", "进程自己的组"),
+        text("unix_socket", TextForm::Path, "a Unix socket; TCP is then off unless `listen` is given too (with `-s` always)", "Unix socket；此时不监听 TCP，除非同时设置了 `listen`（用 `-s` 时一律不监听 TCP）").flag("-s"),
+        row("unix_mode", Takes::Mode(None), "access mask of the Unix socket", "Unix socket的权限").or("`\"0700\"`, with a group `\"0770\"`", "`\"0700\"`，设置了组时为 `\"0770\"`").flag("-a"),
+        text("unix_group", TextForm::Text, "the group of the Unix socket; the server must be in it", "Unix socket的组；服务器进程须属于该组").or("the process's own", "进程自己的组"),
         row("rights", rights("\"all\""), "the most that clients may do on `listen` and `unix_socket`", "经 `listen` 和 `unix_socket` 接入的客户端的权限上限"),
         text("auth_file", TextForm::Path, "users, a line `user:password` each; clients must log in then", "用户文件，每行一个 `user:password`；设置后客户端必须登录").change(Followed).flag("-Y"),
         credential("auth_credential"),
@@ -320,7 +320,7 @@ pub const SECTIONS: &[Section] = &[
         number("requests_per_turn", [1, 1_000_000], 256, "how many requests of one connection are answered in a row before others get a turn", "一个连接最多连续处理多少个请求，然后轮到其他连接").flag("-R"),
         number("idle_timeout_s", [0, 31_536_000], 0, "close a connection that has been idle this long; 0: never", "连接空闲超过此时间即关闭；0：不关闭").unit("s").flag("-o idle_timeout"),
         number("first_get_wait_ms", [0, 900], 700, "how long a `get` waits for a first fetch, and a `delete` for its verification; pecl memcache gives up after 1000 ms", "`get` 等待首次获取、`delete` 等待验证的最长时间；pecl memcache 在 1000 毫秒后放弃").unit("ms"),
-        row("refuse_with", Takes::Word(&["not_stored", "client_error"], "not_stored"), "how a client's write to a managed key is refused", "拒绝客户端写入受管键时的应答"),
+        row("refuse_with", Takes::Word(&["not_stored", "client_error"], "not_stored"), "how a client's write to a managed key is refused", "拒绝客户端写入托管键时的应答"),
         row("protocol", Takes::Word(&["auto", "ascii", "binary"], "auto"), "which protocol of memcached is spoken; `auto`: each client chooses. `-S` is `-B binary` and needs users", "使用哪种 memcached 协议；`auto`：由客户端选择。`-S` 等于 `-B binary`，且必须配置用户").flag("-B"),
         switch("shutdown_command", false, "clients may stop the server by the command `shutdown`", "允许客户端用 `shutdown` 命令停止服务器").flag("-A"),
         text("user", TextForm::Text, "switch to this user when started as root; it must be able to write in the state file's folder", "以 root 启动时切换到该用户；该用户须能写状态文件所在的目录").flag("-u"),
@@ -333,8 +333,8 @@ pub const SECTIONS: &[Section] = &[
         row("rights", rights("\"all\""), "the most that clients may do there", "从该地址接入的客户端的权限上限"),
         row("auth", Takes::Switch(None), "clients must log in", "客户端必须登录").or("`true` if there is an `auth_file`", "有 `auth_file` 时为 `true`"),
         row("tls", Takes::Switch(None), "TLS; TCP only", "使用 TLS；仅限 TCP").or("`true` if there is a certificate", "有证书时为 `true`"),
-        row("mode", Takes::Mode(None), "access mask of a Unix socket", "Unix 套接字的权限").or("`\"0700\"`, with a group `\"0770\"`", "`\"0700\"`，设置了组时为 `\"0770\"`"),
-        text("group", TextForm::Text, "the group of a Unix socket", "Unix 套接字的组").or("the process's own", "进程自己的组"),
+        row("mode", Takes::Mode(None), "access mask of a Unix socket", "Unix socket的权限").or("`\"0700\"`, with a group `\"0770\"`", "`\"0700\"`，设置了组时为 `\"0770\"`"),
+        text("group", TextForm::Text, "the group of a Unix socket", "Unix socket的组").or("the process's own", "进程自己的组"),
     ]] },
     Section { name: "state", old_name: "", is_list: false, says: ["The state file, and what several nodes share.", "状态文件，以及多节点共享状态的设置。"], rows: &[&[
         text("path", TextForm::Path, "the state file, or `\"none\"`: tokens are kept in memory only", "状态文件；`\"none\"`：token 只保存在内存中").or("depends on the system, see the manual", "因系统而异，见手册"),
@@ -400,22 +400,22 @@ pub const SECTIONS: &[Section] = &[
         row("platform", Takes::Word(&["mp", "wecom", "qq", "feishu", "component"], "mp"), "`mp` official accounts and mini programs, `wecom` 企业微信, `qq` QQ mini programs, `feishu`, `component` a third-party platform of the open platform", "`mp` 公众号和小程序，`wecom` 企业微信，`qq` QQ 小程序，`feishu` 飞书，`component` 开放平台第三方平台").was("kind"),
         row("endpoint", Takes::Word(ENDPOINTS, ""), "the call that fetches the token: `mp` has `stable_token`, and `token`, where each fetch makes a new one; the other platforms have one each", "获取 token 所用的接口：`mp` 有 `stable_token` 和 `token`（每次获取都产生新 token）；其他平台各只有一个").or("the platform's first: `\"stable_token\"`", "平台的第一个：`\"stable_token\"`"),
         text("base_url", TextForm::Url, "the address of the API, for this app alone", "接口的地址，只用于本应用").or("`upstream.base_url`", "`upstream.base_url`"),
-        list("tickets", TextForm::Text, "[]", "fetched with the access token: `jsapi`, `wx_card` for `mp`; `jsapi`, `agent` for `wecom`", "随 access token 一起获取的票据：`mp` 为 `jsapi`、`wx_card`；`wecom` 为 `jsapi`、`agent`"),
+        list("tickets", TextForm::Text, "[]", "fetched with the access token: `jsapi`, `wx_card` for `mp`; `jsapi`, `agent` for `wecom`", "随 access token 一起获取的 ticket：`mp` 为 `jsapi`、`wx_card`；`wecom` 为 `jsapi`、`agent`"),
         text("agent", TextForm::Text, "`wecom` only: which of the corporation's apps; its keys then end in `:<corpid>:<agent>`", "仅 `wecom`：企业内的哪个应用；设置后键以 `:<corpid>:<agent>` 结尾"),
         text("verify_ticket_file", TextForm::Path, "`component` only: where the receiver of WeChat's pushes writes the verify ticket", "仅 `component`：存放 verify ticket 的文件，由接收微信推送的程序写入").change(Followed),
     ], APP_KEYS, APP_QUOTAS, &[
         row("fallback", Takes::Word(&["stable_token"], ""), "for `endpoint = \"token\"`: the call to use for the rest of the day when the quota is used up", "仅用于 `endpoint = \"token\"`：额度用完后，当天改用的接口"),
         open("forced_per_day", 0, 20, "how often a day WeChat may be forced to replace a token that it refuses but still returns", "微信拒绝某个 token 却仍返回它时，每天最多强制更换几次").or("10", "10"),
         open("probe_every_s", 0, A_DAY_S, "probe the token every so many seconds (10 or more); 0: only after a report", "每隔多少秒用一次轻量调用验证 token，至少 10 秒；0：只在有人上报后验证").unit("s").or("300 for up to 600 apps", "应用不超过 600 个时为 300"),
-        row("adopt", other(["`\"sink\"`, `{ memcached = \"HOST:PORT\", key = \"KEY\" }` or `{ file = \"/path\" }`", "`\"sink\"`、`{ memcached = \"HOST:PORT\", key = \"KEY\" }` 或 `{ file = \"/path\" }`"], r#"{"anyOf":[{"enum":["sink"]},{"type":"object","properties":{"memcached":{"type":"string"},"key":{"type":"string"},"file":{"type":"string"}},"additionalProperties":false}]}"#, ""), "for `endpoint = \"token\"`: where the site keeps the token that it has fetched itself; that token is served until it expires", "仅用于 `endpoint = \"token\"`：本站自己获取的 token 存放在哪里；该 token 一直提供到过期为止"),
+        row("adopt", other(["`\"sink\"`, `{ memcached = \"HOST:PORT\", key = \"KEY\" }` or `{ file = \"/path\" }`", "`\"sink\"`、`{ memcached = \"HOST:PORT\", key = \"KEY\" }` 或 `{ file = \"/path\" }`"], r#"{"anyOf":[{"enum":["sink"]},{"type":"object","properties":{"memcached":{"type":"string"},"key":{"type":"string"},"file":{"type":"string"}},"additionalProperties":false}]}"#, ""), "for `endpoint = \"token\"`: where the site keeps the token that it has fetched itself; that token is served until it expires", "仅用于 `endpoint = \"token\"`：站点自己获取的 token 存放在哪里；该 token 一直提供到过期为止"),
     ]] },
     Section { name: "app.authorizer", old_name: "", is_list: true, says: ["An account that has authorised a component, below its `[[app]]`.", "授权给第三方平台的账号，写在该平台的 `[[app]]` 之下。"], rows: &[&[
         needed(text("appid", TextForm::Text, "the account's; no other app may have it", "该账号的 appid，不能与其他应用重复")),
         text("name", TextForm::Text, "what people call the account, as for any app", "账号的名称，写法同应用的 `name`"),
     ], &secret!("refresh_token", "", "", Followed, "the refresh token of the account's authorisation", "该账号授权的 refresh token"), &[
-        list("tickets", TextForm::Text, "[]", "fetched with the access token: `jsapi`, `wx_card`", "随 access token 一起获取的票据：`jsapi`、`wx_card`"),
+        list("tickets", TextForm::Text, "[]", "fetched with the access token: `jsapi`, `wx_card`", "随 access token 一起获取的 ticket：`jsapi`、`wx_card`"),
     ], APP_KEYS, APP_QUOTAS] },
-    Section { name: "sink", old_name: "", is_list: true, says: ["A store of the site's own that is kept current: a Redis (`url`), a database (`url`), files (`file`) or a command (`command`).", "本站自己的存储，由本服务器保持更新：Redis（`url`）、数据库（`url`）、文件（`file`）或命令（`command`）。"], rows: &[&[
+    Section { name: "sink", old_name: "", is_list: true, says: ["A store of the site's own that is kept current: a Redis (`url`), a database (`url`), files (`file`) or a command (`command`).", "站点自己的存储，由本服务器保持更新：Redis（`url`）、数据库（`url`）、文件（`file`）或命令（`command`）。"], rows: &[&[
         text("url", TextForm::Url, "a Redis as in `[state]`; or a database: `mysql://user@host[:port]/database`, `mariadb://...`, `postgres://...`, `sqlite:/path`; without a password", "Redis，同 `[state]`；或数据库：`mysql://user@host[:port]/database`、`mariadb://...`、`postgres://...`、`sqlite:/path`；不含密码").of("redis, sql"),
         text("file", TextForm::Path, "a file's path; `{appid}`, `{id}`, `{type}` and `{name}` are filled in", "文件路径；可用占位符 `{appid}`、`{id}`、`{type}` 和 `{name}`").of("file"),
         row("command", other(["a list: program, arguments", "列表：程序和参数"], r#"{"type":"array","items":{"type":"string"},"minItems":1}"#, ""), "a program that is run for each value that is written, with the value on its standard input; `{appid}`, `{id}`, `{type}`, `{expires_at}` and `{expires_in}` are filled in", "每次写入一个值时运行的程序，值从标准输入传入；可用占位符 `{appid}`、`{id}`、`{type}`、`{expires_at}` 和 `{expires_in}`").of("command"),
@@ -437,7 +437,7 @@ pub const SECTIONS: &[Section] = &[
         row("keys", KEYS, "the keys to write; `{type}`, `{id}`, `{appid}`, `{agent}`, `{secret}`, `{secret10}` and `{md5:...}` are filled in", "要写的键；可用占位符 `{type}`、`{id}`、`{appid}`、`{agent}`、`{secret}`、`{secret10}` 和 `{md5:...}`").or("`[\"{type}:{id}\"]`; with `presets` none", "`[\"{type}:{id}\"]`；有 `presets` 时没有").of("redis"),
         row("ttl", Takes::Word(&["left", "none"], "left"), "`left`: keys expire with the token; `none`: they stay until the server deletes them", "`left`：键随 token 到期；`none`：不设过期，由本服务器删除").of("redis"),
         number("ttl_margin_s", [0, A_DAY_S], 0, "keys expire this long before the token does", "键比 token 提前多久到期").unit("s").of("redis"),
-        text("socket", TextForm::Path, "the Unix socket of MySQL, or the folder of PostgreSQL's socket; the host in `url` is then `localhost`", "MySQL 的 Unix 套接字，或 PostgreSQL 套接字所在的目录；此时 `url` 中的主机写 `localhost`").of("sql"),
+        text("socket", TextForm::Path, "the Unix socket of MySQL, or the folder of PostgreSQL's socket; the host in `url` is then `localhost`", "MySQL 的 Unix socket，或 PostgreSQL 的 socket所在的目录；此时 `url` 中的主机写 `localhost`").of("sql"),
         row("tls", Takes::Word(&["verify", "encrypt", "off"], ""), "`verify`: a certificate that names the host of `url`; `encrypt`: any certificate", "`verify`：证书须与 `url` 中的主机相符；`encrypt`：接受任何证书").or("`\"verify\"`; on this machine: TLS only if the database offers it", "`\"verify\"`；数据库在本机时，对方支持才使用 TLS").of("sql"),
         row("statement", other(["a text, or a list of texts", "文本，或文本的列表"], r#"{"type":["string","array"],"items":{"type":"string"}}"#, ""), "the statement that writes a value; of a list all are run or none. Needed without `presets`", "写入值的语句；写成列表时，要么全部执行，要么都不执行。没有 `presets` 时必填").of("sql"),
         text("insert", TextForm::Text, "the statement that is run when the first one has changed no row", "第一条语句没有改动任何行时执行的语句").of("sql"),
