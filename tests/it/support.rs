@@ -27,8 +27,9 @@ mod tier;
 
 pub use tier::{as_root, needs, program, real_time, version_before};
 
-/// How long anything may take before the test gives up; far beyond what a slow machine needs.
-pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long anything may take before the test gives up; far beyond what a slow machine needs, and beyond the longest backoff
+/// of a renewal that keeps failing without a live token, which is a minute.
+pub const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A port of this machine that nobody listens on. Each is given once, and none is of those that the kernel gives to whoever
 /// asks for any port: another test cannot have it a moment later.
