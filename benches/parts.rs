@@ -13,7 +13,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tokencached::cache::{Cache, Mode, Options, Stored};
 use tokencached::clock::Now;
-use tokencached::credential::table::{KeyConfig, KeyReading, Published, Table};
+use tokencached::credential::table::{KeyConfig, KeyReading, Published, Table, TableConfig};
 use tokencached::encoding::{Fact, Field, Form, Times, View};
 use tokencached::protocol::parse::step;
 use tokencached::protocol::{RequestStep, binary, response, scan};
@@ -102,10 +102,10 @@ fn read_table(criterion: &mut Criterion) {
         redacted_name: None,
         view: view.clone(),
     });
-    let (table, _receiver) = Table::new([("wx1", keys.collect())]);
+    let (table, writers, _requests) = Table::new(TableConfig::of([("wx1", keys.collect())]));
     let value: Bytes = vec![b't'; TOKEN_BYTES].into();
     let published = |generation| Published::to_the_end(value.clone(), generation, u64::MAX);
-    table.credentials()[0].publish(published(1));
+    writers[0].publish(published(1));
     let now = Now::read();
     let mut out = Vec::with_capacity(16 * 1024);
     let mut group = criterion.benchmark_group("table");
@@ -121,7 +121,7 @@ fn read_table(criterion: &mut Criterion) {
         });
     }
     group.bench_function("look for what is not managed", |b| b.iter(|| table.is_managed(black_box(b"Raw"))));
-    group.bench_function("publish", |b| b.iter(|| table.credentials()[0].publish(published(2))));
+    group.bench_function("publish", |b| b.iter(|| writers[0].publish(published(2))));
     group.finish();
     let mut group = criterion.benchmark_group("encode");
     for (name, view) in &views {
@@ -170,9 +170,9 @@ fn share(criterion: &mut Criterion) {
     let set = |key: &[u8]| assert_eq!(cache.store(Mode::Set, key, 0, 0, &value, 1), Stored::Stored);
     keys.iter().for_each(|key| set(key));
     let name = KeyConfig { name: "hot".to_owned(), redacted_name: None, view: View::RAW };
-    let (table, _receiver) = Table::new([("wx1", vec![name])]);
+    let (table, writers, _requests) = Table::new(TableConfig::of([("wx1", vec![name])]));
     let value: Bytes = vec![b't'; TOKEN_BYTES].into();
-    table.credentials()[0].publish(Published::to_the_end(value, 1, u64::MAX));
+    writers[0].publish(Published::to_the_end(value, 1, u64::MAX));
     let now = Now::read();
     let read = || table.name(b"hot").unwrap().read(now, |found| black_box(matches!(found, KeyReading::Bytes(_))));
     let pick = || keys[fastrand::usize(..KEYS)].as_slice();

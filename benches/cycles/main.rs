@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokencached::access::Rights;
 use tokencached::cache::{Cache, Options};
 use tokencached::clock::Now;
-use tokencached::credential::table::{KeyConfig, Published, Table};
+use tokencached::credential::table::{KeyConfig, Published, Table, TableConfig};
 use tokencached::encoding::{ANY, View};
 use tokencached::protocol::RequestStep;
 use tokencached::protocol::binary::{self, PacketStep};
@@ -157,10 +157,10 @@ fn table(wildcards: bool) -> Table {
         let by_its_end = wildcards.then(|| key(format!("{ANY}:{}", token_key(n))));
         (token_key(n), std::iter::once(key(token_key(n))).chain(by_its_end).collect())
     });
-    let (table, _) = Table::new(names);
-    for credential in table.credentials() {
+    let (table, writers, _requests) = Table::new(TableConfig::of(names));
+    for writer in &writers {
         let value = vec![b't'; 512].into();
-        credential.publish(Published::to_the_end(value, 1, u64::MAX));
+        writer.publish(Published::to_the_end(value, 1, u64::MAX));
     }
     table
 }

@@ -4,15 +4,14 @@
 //! Data only. The refresher and the service write it, `stats` and the HTTP API read it. Never holds a token.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
 use crate::clock::{BootMs, LogThrottle, Now};
 
 /// What a credential is. Not changed after the configuration is read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CredentialInfo {
     /// `mp`, `wecom` and so on.
     pub platform: &'static str,
@@ -28,19 +27,6 @@ pub struct CredentialInfo {
     pub is_token: bool,
     /// The value can be probed.
     pub can_probe: bool,
-}
-
-impl CredentialInfo {
-    /// Of a credential before it is set.
-    pub const NOTHING: CredentialInfo = CredentialInfo {
-        platform: "",
-        appid: String::new(),
-        agent: None,
-        name: None,
-        credential_type: "",
-        is_token: false,
-        can_probe: false,
-    };
 }
 
 /// Logs a line about a credential, as [`tracing`]'s macros do: `appid`, `agent`, `name` and `type` are in each such
@@ -193,9 +179,9 @@ pub struct ClusterStatus {
     reachability: Mutex<Option<(bool, BootMs)>>,
     /// When this node was last in contact with the nodes that renew; none if never.
     as_of: Mutex<Option<BootMs>>,
-    node: OnceLock<String>,
+    node: Option<String>,
     /// The nodes share a store; otherwise this node follows a leader.
-    has_store: AtomicBool,
+    has_store: bool,
     /// The other nodes, with the time of each one's last known fetch.
     others: Mutex<BTreeMap<String, i64>>,
     pub forged: Forged,
@@ -211,15 +197,14 @@ pub struct Forged {
 }
 
 impl ClusterStatus {
-    /// Sets that there is a cluster, and this node's name.
-    pub(super) fn join(&self, node: &str, has_store: bool) {
-        self.node.get_or_init(|| node.to_owned());
-        self.has_store.store(has_store, Relaxed);
+    /// There is a cluster, and this node has that name in it.
+    pub fn new(node: &str, has_store: bool) -> ClusterStatus {
+        ClusterStatus { node: Some(node.to_owned()), has_store, ..ClusterStatus::default() }
     }
 
     /// Whether the nodes share a store; false on a follower and on a single node.
     pub fn has_store(&self) -> bool {
-        self.has_store.load(Relaxed)
+        self.has_store
     }
 
     /// Records that a node has fetched a value.
@@ -243,7 +228,7 @@ impl ClusterStatus {
 
     /// This node's name in the cluster; none on a single node.
     pub fn node(&self) -> Option<&str> {
-        self.node.get().map(String::as_str)
+        self.node.as_deref()
     }
 
     /// Records whether the store can be reached. Returns what was known before.
@@ -332,8 +317,7 @@ mod tests {
 
     #[test]
     fn other_nodes_are_known_by_what_they_have_fetched() {
-        let facts = ClusterStatus::default();
-        facts.join("a", true);
+        let facts = ClusterStatus::new("a", true);
         for (node, at) in [("a", 9), ("b", 5), ("c", 7), ("b", 3)] {
             facts.record_node(node, at);
         }

@@ -1,7 +1,7 @@
 //! Managed keys: credentials that the server keeps current. Readers never wait for a renewal and never call a platform.
 //!
 //! - `app`, `options`: what is configured, and `collisions` between apps. `plan`: which credentials that makes.
-//! - `table`: what readers see. `value_cell` is one value in it, `reliable_until` how long a client can rely on it,
+//! - `table`: what readers see, and the writers of it. `value_cell` is one value in it, `reliable_until` how long a client can rely on it,
 //!   `wildcards` the keys that are known by their end. `facts` and `journal` are what is told besides the values.
 //! - `refresher`: the one writer of the table. `slot` is its data about one credential, `fetch_task` one fetch,
 //!   `cluster_fetch` what a fetch does in a cluster.
@@ -49,7 +49,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::mpsc;
 use tracing::warn;
 
 use refresher::{ClusterWatch, SharedTicket};
@@ -67,14 +66,14 @@ use crate::cluster::seal::Seal;
 use crate::cluster::{self, ClusterStore, NodeId, WatchedRecord};
 use crate::platform::{Client, ClientBuildError, ClientOptions, Renewal, Upstream};
 use crate::secret::Secret;
+use facts::ClusterStatus;
 use grants::{Grant, GrantName, GrantType, Grants};
 use plan::Plan;
 use slot::{ClusterShare, CredentialSlot};
 use state::{CredentialIdentity, StateStore};
 use state_lock::{LockHolder, LockedStore};
-use table::VerificationRequest;
+use table::TableConfig;
 use ticket_files::TicketFile;
-use verify_ticket::{ReceivedTicket, TicketInbox};
 
 /// Builds the table and the refresher. Loads the state and publishes live values. Calls no platform.
 pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
@@ -85,10 +84,12 @@ pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
     if let Some((path, holder)) = other.as_ref().filter(|_| needs_state_lock(config)) {
         return Err(in_use(path, holder));
     }
-    let joined = config.cluster.as_ref().map(join).transpose()?;
-    let env = Env::real(&config.upstream).map_err(|error| error.to_string())?;
-    let store = store.map(|store| store as Arc<dyn StateStore>);
-    let (table, refresher) = build_in_cluster(&env, &config.upstream, &config.apps, store, joined);
+    let env = Env {
+        cluster: config.cluster.as_ref().map(join).transpose()?,
+        store: store.map(|store| store as Arc<dyn StateStore>),
+        ..Env::real(&config.upstream).map_err(|error| error.to_string())?
+    };
+    let (table, refresher) = build_in(env, &config.upstream, &config.apps);
     if let Some(((path, holder), state_writer)) = other.zip(refresher.state_writer.as_ref()) {
         warn!(
             path = %path.display(),
@@ -169,15 +170,6 @@ fn join(nodes: &cluster::Options) -> Result<ClusterMembership, String> {
     }
 }
 
-/// As [`build`], with any state store.
-pub fn build_with(
-    upstream: &ClientOptions,
-    apps: &[App],
-    store: Option<Arc<dyn StateStore>>,
-) -> Result<(Arc<Table>, Refresher), ClientBuildError> {
-    Ok(build_in(&Env::real(upstream)?, upstream, apps, store))
-}
-
 /// What the refresher runs on: the machine and the network, or a simulation of both.
 #[derive(Clone)]
 pub struct Env {
@@ -185,15 +177,21 @@ pub struct Env {
     pub clock: Arc<dyn Clock>,
     /// The id of the boot that the boot clock counts from; empty if unknown.
     pub boot_id: String,
+    /// Where the state is kept; none: in memory only.
+    pub store: Option<Arc<dyn StateStore>>,
+    /// None on a single node.
+    pub cluster: Option<ClusterMembership>,
 }
 
 impl Env {
-    /// The machine and the network.
+    /// The machine and the network, for a single node that keeps no state.
     pub fn real(upstream: &ClientOptions) -> Result<Env, ClientBuildError> {
         Ok(Env {
             upstream: Arc::new(Client::new(upstream)?),
             clock: Arc::new(clock::SystemClock),
             boot_id: state::boot_id(),
+            store: None,
+            cluster: None,
         })
     }
 }
@@ -209,42 +207,23 @@ pub struct ClusterMembership {
     pub node: NodeId,
 }
 
-/// As [`build_with`], on any environment, as a single node.
-pub fn build_in(
-    env: &Env,
-    upstream: &ClientOptions,
-    apps: &[App],
-    store: Option<Arc<dyn StateStore>>,
-) -> (Arc<Table>, Refresher) {
-    build_in_cluster(env, upstream, apps, store, None)
-}
-
-/// As [`build_in`], perhaps in a cluster.
-pub fn build_in_cluster(
-    env: &Env,
-    upstream: &ClientOptions,
-    apps: &[App],
-    store: Option<Arc<dyn StateStore>>,
-    joined: Option<ClusterMembership>,
-) -> (Arc<Table>, Refresher) {
+/// As [`build`], in any environment.
+pub fn build_in(env: Env, upstream: &ClientOptions, apps: &[App]) -> (Arc<Table>, Refresher) {
     let plans = plan::plans(upstream, apps);
-    let (table, reports, received_tickets) = build_table(&plans);
+    let (table, writers, requests) = Table::new(table_config(&env, &plans));
     let table = Arc::new(table);
     let ticket_file = |plan: &Plan| Some(TicketFile::new(&plan.appid, plan.ticket_file.as_ref()?, &table));
     let ticket_files = plans.iter().filter_map(ticket_file).collect();
     let dependents = plan::dependents(&plans);
     let names: Vec<Option<GrantName>> = plans.iter().map(|plan| plan.grant.clone()).collect();
-    let credentials = plans.into_iter().zip(table.credentials());
     let mut slots: Vec<CredentialSlot> =
-        credentials.map(|(plan, credential)| CredentialSlot::new(credential, plan)).collect();
-    if let Some(joined) = &joined {
-        table.cluster.join(&joined.name, joined.shared.has_leases());
-    }
-    let (watch, tickets) = joined.map(|joined| joined.join(&mut slots, &names)).unwrap_or_default();
+        plans.into_iter().zip(writers).map(|(plan, writer)| CredentialSlot::new(writer, plan)).collect();
+    let Env { upstream: client, clock, boot_id, store, cluster } = env;
+    let (watch, tickets) = cluster.map(|cluster| cluster.join(&mut slots, &names)).unwrap_or_default();
     let wanted: Vec<GrantName> = names.iter().flatten().cloned().collect();
     let (state_writer, grants) = match store {
         Some(store) => {
-            let (state_writer, grants) = restore::restore(store, &mut slots, &wanted, env);
+            let (state_writer, grants) = restore::restore(store, &mut slots, &wanted, &clock, &boot_id);
             (Some(state_writer), grants)
         }
         None => (None, Arc::new(Grants::new(&[], wanted))),
@@ -252,16 +231,14 @@ pub fn build_in_cluster(
     for (slot, name) in slots.iter_mut().zip(names) {
         slot.grant = name.map(|name| Grant { grants: grants.clone(), name, state_writer: state_writer.clone() });
     }
-    table.keeps_state.store(state_writer.is_some(), Ordering::Relaxed);
     let refresher = Refresher {
         table: table.clone(),
-        reports,
-        received_tickets,
+        requests,
         ticket_files,
         slots,
         dependents,
-        upstream: env.upstream.clone(),
-        clock: env.clock.clone(),
+        upstream: client,
+        clock,
         state_writer,
         watch,
         tickets,
@@ -273,19 +250,14 @@ pub fn build_in_cluster(
     (table, refresher)
 }
 
-/// The table, and the refresher's ends of its two queues.
-fn build_table(plans: &[Plan]) -> (Table, mpsc::Receiver<VerificationRequest>, mpsc::Receiver<ReceivedTicket>) {
-    let (mut table, reports) = Table::new(plans.iter().map(|plan| (plan.label(), plan.keys.clone())));
-    table.set_apps(plans.iter().map(|plan| plan.id.as_str()));
-    table.set_infos(plans.iter().map(Plan::about));
-    let (inbox, received_tickets) = TicketInbox::new(plan::components(plans));
-    table.set_ticket_inbox(inbox);
-    for (credential, plan) in table.credentials().iter().zip(plans) {
-        if let Some(parent) = plan.parent.and_then(|parent| table.credentials().get(parent)) {
-            credential.set_parent(parent);
-        }
+fn table_config(env: &Env, plans: &[Plan]) -> TableConfig {
+    let status = |member: &ClusterMembership| ClusterStatus::new(&member.name, member.shared.has_leases());
+    TableConfig {
+        credentials: plans.iter().map(Plan::credential).collect(),
+        components: plan::components(plans),
+        keeps_state: env.store.is_some(),
+        cluster: env.cluster.as_ref().map(status).unwrap_or_default(),
     }
-    (table, reports, received_tickets)
 }
 
 impl ClusterMembership {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::facts::CredentialInfo;
 use super::grants::{GrantName, GrantType};
 use super::state::CredentialIdentity;
-use super::table::{CredentialId, KeyConfig};
+use super::table::{CredentialConfig, CredentialId, KeyConfig};
 use super::{Adopt, App};
 use crate::encoding::View;
 use crate::platform::{ClientOptions, CredentialType, Quota, component};
@@ -45,8 +45,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub fn about(&self) -> CredentialInfo {
-        CredentialInfo {
+    /// What readers are to know of it.
+    pub fn credential(&self) -> CredentialConfig {
+        let about = CredentialInfo {
             platform: self.platform,
             appid: self.appid.clone(),
             agent: self.agent.clone(),
@@ -54,7 +55,9 @@ impl Plan {
             credential_type: self.credential_type.key,
             is_token: !self.credential_type.needs_token,
             can_probe: self.credential_type.probe.is_some(),
-        }
+        };
+        let (label, app, keys) = (self.label(), self.id.clone(), self.keys.clone());
+        CredentialConfig { label, app, parent: self.parent, about, keys }
     }
 
     /// Its name in logs and statistics: the app for an access token, otherwise its key.

@@ -28,10 +28,9 @@ use super::probe_queue::{PROBES_RUNNING_MAX, ProbeQueue};
 use super::schedule::{Adopted, RenewalAnswer};
 use super::slot::{CredentialSlot, ValueOrigin};
 use super::state_writer::StateWriter;
-use super::table::{CredentialId, CredentialState, Event, Published, Table, VerificationRequest, log_credential};
+use super::table::{CredentialId, CredentialState, Event, Published, Requests, Table, log_credential};
 use super::ticket_files::TicketFile;
 use super::verification_budget::VerificationBudget;
-use super::verify_ticket::ReceivedTicket;
 use crate::clock::{self, BootMs, Clock, LogThrottle, Now, nonzero};
 use crate::cluster::{ClusterEvent, Unreachable};
 use crate::files::watch::{self, WatchedFiles};
@@ -43,9 +42,7 @@ use crate::supervision::Supervisor;
 /// Keeps every credential current until told to stop.
 pub struct Refresher {
     pub(super) table: Arc<Table>,
-    pub(super) reports: mpsc::Receiver<VerificationRequest>,
-    /// Verify tickets from the HTTP API and from files.
-    pub(super) received_tickets: mpsc::Receiver<ReceivedTicket>,
+    pub(super) requests: Requests,
     pub(super) ticket_files: Vec<TicketFile>,
     pub(super) slots: Vec<CredentialSlot>,
     /// For each credential, those that are fetched with its value.
@@ -230,10 +227,10 @@ impl Driver {
                     clocks = now;
                 }
                 Some(event) = self.cluster_events.recv() => self.on_cluster_event(event),
-                Some(received) = self.refresher.received_tickets.recv() => self.on_ticket(&received),
+                Some(received) = self.refresher.requests.tickets.recv() => self.on_ticket(&received),
                 Some(read) = self.secrets.recv() => self.on_secret_read(&read),
                 // Last, so that many reports cannot delay a renewal.
-                Some(report) = self.refresher.reports.recv() => self.on_verification_request(report),
+                Some(report) = self.refresher.requests.verifications.recv() => self.on_verification_request(report),
             }
         }
     }
@@ -325,7 +322,8 @@ impl Driver {
         }
         let only_probes = purpose.only_probes(self.refresher.slots[id].credential_type);
         let intent = if only_probes { None } else { self.record_intent(id) };
-        let parent = self.refresher.slots[id].parent.map(|parent| self.refresher.slots[parent].credential.clone());
+        let parent =
+            self.refresher.slots[id].parent.map(|parent| self.refresher.slots[parent].credential.reader().clone());
         let (now, total_timeout_ms) = (self.refresher.clock.now(), self.refresher.total_timeout_ms);
         let slot = &mut self.refresher.slots[id];
         let cluster_context =

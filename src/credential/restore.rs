@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use super::Env;
 use super::grants::{GrantName, GrantType, Grants};
 use super::slot::CredentialSlot;
 use super::state::{CredentialIdentity, LoadedState, Snapshot, StateEntry, StateStore, StoredUsage};
 use super::state_writer::StateWriter;
-use crate::clock::{BootMs, Now, nonzero};
+use crate::clock::{BootMs, Clock, Now, nonzero};
 
 /// Restores the slots and the grants from the store. Returns what writes the state from now on. `wanted`: the grants of
 /// the configuration.
@@ -20,17 +19,18 @@ pub(super) fn restore(
     store: Arc<dyn StateStore>,
     slots: &mut [CredentialSlot],
     wanted: &[GrantName],
-    env: &Env,
+    clock: &Arc<dyn Clock>,
+    boot_id: &str,
 ) -> (StateWriter, Arc<Grants>) {
-    let (loaded, now) = (store.load(), env.clock.now());
+    let (loaded, now) = (store.load(), clock.now());
     let authorizers = wanted.iter().filter(|name| name.what == GrantType::RefreshToken).count();
     log_lost_refresh_tokens(&loaded, authorizers);
     let empty = Snapshot::default();
     let snapshot = if let LoadedState::Found(snapshot) = &loaded { snapshot } else { &empty };
-    let (entries, usages) = restore_slots(slots, snapshot, now, &env.boot_id);
+    let (entries, usages) = restore_slots(slots, snapshot, now, boot_id);
     log_restored(slots, &loaded, store.path(), now.boot_ms);
     let grants = Arc::new(Grants::new(&snapshot.grants, wanted.iter().cloned()));
-    let state_writer = StateWriter::new(store, entries, usages, env.clock.clone(), &env.boot_id);
+    let state_writer = StateWriter::new(store, entries, usages, clock.clone(), boot_id);
     (state_writer.with_grants(grants.clone()), grants)
 }
 

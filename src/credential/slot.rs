@@ -1,6 +1,6 @@
 //! The driver's data about one credential: what is known, what is planned, what was logged.
 //!
-//! Publishes values and writes statistics through its [`Credential`]. Never calls, never sleeps, never decides when to
+//! Publishes values and writes statistics through its [`CredentialWriter`]. Never calls, never sleeps, never decides when to
 //! fetch; the driver does that.
 
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use super::quota_usage::{ChargedCall, QuotaUsage};
 use super::schedule::{RenewalState, ms_to_next_day};
 use super::state::{CredentialIdentity, RemainingLife, StateEntry, StoredUsage};
 use super::table::{
-    Credential, CredentialId, CredentialState, LastError, Published, REPORTS_MAX, VerificationReason, log_credential,
+    CredentialId, CredentialState, CredentialWriter, LastError, Published, REPORTS_MAX, VerificationReason,
+    log_credential,
 };
 use crate::clock::{BootMs, Now, RepeatThrottle, nonzero};
 use crate::cluster::StoreClockReading;
@@ -33,7 +34,7 @@ use crate::secret_source::SecretSource;
 
 /// The driver's data about one credential.
 pub(super) struct CredentialSlot {
-    pub(super) credential: Arc<Credential>,
+    pub(super) credential: CredentialWriter,
     pub(super) name: CredentialIdentity,
     pub(super) base_url: String,
     /// What is fetched now: the configured type or its fallback.
@@ -224,13 +225,13 @@ impl ClusterShare {
 const LOG_AGAIN_MS: u64 = 60_000;
 
 impl CredentialSlot {
-    pub(super) fn new(credential: &Arc<Credential>, plan: Plan) -> CredentialSlot {
+    pub(super) fn new(credential: CredentialWriter, plan: Plan) -> CredentialSlot {
         credential.update_status(|status| {
             status.calls_quota = plan.quota.per_day;
             status.endpoint = plan.credential_type.id;
         });
         CredentialSlot {
-            credential: credential.clone(),
+            credential,
             name: CredentialIdentity::of(plan.credential_type, &plan.id, &plan.base_url),
             base_url: plan.base_url,
             credential_type: plan.credential_type,

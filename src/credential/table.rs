@@ -1,12 +1,14 @@
 //! The table of managed keys: every key (`access_token:<appid>` and its aliases) and the credential that it shows.
 //!
-//! One writer, the refresher; any number of readers, who never wait. A value is replaced, never cleared first.
-//! No async code, no sockets, no clock: the time comes in as a value.
+//! Any number of readers, who never wait. What changes a value or a status is in [`writer`], and only the refresher has
+//! a [`CredentialWriter`]. A value is replaced, never cleared first. The table is built whole; after that no key and no
+//! credential changes. No async code, no sockets, no clock: the time comes in as a value.
 
 use core::net::IpAddr;
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use arc_swap::Guard;
 use bytes::Bytes;
@@ -21,12 +23,13 @@ pub use super::id::CredentialId;
 pub use super::journal::{Event, Journal};
 pub use super::reliable_until::ReliableUntil;
 use super::value_cell::{CellReading, ValueCell};
-use super::verify_ticket::{TicketFault, TicketInbox};
+use super::verify_ticket::{ReceivedTicket, TicketFault, TicketInbox};
 use super::wildcards::{Wildcards, has_wildcard};
 use crate::clock::{BootMs, LogThrottle, Now};
 pub use crate::encoding::Times;
 use crate::encoding::{Form, Rendered, View};
 use crate::platform::errcodes::BilingualText;
+pub use writer::CredentialWriter;
 
 /// A value as readers see it. `Debug` never shows it.
 pub struct Published {
@@ -244,11 +247,10 @@ impl CredentialStatus {
 /// One credential: the value, its status and counters.
 pub struct Credential {
     pub id: CredentialId,
+    /// Its name in logs and statistics.
     pub appid: String,
-    /// The app that it belongs to, once it is set.
-    app: OnceLock<Box<str>>,
-    /// The token it is fetched with, if it is.
-    parent: OnceLock<Arc<Credential>>,
+    app: String,
+    parent: Option<Arc<Credential>>,
     /// Readers wait for the first value until the first fetch has ended.
     value_cell: ValueCell<RenderedValue>,
     /// The different views of its keys.
@@ -267,9 +269,9 @@ pub struct Credential {
     /// Reports of clients: `delete` and others.
     pub reports: AtomicU64,
     status: Mutex<CredentialStatus>,
-    about: OnceLock<CredentialInfo>,
+    about: CredentialInfo,
     /// Its keys, as people may read them.
-    redacted_names: OnceLock<Vec<String>>,
+    redacted_names: Vec<String>,
     /// The number of [`Table::changes`] at its last change.
     version: AtomicU64,
     ticks: watch::Sender<u64>,
@@ -298,13 +300,20 @@ impl Credential {
         was_read || self.has_distant_readers.load(Ordering::Relaxed)
     }
 
-    /// A credential without a value, with these views.
-    pub fn new(id: CredentialId, appid: &str, views: Box<[View]>) -> Credential {
-        Credential {
+    /// One without a value.
+    fn new(
+        id: CredentialId,
+        config: &CredentialConfig,
+        views: Box<[View]>,
+        parent: Option<Arc<Credential>>,
+        (ticks, values): (&watch::Sender<u64>, &watch::Sender<u64>),
+    ) -> Credential {
+        let redacted = |key: &KeyConfig| key.redacted_name.as_ref().unwrap_or(&key.name).clone();
+        let credential = Credential {
             id,
-            appid: appid.to_owned(),
-            app: OnceLock::new(),
-            parent: OnceLock::new(),
+            appid: config.label.clone(),
+            app: config.app.clone(),
+            parent,
             value_cell: ValueCell::new(),
             views,
             refused_writes: AtomicU64::new(0),
@@ -315,26 +324,35 @@ impl Credential {
             refusals_unnoted: AtomicU64::new(0),
             reports: AtomicU64::new(0),
             status: Mutex::new(CredentialStatus::default()),
-            about: OnceLock::new(),
-            redacted_names: OnceLock::new(),
+            about: config.about.clone(),
+            redacted_names: config.keys.iter().map(redacted).collect(),
             version: AtomicU64::new(0),
-            ticks: watch::Sender::new(0),
+            ticks: ticks.clone(),
             value_version: AtomicU64::new(0),
-            values: watch::Sender::new(0),
+            values: values.clone(),
             withdrawn: AtomicBool::new(false),
             has_distant_readers: AtomicBool::new(false),
-        }
+        };
+        credential.bump_value_version();
+        credential
     }
 
-    /// What it is; empty before it is set.
+    /// Called after the value was replaced: who sees the new number finds the new value.
+    fn bump_value_version(&self) {
+        self.values.send_modify(|tick| {
+            *tick += 1;
+            self.value_version.store(*tick, Ordering::Release);
+        });
+    }
+
+    /// What it is.
     pub fn about(&self) -> &CredentialInfo {
-        static NOTHING: CredentialInfo = CredentialInfo::NOTHING;
-        self.about.get().unwrap_or(&NOTHING)
+        &self.about
     }
 
     /// The token it is fetched with, if it is.
     pub fn parent(&self) -> Option<&Arc<Credential>> {
-        self.parent.get()
+        self.parent.as_ref()
     }
 
     /// The token that it is fetched with, while it waits for it.
@@ -342,14 +360,9 @@ impl Credential {
         self.parent().filter(|_| status.waits_for_parent)
     }
 
-    /// Sets the token that it is fetched with, once.
-    pub fn set_parent(&self, parent: &Arc<Credential>) {
-        self.parent.get_or_init(|| parent.clone());
-    }
-
     /// Every key that it is read by, redacted where the key contains a secret.
     pub fn redacted_names(&self) -> &[String] {
-        self.redacted_names.get().map_or(&[], Vec::as_slice)
+        &self.redacted_names
     }
 
     /// Those of them that are known by their end.
@@ -373,14 +386,6 @@ impl Credential {
     /// credentials.
     pub fn value_version(&self) -> u64 {
         self.value_version.load(Ordering::Acquire)
-    }
-
-    /// Called after the value was replaced: who sees the new number finds the new value.
-    fn bump_value_version(&self) {
-        self.values.send_modify(|tick| {
-            *tick += 1;
-            self.value_version.store(*tick, Ordering::Release);
-        });
     }
 
     /// True if WeChat has refused the published value. It is not served although it has not expired.
@@ -417,7 +422,7 @@ impl Credential {
 
     /// The app it belongs to, as the configuration names it: an access token's own name, a ticket's app.
     pub fn app(&self) -> &str {
-        self.app.get().map_or(&self.appid, |app| app)
+        &self.app
     }
 
     /// The status now. Takes a lock that is only held for a few instructions.
@@ -430,26 +435,6 @@ impl Credential {
         status
     }
 
-    /// Writes an event into the journal.
-    pub fn record_event(&self, journal: &Journal, now: Now, event: Event) {
-        journal.record(self.id, now, event);
-        self.touch();
-    }
-
-    /// For the refresher only: sets the node that has fetched the present value.
-    pub fn set_renewed_by(&self, node: &str) {
-        let known = self.status.lock().renewed_by.as_deref() == Some(node);
-        if !known {
-            self.update_status(|status| status.renewed_by = Some(node.to_owned()));
-        }
-    }
-
-    /// For the refresher only: changes the status.
-    pub fn update_status(&self, change: impl FnOnce(&mut CredentialStatus)) {
-        change(&mut self.status.lock());
-        self.touch();
-    }
-
     /// The value now. Takes no lock and allocates nothing.
     #[inline]
     pub fn read(&self, boot_ms: BootMs) -> Reading {
@@ -460,14 +445,9 @@ impl Credential {
         }
     }
 
-    /// The published value, expired or not. For the refresher and for statistics.
+    /// The published value, expired or not.
     pub fn published(&self) -> Option<Arc<Published>> {
         self.value_cell.latest().as_ref().map(|shown| shown.published.clone())
-    }
-
-    fn render_views(&self, published: Published) -> RenderedValue {
-        let rendered = self.views.iter().map(|view| view.render(&published.value)).collect();
-        RenderedValue { published: Arc::new(published), rendered, was_read: AtomicBool::new(false) }
     }
 
     /// The generation of the published value, live or not, if `token` is that value. Takes constant time.
@@ -484,44 +464,6 @@ impl Credential {
     /// The same for a reader that waits for the first fetch; wakes at once if `still_coming` says that it has ended.
     pub fn wait_while(&self, still_coming: impl FnOnce() -> bool) -> watch::Receiver<u64> {
         self.value_cell.wait_while(still_coming)
-    }
-
-    /// For the refresher only: publishes a value.
-    pub fn publish(&self, value: Published) {
-        self.withdrawn.store(false, Ordering::Release);
-        self.value_cell.publish(self.render_views(value));
-        self.bump_value_version();
-    }
-
-    /// The same for a value whose next value exists only after its expiry: readers at that time wait a moment, as for a
-    /// first fetch, because the next value will come.
-    pub fn publish_until_next(&self, value: Published) {
-        self.withdrawn.store(false, Ordering::Release);
-        self.value_cell.publish_until_next(self.render_views(value));
-        self.bump_value_version();
-    }
-
-    /// For the refresher only: WeChat refuses the value, so it is not served any more. Readers wait a moment for the
-    /// next, until [`Credential::end_wait`]. Returns what is published now.
-    pub fn withdraw(&self, now_ms: BootMs) -> Option<Arc<Published>> {
-        let old = self.published()?;
-        let expires_boot_ms = old.expires_boot_ms.min(now_ms);
-        self.update_status(|status| status.expires_boot_ms = expires_boot_ms);
-        self.publish_until_next(Published::to_the_end(old.value.clone(), old.generation, expires_boot_ms));
-        self.withdrawn.store(true, Ordering::Release);
-        self.bump_value_version();
-        self.published()
-    }
-
-    /// For the refresher only, at the start: keeps an expired value to recognise it later. Readers still wait for the
-    /// first fetch.
-    pub fn remember(&self, value: Published) {
-        self.value_cell.show(self.render_views(value));
-    }
-
-    /// For the refresher only: readers do not wait for the first fetch any more.
-    pub fn end_wait(&self) {
-        self.value_cell.end_wait();
     }
 }
 
@@ -557,6 +499,52 @@ pub struct KeyConfig {
     /// What people read in place of the name, if the name contains a secret.
     pub redacted_name: Option<String>,
     pub view: View,
+}
+
+/// A credential as configured.
+pub struct CredentialConfig {
+    /// Its name in logs and statistics.
+    pub label: String,
+    /// The app it belongs to. Rights are given by app.
+    pub app: String,
+    /// The token it is fetched with, by its place in the list; it is before this one.
+    pub parent: Option<CredentialId>,
+    pub about: CredentialInfo,
+    pub keys: Vec<KeyConfig>,
+}
+
+impl CredentialConfig {
+    /// One of an app of the same name, of which no more is known.
+    pub fn new(label: &str, keys: Vec<KeyConfig>) -> CredentialConfig {
+        let (label, app) = (label.to_owned(), label.to_owned());
+        CredentialConfig { label, app, parent: None, about: CredentialInfo::default(), keys }
+    }
+}
+
+/// What a table is built from.
+#[derive(Default)]
+pub struct TableConfig {
+    pub credentials: Vec<CredentialConfig>,
+    /// The components, which take verify tickets, by their appids.
+    pub components: HashMap<String, CredentialId>,
+    /// There is a state file.
+    pub keeps_state: bool,
+    pub cluster: ClusterStatus,
+}
+
+impl TableConfig {
+    /// Of these credentials, and nothing else.
+    pub fn of(credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<KeyConfig>)>) -> TableConfig {
+        let credentials = credentials.into_iter().map(|(label, keys)| CredentialConfig::new(label.as_ref(), keys));
+        TableConfig { credentials: credentials.collect(), ..TableConfig::default() }
+    }
+}
+
+/// What readers send to the refresher.
+pub struct Requests {
+    pub verifications: mpsc::Receiver<VerificationRequest>,
+    /// Verify tickets from the HTTP API and from files.
+    pub tickets: mpsc::Receiver<ReceivedTicket>,
 }
 
 /// A managed key: which credential it shows, and how.
@@ -660,8 +648,8 @@ pub struct Table {
     wildcards: Option<Box<Wildcards<ManagedKey>>>,
     credentials: Vec<Arc<Credential>>,
     reports: mpsc::Sender<VerificationRequest>,
-    /// Where verify tickets go; none without a component.
-    inbox: Option<TicketInbox>,
+    /// Where verify tickets go.
+    inbox: TicketInbox,
     /// Whether the state file could be written the last time; true without one.
     pub state_saved: AtomicBool,
     /// Failed attempts to write the state file.
@@ -677,7 +665,7 @@ pub struct Table {
     /// Those that were not made because there were too many.
     pub client_checks_refused: AtomicU64,
     /// There is a state file.
-    pub keeps_state: AtomicBool,
+    pub keeps_state: bool,
     /// The events of the last day.
     pub journal: Journal,
     /// How long calls took.
@@ -714,35 +702,36 @@ fn name(key: KeyConfig, view: usize, credential: &Arc<Credential>) -> (Box<[u8]>
     (key.name.into_bytes().into_boxed_slice(), name)
 }
 
+/// The different views of these keys, and for each key which of them it shows.
+fn views_of(keys: &[KeyConfig]) -> (Box<[View]>, Vec<usize>) {
+    let mut views: Vec<View> = Vec::new();
+    let mut indices = Vec::with_capacity(keys.len());
+    for key in keys {
+        indices.push(views.iter().position(|view| *view == key.view).unwrap_or(views.len()));
+        if indices.last() == Some(&views.len()) {
+            views.push(key.view.clone());
+        }
+    }
+    (views.into_boxed_slice(), indices)
+}
+
 /// How many requests may wait. More are dropped, because one verification answers all of them.
 pub const REPORTS_MAX: usize = 1024;
 
 impl Table {
-    /// Builds the table from pairs of a credential's label and its keys. The receiver is for the refresher.
-    pub fn new(
-        credentials: impl IntoIterator<Item = (impl AsRef<str>, Vec<KeyConfig>)>,
-    ) -> (Table, mpsc::Receiver<VerificationRequest>) {
-        let (reports, receiver) = mpsc::channel(REPORTS_MAX);
+    /// Builds the table. The writers, by credential id, and the requests are for the refresher.
+    pub fn new(config: TableConfig) -> (Table, Vec<CredentialWriter>, Requests) {
+        let TableConfig { credentials, components, keeps_state, cluster } = config;
+        let (reports, verifications) = mpsc::channel(REPORTS_MAX);
+        let (inbox, tickets) = TicketInbox::new(components);
         let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
         let (mut lengths, mut all, mut wildcards) = ([0; 4], Vec::new(), Vec::new());
         let (ticks, values) = (watch::Sender::new(0), watch::Sender::new(0));
-        for (id, (label, keys)) in credentials.into_iter().enumerate() {
-            let mut views: Vec<View> = Vec::new();
-            let mut indices = Vec::with_capacity(keys.len());
-            for key in &keys {
-                indices.push(views.iter().position(|view| *view == key.view).unwrap_or(views.len()));
-                if indices.last() == Some(&views.len()) {
-                    views.push(key.view.clone());
-                }
-            }
-            let mut credential = Credential::new(id, label.as_ref(), views.into_boxed_slice());
-            credential.ticks = ticks.clone();
-            credential.values = values.clone();
-            credential.bump_value_version();
-            let redacted_names = keys.iter().map(|key| key.redacted_name.as_ref().unwrap_or(&key.name).clone());
-            credential.redacted_names.get_or_init(|| redacted_names.collect());
-            let credential = Arc::new(credential);
-            for (key, view) in keys.into_iter().zip(indices) {
+        for (id, config) in credentials.into_iter().enumerate() {
+            let (views, indices) = views_of(&config.keys);
+            let parent = config.parent.and_then(|parent| all.get(parent)).cloned();
+            let credential = Arc::new(Credential::new(id, &config, views, parent, (&ticks, &values)));
+            for (key, view) in config.keys.into_iter().zip(indices) {
                 if has_wildcard(&key.name) {
                     wildcards.push(name(key, view, &credential));
                 } else if record_length(&mut lengths, key.name.len()) {
@@ -753,6 +742,7 @@ impl Table {
             all.push(credential);
         }
         let wildcards = Wildcards::new(wildcards).map(Box::new);
+        let writers = all.iter().map(CredentialWriter::new).collect();
         let table = Table {
             names: names.into_read_only(),
             lengths,
@@ -760,7 +750,7 @@ impl Table {
             wildcards,
             credentials: all,
             reports,
-            inbox: None,
+            inbox,
             state_saved: AtomicBool::new(true),
             state_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
@@ -768,32 +758,25 @@ impl Table {
             reports_made: AtomicU64::new(0),
             client_checks: AtomicU64::new(0),
             client_checks_refused: AtomicU64::new(0),
-            keeps_state: AtomicBool::new(false),
+            keeps_state,
             journal: Journal::default(),
             durations: Durations::default(),
-            cluster: ClusterStatus::default(),
+            cluster,
             ticks,
             values,
         };
-        (table, receiver)
-    }
-
-    /// Sets where verify tickets go.
-    pub(super) fn set_ticket_inbox(&mut self, inbox: TicketInbox) {
-        self.inbox = Some(inbox);
+        (table, writers, Requests { verifications, tickets })
     }
 
     /// Takes a verify ticket for a component, bare or as the decrypted message of WeChat's push. It is written to the
     /// state, and used at once if the component waits for one.
     pub fn hand_in_verify_ticket(&self, component_appid: &str, ticket: &str) -> Result<(), TicketFault> {
-        let inbox = self.inbox.as_ref().ok_or(TicketFault::UnknownComponent)?;
-        inbox.hand_in(component_appid, ticket, false)
+        self.inbox.hand_in(component_appid, ticket, false)
     }
 
     /// The same for the content of a component's file.
     pub(super) fn hand_in_file(&self, component_appid: &str, ticket: &str) -> Result<(), TicketFault> {
-        let inbox = self.inbox.as_ref().ok_or(TicketFault::UnknownComponent)?;
-        inbox.hand_in(component_appid, ticket, true)
+        self.inbox.hand_in(component_appid, ticket, true)
     }
 
     /// The managed key of this name, if there is one. Takes no lock.
@@ -817,20 +800,6 @@ impl Table {
     /// Every credential, by id.
     pub fn credentials(&self) -> &[Arc<Credential>] {
         &self.credentials
-    }
-
-    /// Sets the app of each credential, in their order. Rights are given by app.
-    pub fn set_apps<'a>(&self, apps: impl IntoIterator<Item = &'a str>) {
-        for (credential, app) in self.credentials.iter().zip(apps) {
-            credential.app.get_or_init(|| app.into());
-        }
-    }
-
-    /// Sets what each credential is, in their order.
-    pub fn set_infos(&self, abouts: impl IntoIterator<Item = CredentialInfo>) {
-        for (credential, about) in self.credentials.iter().zip(abouts) {
-            credential.about.get_or_init(|| about);
-        }
     }
 
     /// Changes at every change of any credential, except its age. See [`Credential::version`].
@@ -898,6 +867,8 @@ impl Table {
     }
 }
 
+mod writer;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -909,17 +880,19 @@ mod tests {
 
     #[test]
     fn a_value_is_live_until_the_instant_it_expires() {
-        let credential = Credential::new(0, "wx1", Box::new([View::RAW]));
+        let (table, writers, _requests) = Table::new(TableConfig::of([("wx1", Vec::new())]));
+        let credential = &table.credentials()[0];
         assert!(matches!(credential.read(0), Reading::FirstFetch));
-        credential.publish(published(1, 100));
+        writers[0].publish(published(1, 100));
         assert!(matches!(credential.read(99), Reading::Live(_)));
         assert!(matches!(credential.read(100), Reading::Absent));
     }
 
     #[test]
     fn a_failed_first_fetch_ends_the_waiting() {
-        let credential = Credential::new(0, "wx1", Box::new([View::RAW]));
-        credential.end_wait();
+        let (table, writers, _requests) = Table::new(TableConfig::of([("wx1", Vec::new())]));
+        let credential = &table.credentials()[0];
+        writers[0].end_wait();
         assert!(matches!(credential.read(0), Reading::Absent));
     }
 
@@ -927,7 +900,7 @@ mod tests {
     fn every_name_finds_its_credential_and_others_find_none() {
         let key = |name: &str| KeyConfig { name: name.to_owned(), redacted_name: None, view: View::RAW };
         let names = vec![key("access_token:wx1"), key("access_token")];
-        let (table, _receiver) = Table::new([("wx1", names)]);
+        let (table, ..) = Table::new(TableConfig::of([("wx1", names)]));
         assert!(table.is_managed(b"access_token:wx1"));
         assert!(table.is_managed(b"access_token"));
         assert!(!table.is_managed(b"access_tokem"));
@@ -939,7 +912,7 @@ mod tests {
         let key = |name: &str| KeyConfig { name: name.to_owned(), redacted_name: None, view: View::RAW };
         let first = vec![key("{any}:access_token"), key("access_token:wx1")];
         let second = vec![key("v1:access_token")];
-        let (table, _receiver) = Table::new([("wx1", first), ("wx2", second)]);
+        let (table, ..) = Table::new(TableConfig::of([("wx1", first), ("wx2", second)]));
         let app = |key: &str| table.name(key.as_bytes()).map(|name| name.credential.app().to_owned());
         assert_eq!(app("v2:access_token").as_deref(), Some("wx1"));
         assert_eq!(app("v1:access_token").as_deref(), Some("wx2"));
@@ -978,11 +951,11 @@ mod tests {
             key("one", Form::Constant("1".into()), 0),
             key("empty", Form::Nothing, 0),
         ];
-        let (table, _receiver) = Table::new([("wx1", keys)]);
+        let (table, writers, _requests) = Table::new(TableConfig::of([("wx1", keys)]));
         assert_eq!(table.credentials()[0].views.len(), 4);
         assert_eq!(get(&table, "json"), None);
         assert_eq!(get(&table, "one"), Some(("1".into(), 0, 1)), "a constant needs no value");
-        table.credentials()[0].publish(published(7, 10_050));
+        writers[0].publish(published(7, 10_050));
         assert_eq!(get(&table, "json"), Some(("\"TOKEN\"".into(), 6, 7)));
         assert_eq!(get(&table, "json too"), Some(("\"TOKEN\"".into(), 6, 7)));
         assert_eq!(get(&table, "at"), Some(("1010".into(), 1, 7)));

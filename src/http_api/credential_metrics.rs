@@ -271,31 +271,30 @@ mod tests {
 
     use super::*;
     use crate::credential::journal::Journal;
-    use crate::credential::table::{LastError, Published, Table};
+    use crate::credential::table::{CredentialConfig, CredentialWriter, LastError, Published, Table, TableConfig};
 
     /// So many apps, each with a token that lives.
-    fn table(apps: usize) -> Table {
-        let ids: Vec<String> = (0..apps).map(|n| format!("wx{n:016x}")).collect();
-        let (table, _) = Table::new(ids.iter().map(|id| (id, Vec::new())));
-        table.set_apps(ids.iter().map(String::as_str));
+    fn table(apps: usize) -> (Table, Vec<CredentialWriter>) {
         let about = || CredentialInfo {
             platform: "mp",
             credential_type: "access_token",
             is_token: true,
-            ..CredentialInfo::NOTHING
+            ..CredentialInfo::default()
         };
-        table.set_infos(ids.iter().map(|_| about()));
-        for credential in table.credentials() {
-            credential.publish(Published::to_the_end(Bytes::from_static(b"T"), 1, 7_200_000));
-            credential.update_status(|status| {
+        let one = |n| CredentialConfig { about: about(), ..CredentialConfig::new(&format!("wx{n:016x}"), Vec::new()) };
+        let credentials = (0..apps).map(one).collect();
+        let (table, writers, _requests) = Table::new(TableConfig { credentials, ..TableConfig::default() });
+        for writer in &writers {
+            writer.publish(Published::to_the_end(Bytes::from_static(b"T"), 1, 7_200_000));
+            writer.update_status(|status| {
                 (status.state, status.generation, status.expires_boot_ms) = (CredentialState::Fresh, 1, 7_200_000);
             });
         }
-        table
+        (table, writers)
     }
 
-    fn block(credential: &Credential) {
-        credential.update_status(|status| {
+    fn block(writer: &CredentialWriter) {
+        writer.update_status(|status| {
             status.state = CredentialState::Blocked;
             status.last_error = Some(LastError {
                 errcode: Some(40164),
@@ -342,13 +341,13 @@ mod tests {
 
     #[test]
     fn up_to_a_thousand_apps_each_has_its_series_and_above_that_those_in_trouble() {
-        let many = table(APPS_MAX);
-        block(&many.credentials()[7]);
+        let (many, writers) = table(APPS_MAX);
+        block(&writers[7]);
         let text = scrape(&many, MetricsPerCredential::Auto);
         assert_eq!(count(&text, "tokencached_credential_live{"), APPS_MAX);
         assert!(text.contains("\ntokencached_series_reduced 0.0\n"));
-        let more = table(APPS_MAX + 1);
-        block(&more.credentials()[7]);
+        let (more, writers) = table(APPS_MAX + 1);
+        block(&writers[7]);
         let text = scrape(&more, MetricsPerCredential::Auto);
         assert!(text.contains("\ntokencached_series_reduced 1.0\n"));
         assert_eq!(count(&text, "tokencached_credential_live{"), 1);
@@ -365,12 +364,12 @@ mod tests {
 
     #[test]
     fn a_scrape_of_ten_thousand_apps_stays_small_even_if_all_are_in_trouble() {
-        let table = table(10_000);
+        let (table, writers) = table(10_000);
         assert!(scrape(&table, MetricsPerCredential::Auto).len() < 16 * 1024);
-        table.credentials().iter().for_each(|credential| block(credential));
+        writers.iter().for_each(block);
         // The worst come first: these have no live value either.
-        for credential in &table.credentials()[9_000..] {
-            credential.withdraw(1_000);
+        for writer in &writers[9_000..] {
+            writer.withdraw(1_000);
         }
         let text = scrape(&table, MetricsPerCredential::Auto);
         assert!(text.len() < 4 * 1024 * 1024, "{}", text.len());
@@ -381,27 +380,27 @@ mod tests {
 
     #[test]
     fn whatever_an_alert_asks_of_a_single_credential_is_trouble() {
-        let of = |change: fn(&Credential)| {
-            let table = table(1);
-            change(&table.credentials()[0]);
+        let of = |change: fn(&CredentialWriter)| {
+            let (table, writers) = table(1);
+            change(&writers[0]);
             CredentialSample::of(&table.credentials()[0], Now { boot_ms: 1_000, unix_ms: 1_000 }).trouble()
         };
         assert_eq!(of(|_| {}), 0);
-        assert_eq!(of(|credential| drop(credential.withdraw(1_000))), 4);
+        assert_eq!(of(|writer| drop(writer.withdraw(1_000))), 4);
         assert_eq!(of(block), 3);
-        assert_eq!(of(|credential| credential.update_status(|status| status.state = CredentialState::Waiting)), 2);
+        assert_eq!(of(|writer| writer.update_status(|status| status.state = CredentialState::Waiting)), 2);
         let quota = |used| {
             move |status: &mut CredentialStatus| {
                 (status.calls_today, status.calls_quota, status.day_ends_unix_ms) = (used, Some(100), 2_000);
             }
         };
         let after = |used| {
-            let table = table(1);
-            table.credentials()[0].update_status(quota(used));
+            let (table, writers) = table(1);
+            writers[0].update_status(quota(used));
             CredentialSample::of(&table.credentials()[0], Now { boot_ms: 1_000, unix_ms: 1_000 }).trouble()
         };
         assert_eq!((after(75), after(76)), (0, 1));
-        let foreign = |credential: &Credential| {
+        let foreign = |credential: &CredentialWriter| {
             credential.foreign_writes.fetch_add(1, Relaxed);
             credential.record_refused_write(
                 &Journal::default(),

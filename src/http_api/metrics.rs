@@ -400,7 +400,7 @@ fn encode_tokencached(
 
 fn encode_state_file(out: &mut DescriptorEncoder<'_>, context: &ApiContext) -> EncodeResult {
     let table = context.table();
-    let (enabled, healthy) = (table.keeps_state.load(Relaxed), table.state_saved.load(Relaxed));
+    let (enabled, healthy) = (table.keeps_state, table.state_saved.load(Relaxed));
     switch(out, "tokencached_state_file_enabled", "Whether there is a state file.", enabled)?;
     switch(out, "tokencached_state_file_healthy", "Whether the last write of the state file succeeded.", healthy)?;
     let failures = table.state_failures.load(Relaxed) as f64;

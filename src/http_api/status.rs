@@ -115,7 +115,7 @@ pub fn status_json(context: &ApiContext, now: Now) -> Value {
     let table = context.table();
     let started = context.service.started();
     let state_file = json!({
-        "enabled": table.keeps_state.load(Relaxed),
+        "enabled": table.keeps_state,
         "healthy": table.state_saved.load(Relaxed),
         "failures": table.state_failures.load(Relaxed),
     });

@@ -109,7 +109,7 @@ impl Service {
         stat(out, "request_timeouts", counts.request_timeouts);
         stat(out, "write_timeouts", counts.write_timeouts);
         stat(out, "in_flight_refusals", counts.in_flight_refusals);
-        if self.table.keeps_state.load(Relaxed) {
+        if self.table.keeps_state {
             stat(out, "state_file_saved", u8::from(self.table.state_saved.load(Relaxed)));
             stat(out, "state_file_failures", self.table.state_failures.load(Relaxed));
         }

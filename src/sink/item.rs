@@ -144,7 +144,7 @@ fn current(published: &Published, now: Now, at_least_s: u32) -> CurrentValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::table::ReliableUntil;
+    use crate::credential::table::{CredentialWriter, ReliableUntil, Table, TableConfig};
     use crate::encoding::{Fact, Form, View};
     use crate::platform::CredentialName;
 
@@ -152,7 +152,7 @@ mod tests {
     const OTHER: &str = "token-of-another-0123456789";
     const NOW: Now = Now { boot_ms: 10_000, unix_ms: 1_700_000_000_000 };
 
-    fn item() -> SinkItem {
+    fn item() -> (SinkItem, CredentialWriter) {
         let entry = |(name, form): (&str, Form)| {
             let content = SinkContent::View(View { form, flags: 0, at_least_s: 0 });
             SinkEntry {
@@ -164,12 +164,13 @@ mod tests {
             }
         };
         let entries = [("token", Form::JSON_STRING), ("at", Form::Raw(Fact::ExpiresAt))].map(entry).into();
-        SinkItem::new(Arc::new(Credential::new(0, "wx1", Box::new([]))), entries)
+        let (table, mut writers, _requests) = Table::new(TableConfig::of([("wx1", Vec::new())]));
+        (SinkItem::new(table.credentials()[0].clone(), entries), writers.remove(0))
     }
 
-    fn publish(item: &SinkItem, token: &str, expires_boot_ms: BootMs) {
+    fn publish(writer: &CredentialWriter, token: &str, expires_boot_ms: BootMs) {
         let value = Bytes::copy_from_slice(token.as_bytes());
-        item.credential.publish(Published::to_the_end(value, 1, expires_boot_ms));
+        writer.publish(Published::to_the_end(value, 1, expires_boot_ms));
     }
 
     fn write(item: &mut SinkItem) {
@@ -180,27 +181,27 @@ mod tests {
 
     #[test]
     fn a_value_is_written_until_its_end_less_the_margin() {
-        let item = item();
+        let (item, writer) = item();
         let wanted =
             |margin_ms| item.value_to_write(margin_ms, NOW, 0).map(|(current, until_ms)| (current.left_ms(), until_ms));
         assert_eq!(wanted(0), None);
-        publish(&item, TOKEN, 70_500);
+        publish(&writer, TOKEN, 70_500);
         assert_eq!(wanted(0), Some((60_500, 70_500)));
         assert_eq!(wanted(60_000), Some((60_500, 10_500)));
         assert_eq!(wanted(61_000), None);
         let (current, _) = item.value_to_write(0, NOW, 0).unwrap();
         let contents: Vec<_> = item.entries.iter().map(|entry| entry.render(&current)).collect();
         assert_eq!(contents, [format!("\"{TOKEN}\"").into_bytes(), b"1700000060".to_vec()]);
-        item.credential.withdraw(NOW.boot_ms);
+        writer.withdraw(NOW.boot_ms);
         assert_eq!(item.value_to_write(0, NOW, 0).map(|(_, until_ms)| until_ms), None);
     }
 
     #[test]
     fn the_time_told_is_the_time_that_the_value_can_be_relied_on() {
-        let item = item();
+        let (item, writer) = item();
         let reliable = ReliableUntil { until_boot_ms: 40_000, at_least_ms: 0 };
         let published = Published { reliable, ..Published::to_the_end(Bytes::from_static(b"token"), 1, 70_500) };
-        item.credential.publish(published);
+        writer.publish(published);
         let (current, until_ms) = item.value_to_write(0, NOW, 0).unwrap();
         assert_eq!((current.left_ms(), until_ms), (60_500, 70_500), "it is there to its true end");
         assert_eq!(item.entries[1].render(&current), b"1700000030");
@@ -208,8 +209,8 @@ mod tests {
 
     #[test]
     fn a_value_that_is_over_is_told_with_a_time_in_the_past() {
-        let item = item();
-        publish(&item, TOKEN, 9_000);
+        let (item, writer) = item();
+        publish(&writer, TOKEN, 9_000);
         let last = item.retraction(NOW).last.unwrap();
         assert_eq!(item.entries[1].render(&last), b"1699999999");
         let later = Now { boot_ms: NOW.boot_ms + 60_000, unix_ms: NOW.unix_ms + 60_000 };
@@ -219,8 +220,8 @@ mod tests {
 
     #[test]
     fn another_token_is_a_foreign_writers_once_ours_has_been_there() {
-        let mut item = item();
-        publish(&item, TOKEN, 70_500);
+        let (mut item, writer) = item();
+        publish(&writer, TOKEN, 70_500);
         assert_eq!(item.judge(0, None), FoundContent::Absent);
         assert_eq!(item.judge(0, Some(OTHER.as_bytes())), FoundContent::Other, "perhaps long abandoned");
         write(&mut item);
@@ -232,10 +233,10 @@ mod tests {
 
     #[test]
     fn the_last_tokens_are_known_as_ours_and_older_ones_are_not() {
-        let mut item = item();
+        let (mut item, writer) = item();
         let tokens: Vec<String> = (0..4).map(|n| format!("{TOKEN}-{n}-")).collect();
         for token in &tokens {
-            publish(&item, token, 70_500);
+            publish(&writer, token, 70_500);
             write(&mut item);
         }
         assert_eq!(item.judge(0, Some(tokens[0].as_bytes())), FoundContent::ForeignToken);
@@ -244,9 +245,9 @@ mod tests {
 
     #[test]
     fn only_what_was_written_is_taken_back() {
-        let mut item = item();
+        let (mut item, writer) = item();
         assert_eq!(item.retraction(NOW).expected, [None, None]);
-        publish(&item, TOKEN, 70_500);
+        publish(&writer, TOKEN, 70_500);
         let token = Some(format!("\"{TOKEN}\"").into_bytes());
         let expected = [token.clone(), None];
         assert_eq!(item.retraction(NOW).expected, expected, "a former process will have written it");

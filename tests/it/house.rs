@@ -39,7 +39,7 @@ server -> access address_group cache clock descriptors files protocol server/opt
 sink -> clock credential/adopt credential/facts credential/id credential/table descriptors encoding files redis_client
     redis_client/options secret secret_source sink/options sink/sql_statement sink/template stats supervision unit
 credential -> clock cluster cluster/http cluster/options cluster/record cluster/record_handle cluster/redis
-    cluster/seal credential/grants credential/plan credential/refresher credential/slot credential/state
+    cluster/seal credential/facts credential/grants credential/plan credential/refresher credential/slot credential/state
     credential/state_lock credential/state_writer credential/table credential/ticket_files credential/verify_ticket
     platform platform/client platform/client/options secret
 credential/refresher -> clock cluster cluster/node_rules cluster/record cluster/record_handle cluster/seal
@@ -150,6 +150,7 @@ const PURE: &[&str] = &[
     "credential/quota_usage.rs",
     "credential/schedule",
     "credential/schedule.rs",
+    "credential/table",
     "credential/table.rs",
     "credential/value_cell.rs",
     "encoding",

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tempfile::TempDir;
-use tokencached::credential;
 use tokencached::credential::App;
 use tokencached::credential::state::{FileStore, LoadedState, Snapshot, StateStore};
 use tokencached::credential::table::Table;
@@ -20,7 +19,7 @@ use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
 use tokio_util::sync::CancellationToken;
 
-use crate::refresher::{token, until, upstream};
+use crate::refresher::{build, token, until, upstream};
 use crate::support::{Client, Node, Wechat, program, run, run_checked, tokencached, wait_for, write};
 
 pub const COMPONENT: &str = "wxc000000000000001";
@@ -367,8 +366,7 @@ async fn a_new_refresh_token_is_written_before_its_access_token_is_published() {
     let folder = tempfile::tempdir().unwrap();
     let inner = FileStore::new(folder.path().join("state.json"));
     let witness = Arc::new(Witness { inner, table: OnceLock::new(), seen: Mutex::default() });
-    let (table, refresher) =
-        credential::build_with(&upstream(&sandbox.base_url()), &apps(), Some(witness.clone())).unwrap();
+    let (table, refresher) = build(&upstream(&sandbox.base_url()), &apps(), Some(witness.clone()));
     assert!(witness.table.set(table.clone()).is_ok());
     let stop = CancellationToken::new();
     let running = tokio::spawn(refresher.run(stop.clone()));
@@ -408,8 +406,7 @@ async fn a_full_disk_does_not_keep_the_token_from_its_readers_and_is_caught_up_w
     let sandbox = Sandbox::start(options(7200)).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(Full(AtomicBool::new(true), FileStore::new(folder.path().join("state.json"))));
-    let (table, refresher) =
-        credential::build_with(&upstream(&sandbox.base_url()), &apps(), Some(store.clone())).unwrap();
+    let (table, refresher) = build(&upstream(&sandbox.base_url()), &apps(), Some(store.clone()));
     let stop = CancellationToken::new();
     let running = tokio::spawn(refresher.run(stop.clone()));
     table.hand_in_verify_ticket(COMPONENT, &sandbox.push_verify_ticket(COMPONENT)).unwrap();
@@ -439,7 +436,7 @@ fn a_second_server_on_the_state_of_authorizers_does_not_start_and_no_refresh_tok
 #[tokio::test]
 async fn a_ticket_can_be_handed_in_by_a_call() {
     let sandbox = Sandbox::start(options(7200)).await.unwrap();
-    let (table, refresher) = credential::build_with(&upstream(&sandbox.base_url()), &apps(), None).unwrap();
+    let (table, refresher) = build(&upstream(&sandbox.base_url()), &apps(), None);
     let stop = CancellationToken::new();
     let running = tokio::spawn(refresher.run(stop.clone()));
     let hand_in = |component: &str, ticket: &str| table.hand_in_verify_ticket(component, ticket);

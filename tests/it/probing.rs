@@ -18,7 +18,7 @@ use tokencached::credential::App;
 use tokencached::credential::adopt::{StoredBytes, TokenSource};
 use tokencached::credential::state::{LoadedState, Snapshot, StateStore};
 use tokencached::credential::table::{KeyReading, Table};
-use tokencached::credential::{ClusterMembership, Env, build_in_cluster};
+use tokencached::credential::{ClusterMembership, Env, build_in};
 use tokencached::platform::ClientOptions;
 use tokencached::platform::{CredentialType, FetchParams, Renewal, feishu, mp, qq, wecom};
 use tokencached::platform::{Failure, LifetimeSource, Probe, Token, Upstream, UpstreamFuture};
@@ -220,9 +220,14 @@ impl Node {
         disk: Option<&Disk>,
         site: Option<&Site>,
     ) -> Node {
-        let ground = Env { upstream: platform.clone(), clock: platform.clock.clone(), boot_id: "this boot".to_owned() };
-        let store = disk.map(|disk| Arc::new(disk.clone()) as Arc<dyn StateStore>);
-        let (table, mut refresher) = build_in_cluster(&ground, upstream, &apps, store, joined);
+        let ground = Env {
+            upstream: platform.clone(),
+            clock: platform.clock.clone(),
+            boot_id: "this boot".to_owned(),
+            store: disk.map(|disk| Arc::new(disk.clone()) as Arc<dyn StateStore>),
+            cluster: joined,
+        };
+        let (table, mut refresher) = build_in(ground, upstream, &apps);
         if let Some(site) = site {
             refresher.adopt_from(0, Arc::new(site.clone()));
         }

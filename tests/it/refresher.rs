@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokencached::clock::boot_ms;
 use tokencached::credential::state::{FileStore, StateStore};
 use tokencached::credential::table::{Credential, CredentialState, CredentialStatus, Reading, Table};
-use tokencached::credential::{self, App};
+use tokencached::credential::{App, Env, Refresher, build_in};
 use tokencached::platform::{
     Class, Client, ClientBuildError, ClientOptions, CredentialType, Delivery, FetchParams, Pace, mp, wecom,
 };
@@ -40,9 +40,14 @@ pub struct Node {
     running: JoinHandle<()>,
 }
 
+/// The table and the refresher of a single node on this machine.
+pub fn build(upstream: &ClientOptions, apps: &[App], store: Option<Arc<dyn StateStore>>) -> (Arc<Table>, Refresher) {
+    build_in(Env { store, ..Env::real(upstream).unwrap() }, upstream, apps)
+}
+
 impl Node {
     pub fn start(upstream: &ClientOptions, apps: &[App], store: Option<Arc<dyn StateStore>>) -> Node {
-        let (table, refresher) = credential::build_with(upstream, apps, store).unwrap();
+        let (table, refresher) = build(upstream, apps, store);
         let stop = CancellationToken::new();
         let running = tokio::spawn(refresher.run(stop.clone()));
         Node { table, stop, running }

@@ -11,7 +11,7 @@ use fastrand::Rng;
 use tokencached::access::Rights;
 use tokencached::cache::{Cache, Options};
 use tokencached::clock::Now;
-use tokencached::credential::table::{Credential, KeyConfig, Published, Table};
+use tokencached::credential::table::{CredentialWriter, KeyConfig, Published, Table, TableConfig};
 use tokencached::encoding::View;
 use tokencached::protocol::{RequestStep, parse::step};
 use tokencached::service::{CommandOutcome, Context, KEYS_PER_TURN, Output, Service, Settings};
@@ -222,14 +222,14 @@ fn eight_workers_under_a_hot_key_and_uniform_ones() {
 /// A service with one managed key, `hot`, without sockets.
 struct InProcessService {
     service: Service,
-    credential: Arc<Credential>,
+    credential: CredentialWriter,
 }
 
 impl InProcessService {
     fn new() -> Arc<InProcessService> {
         let key = KeyConfig { name: "hot".to_owned(), redacted_name: None, view: View::RAW };
-        let (table, _receiver) = Table::new([("wx1", vec![key])]);
-        let credential = table.credentials()[0].clone();
+        let (table, mut writers, _requests) = Table::new(TableConfig::of([("wx1", vec![key])]));
+        let credential = writers.remove(0);
         let cache =
             Cache::new(&Options { budget_bytes: 8 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 4 });
         let service = Service::new(cache, Arc::new(table), Arc::new(Stats::default()), Settings::default());

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use tokencached::cli::Flags;
 use tokencached::clock::{boot_ms, unix_ms};
 use tokencached::config::load;
-use tokencached::credential::table::{Published, Table};
+use tokencached::credential::table::{CredentialWriter, KeyConfig, Published, Table, TableConfig};
+use tokencached::encoding::View;
 use tokencached::sandbox::{AppOptions, FaultKind, InjectedFault, Options};
 use tokencached::stats::Stats;
 use tokencached::supervision::Supervisor;
@@ -229,7 +229,7 @@ fn several_statements_are_run_all_or_none(store: Store) {
 /// Sinks of this process, on a table of credentials that the test fills.
 struct Sinks {
     runtime: tokio::runtime::Runtime,
-    table: Arc<Table>,
+    writers: Vec<CredentialWriter>,
     end: CancellationToken,
     running: tokio::task::JoinHandle<()>,
     stats: Stats,
@@ -238,26 +238,29 @@ struct Sinks {
 impl Sinks {
     /// For apps of these ids.
     fn start(apps: impl Iterator<Item = String>, sink: &str) -> Sinks {
-        let apps: String = apps.map(|app| format!("[[app]]\nappid = \"{app}\"\nsecret = \"{SECRET}\"\n")).collect();
+        let apps: Vec<String> = apps.collect();
+        let lines: String =
+            apps.iter().map(|app| format!("[[app]]\nappid = \"{app}\"\nsecret = \"{SECRET}\"\n")).collect();
         let folder = tempfile::tempdir().unwrap();
-        let file = write(folder.path(), "tokencached.toml", &format!("[state]\npath = \"none\"\n{apps}{sink}"));
+        let file = write(folder.path(), "tokencached.toml", &format!("[state]\npath = \"none\"\n{lines}{sink}"));
         let nothing = BTreeMap::<String, String>::new();
         let config = load(Some(&file), &nothing, &Flags::default()).unwrap_or_else(|faults| panic!("{faults}")).config;
-        let (table, _refresher) = tokencached::credential::build(&config.credentials).unwrap();
+        let keys = |app| vec![KeyConfig { name: format!("access_token:{app}"), redacted_name: None, view: View::RAW }];
+        let (table, writers, _requests) = Table::new(TableConfig::of(apps.iter().map(|app| (app, keys(app)))));
         let (end, stats) = (CancellationToken::new(), Stats::default());
-        let sinks = tokencached::sink::build(&config.sinks, &table, &stats);
+        let sinks = tokencached::sink::build(&config.sinks, &table.into(), &stats);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let ended = end.clone();
         let running = runtime.spawn(async move {
             tokencached::sink::run(sinks, ended.clone(), &Supervisor::new(ended)).await;
         });
-        Sinks { runtime, table, end, running, stats }
+        Sinks { runtime, writers, end, running, stats }
     }
 
     fn publish(&self, at: usize, value: &str) {
         let expires_boot_ms = boot_ms() + 7_200_000;
         let value = Bytes::copy_from_slice(value.as_bytes());
-        self.table.credentials()[at].publish(Published::to_the_end(value, 1, expires_boot_ms));
+        self.writers[at].publish(Published::to_the_end(value, 1, expires_boot_ms));
     }
 
     fn stop(self) {

@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokencached::clock::{Now, boot_ms};
-use tokencached::credential;
 use tokencached::credential::App;
 use tokencached::credential::state::{FileStore, LoadedState, Snapshot, StateStore, boot_id};
 use tokencached::credential::table::Reading;
 use tokencached::sandbox::{Endpoint, FaultKind, InjectedFault, Options, Sandbox, Verdict};
 
-use crate::refresher::{Node, classic, sandbox, sandbox_of, stable, token, until, upstream};
+use crate::refresher::{Node, build, classic, sandbox, sandbox_of, stable, token, until, upstream};
 
 fn file(folder: &Path) -> Arc<dyn StateStore> {
     Arc::new(FileStore::new(folder.join("state.json")))
@@ -41,8 +40,7 @@ async fn a_restart_serves_the_persisted_value_before_anything_runs_and_calls_nob
         let (expires, generation) = (node.status().expires_boot_ms, node.generation());
         node.stop().await;
         let upstream = upstream(&sandbox.base_url());
-        let (table, _refresher) =
-            credential::build_with(&upstream, std::slice::from_ref(&app), Some(file(folder.path()))).unwrap();
+        let (table, _refresher) = build(&upstream, std::slice::from_ref(&app), Some(file(folder.path())));
         assert_eq!(token(&table.credentials()[0]), Some(first.clone()), "live before the refresher runs");
         let node = start(&sandbox, app, file(folder.path()));
         until("a schedule", || node.status().next_try_boot_ms > 0).await;
@@ -173,7 +171,7 @@ async fn a_value_of_another_upstream_or_endpoint_is_never_served() {
     let other = sandbox(Options::default()).await;
     for (sandbox, app) in [(&other, stable()), (&one, classic())] {
         let upstream = upstream(&sandbox.base_url());
-        let (table, _refresher) = credential::build_with(&upstream, &[app], Some(file(folder.path()))).unwrap();
+        let (table, _refresher) = build(&upstream, &[app], Some(file(folder.path())));
         assert!(matches!(table.credentials()[0].read(boot_ms()), Reading::FirstFetch));
     }
 }
@@ -211,7 +209,7 @@ async fn after_a_reboot_the_time_that_has_passed_is_taken_off() {
     node.stop().await;
     from_another_boot(&file(folder.path()), 7_200_000);
     let upstream = upstream(&sandbox.base_url());
-    let (table, _refresher) = credential::build_with(&upstream, &[stable()], Some(file(folder.path()))).unwrap();
+    let (table, _refresher) = build(&upstream, &[stable()], Some(file(folder.path())));
     assert!(token(&table.credentials()[0]).is_none(), "two hours later nothing is left");
 }
 

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::clock;
-use crate::credential::App;
 use crate::credential::state::{LoadedState, Snapshot, StateStore};
 use crate::credential::table::Reading;
+use crate::credential::{App, Env, build_in};
 use crate::platform::ClientOptions;
 use crate::platform::mp;
 use crate::sandbox::{AppOptions, Options, Sandbox};
@@ -24,7 +24,7 @@ async fn a_crashed_fetch_is_a_failed_try_and_the_loop_goes_on() {
     let sandbox = Sandbox::start(Options { apps: vec![known], ..Options::default() }).await.unwrap();
     let app = App::mp(CRASHING, SecretSource::Fixed(Secret::new("s".into())), &mp::STABLE);
     let upstream = ClientOptions { concurrency: 1, ..ClientOptions::at(sandbox.base_url()) };
-    let (table, refresher) = super::super::build_with(&upstream, &[app], None).unwrap();
+    let (table, refresher) = build_in(Env::real(&upstream).unwrap(), &upstream, &[app]);
     let stop = CancellationToken::new();
     let running = tokio::spawn(refresher.run(stop.clone()));
     let credential = table.credentials()[0].clone();
@@ -75,7 +75,8 @@ async fn a_task_of_the_refreshers_that_dies_ends_the_server() {
     // A classic call is noted down before it is made.
     let app = App::mp("wx1", SecretSource::Fixed(Secret::new("s".into())), &mp::CLASSIC);
     let upstream = ClientOptions::at("http://127.0.0.1:1".into());
-    let (_table, refresher) = super::super::build_with(&upstream, &[app], Some(Arc::new(Broken))).unwrap();
+    let env = Env { store: Some(Arc::new(Broken)), ..Env::real(&upstream).unwrap() };
+    let (_table, refresher) = build_in(env, &upstream, &[app]);
     let supervisor = Supervisor::new(CancellationToken::new());
     refresher.supervised_by(&supervisor).run(supervisor.shutdown().clone()).await;
     assert_eq!(supervisor.failed_part(), Some("the writer of the state file"));

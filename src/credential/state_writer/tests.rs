@@ -7,6 +7,7 @@ use super::super::grants::{GrantName, GrantType, SavedGrant};
 use super::super::quota_usage::CallReason;
 use super::super::state::LoadedState;
 use super::*;
+use crate::credential::table::TableConfig;
 use crate::platform::{Quota, mp};
 
 /// A store in memory. Its disk may fail, and another process may have it.
@@ -94,7 +95,7 @@ impl Running {
         let state_writer =
             StateWriter::new(store.clone(), vec![None], usages, Arc::new(crate::clock::SystemClock), "b1")
                 .with_grants(Arc::new(grants));
-        let (table, _reports) = Table::new([("wx1", vec![])]);
+        let (table, ..) = Table::new(TableConfig::of([("wx1", vec![])]));
         let (table, end) = (Arc::new(table), CancellationToken::new());
         let task = tokio::spawn(state_writer.clone().run(table.clone(), end.clone()));
         Running { store, state_writer, table, end, task }
@@ -210,7 +211,7 @@ async fn a_write_that_hangs_does_not_hold_up_the_end() {
     let ((begun, has_begun), (answer, waits)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
     let store = Arc::new(Hung(begun, Mutex::new(waits)));
     let state_writer = StateWriter::new(store, vec![None], vec![], Arc::new(crate::clock::SystemClock), "b1");
-    let (table, _reports) = Table::new([("wx1", vec![])]);
+    let (table, ..) = Table::new(TableConfig::of([("wx1", vec![])]));
     let end = CancellationToken::new();
     let task = tokio::spawn(state_writer.clone().run(Arc::new(table), end.clone()));
     state_writer.update_entry(0, |kept| *kept = Some(entry("TOKEN-1", 1)));
@@ -316,7 +317,7 @@ async fn without_a_file_descriptor_the_state_is_tried_again_within_seconds() {
     }
     let store = Arc::new(Exhausted::default());
     let state_writer = StateWriter::new(store.clone(), vec![None], vec![], Arc::new(crate::clock::SystemClock), "b1");
-    let (table, _reports) = Table::new([("wx1", vec![])]);
+    let (table, ..) = Table::new(TableConfig::of([("wx1", vec![])]));
     let end = CancellationToken::new();
     let task = tokio::spawn(state_writer.clone().run(Arc::new(table), end.clone()));
     state_writer.update_entry(0, |kept| *kept = Some(entry("TOKEN-1", 1)));

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::cache::{self, Cache};
-use crate::credential::table::{KeyConfig, Published, Table};
+use crate::credential::table::{CredentialWriter, KeyConfig, Published, Table, TableConfig};
 use crate::encoding::View;
 use crate::server::Access;
 use crate::server::Authenticator;
@@ -46,25 +46,30 @@ struct Server {
 
 impl Server {
     fn new(limits: Limits) -> Server {
-        let server = Server::with_first_fetch(limits);
+        let (server, writers) = Server::with_writers(limits);
         let value = "a token".repeat(70).into();
-        let credentials = server.worker.shared.service.table.credentials();
-        credentials[0].publish(Published::to_the_end(value, 1, u64::MAX));
+        writers[0].publish(Published::to_the_end(value, 1, u64::MAX));
         server
     }
 
     /// One whose first fetches are all under way.
     fn with_first_fetch(limits: Limits) -> Server {
+        Server::with_writers(limits).0
+    }
+
+    fn with_writers(limits: Limits) -> (Server, Vec<CredentialWriter>) {
         let options = cache::Options { budget_bytes: 64 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 4 };
         let token = |name: &str| vec![KeyConfig { name: name.into(), redacted_name: None, view: View::RAW }];
-        let (table, _reports) = Table::new([("wx1", token("access_token:wx1")), ("wx2", token("access_token:wx2"))]);
+        let apps = [("wx1", token("access_token:wx1")), ("wx2", token("access_token:wx2"))];
+        let (table, writers, _requests) = Table::new(TableConfig::of(apps));
         let service =
             Service::new(Cache::new(&options), Arc::new(table), Arc::new(Stats::default()), Settings::default());
         let service = Arc::new(service);
         let authenticator = Arc::new(Authenticator::new(&Access::default()).unwrap());
         let stats = service.stats.register_worker();
         let shared = Arc::new(ServerState::new(service, authenticator, limits, CancellationToken::new()));
-        Server { worker: WorkerContext { shared, stats, busy: Arc::new(BusyConnections::new(TaskTracker::new())) } }
+        let busy = Arc::new(BusyConnections::new(TaskTracker::new()));
+        (Server { worker: WorkerContext { shared, stats, busy } }, writers)
     }
 
     fn connection<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> Connection<S> {

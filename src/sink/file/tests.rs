@@ -12,7 +12,7 @@ use proptest::test_runner::TestRunner;
 use super::*;
 use crate::clock::Now;
 use crate::config;
-use crate::credential::table::Credential;
+use crate::credential::table::{Table, TableConfig};
 use crate::sink::item::SinkItem;
 use crate::sink::options::{Options, SinkTo};
 
@@ -30,7 +30,8 @@ fn sinks(folder: &Path, lines: &str) -> Vec<Options> {
 /// Its target, and its one entry.
 fn file(sink: &Options) -> (FileBackend, Arc<[SinkEntry]>) {
     let SinkTo::File(config) = &sink.to else { panic!("{sink}") };
-    let item = SinkItem::new(Arc::new(Credential::new(0, "wx", Box::new([]))), sink.entries.clone());
+    let (table, ..) = Table::new(TableConfig::of([("wx", Vec::new())]));
+    let item = SinkItem::new(table.credentials()[0].clone(), sink.entries.clone());
     (FileBackend::new(config), item.entries)
 }
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::credential::table::{KeyConfig, Published};
+use crate::credential::table::{CredentialWriter, KeyConfig, Published, TableConfig};
 use crate::encoding::View;
 use crate::platform::CredentialName;
 use crate::sink::options::{SinkContent, SinkFile, SinkTo};
@@ -80,26 +80,27 @@ fn key(app: usize) -> String {
     format!("access_token:wx{app}")
 }
 
-fn publish(table: &Table, app: usize, value: &str) {
+fn publish(writers: &[CredentialWriter], app: usize, value: &str) {
     let value = bytes::Bytes::copy_from_slice(value.as_bytes());
     let published = Published::to_the_end(value, 1, boot_ms() + 7_200_000);
-    table.name(key(app).as_bytes()).unwrap().credential.publish(published);
+    writers[app].publish(published);
 }
 
 /// So many apps, each with a value, and the sink's task.
-fn start(apps: usize, rewrite_every_ms: u64) -> (Arc<Table>, Arc<CountingBackend>, CancellationToken) {
-    let (table, target, end, _) = start_with_stats(apps, rewrite_every_ms);
-    (table, target, end)
+fn start(apps: usize, rewrite_every_ms: u64) -> (Vec<CredentialWriter>, Arc<CountingBackend>, CancellationToken) {
+    let (writers, target, end, _) = start_with_stats(apps, rewrite_every_ms);
+    (writers, target, end)
 }
 
 fn start_with_stats(
     apps: usize,
     rewrite_every_ms: u64,
-) -> (Arc<Table>, Arc<CountingBackend>, CancellationToken, Arc<SinkStats>) {
+) -> (Vec<CredentialWriter>, Arc<CountingBackend>, CancellationToken, Arc<SinkStats>) {
     let keys = |app: usize| vec![KeyConfig { name: key(app), redacted_name: None, view: View::RAW }];
-    let (table, _) = Table::new((0..apps).map(|app| (format!("wx{app}"), keys(app))));
+    let config = TableConfig::of((0..apps).map(|app| (format!("wx{app}"), keys(app))));
+    let (table, writers, _requests) = Table::new(config);
     let table = Arc::new(table);
-    (0..apps).for_each(|app| publish(&table, app, "a-token"));
+    (0..apps).for_each(|app| publish(&writers, app, "a-token"));
     let entry = |app: usize| SinkEntry {
         app: format!("wx{app}"),
         of: CredentialName::AccessToken,
@@ -114,13 +115,13 @@ fn start_with_stats(
     let sink = SinkRunner::new(&config, target.clone(), &table, stats.clone());
     let end = CancellationToken::new();
     tokio::spawn(sink.run(end.clone()));
-    (table, target, end, stats)
+    (writers, target, end, stats)
 }
 
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_apps_are_written_again_within_the_interval_and_no_more_than_fifty_a_second() {
     const APPS: usize = 10_000;
-    let (_table, target, end) = start(APPS, 300_000);
+    let (_writers, target, end) = start(APPS, 300_000);
     target.wait_for(APPS).await;
     assert_eq!(target.second(), 0, "the first time they are written at once");
     tokio::time::sleep(Duration::from_secs(301)).await;
@@ -138,7 +139,7 @@ async fn ten_thousand_apps_are_written_again_within_the_interval_and_no_more_tha
 #[tokio::test(start_paused = true)]
 async fn more_apps_than_fifty_a_second_take_longer() {
     const APPS: usize = 1_000;
-    let (_table, target, end) = start(APPS, 1_000);
+    let (_writers, target, end) = start(APPS, 1_000);
     target.wait_for(APPS).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     end.cancel();
@@ -148,11 +149,11 @@ async fn more_apps_than_fifty_a_second_take_longer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_is_written_at_once_and_without_an_interval_nothing_else_is() {
-    let (table, target, end) = start(100, 0);
+    let (writers, target, end) = start(100, 0);
     target.wait_for(100).await;
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     assert_eq!(target.count(), 100);
-    publish(&table, 42, "another-token");
+    publish(&writers, 42, "another-token");
     target.wait_for(101).await;
     assert_eq!(*target.writes.lock().last().unwrap(), (key(42), 3_600));
     end.cancel();
@@ -161,12 +162,12 @@ async fn a_change_is_written_at_once_and_without_an_interval_nothing_else_is() {
 /// Each has a place of its own, so those that hang hold up none of the others.
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_hangs_holds_up_no_other() {
-    let (table, target, end) = start(100, 0);
+    let (writers, target, end) = start(100, 0);
     target.wait_for(100).await;
     target.hung.lock().push(key(1));
-    publish(&table, 1, "a-token-that-is-never-written");
+    publish(&writers, 1, "a-token-that-is-never-written");
     for app in 2..100 {
-        publish(&table, app, "another-token");
+        publish(&writers, app, "another-token");
     }
     target.wait_for(198).await;
     end.cancel();
@@ -174,10 +175,10 @@ async fn an_entry_that_hangs_holds_up_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_is_tried_again_and_rarer() {
-    let (table, target, end) = start(10, 0);
+    let (writers, target, end) = start(10, 0);
     target.wait_for(10).await;
     target.refuses.store(true, Relaxed);
-    publish(&table, 3, "another-token");
+    publish(&writers, 3, "another-token");
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(target.count(), 10);
     target.refuses.store(false, Relaxed);
@@ -189,7 +190,7 @@ async fn what_is_refused_is_tried_again_and_rarer() {
 /// A link or a folder may have been put in a file's place.
 #[tokio::test(start_paused = true)]
 async fn what_can_no_longer_be_looked_at_is_a_failure_until_it_is_written_again() {
-    let (_table, target, end, stats) = start_with_stats(1, 0);
+    let (_writers, target, end, stats) = start_with_stats(1, 0);
     target.wait_for(1).await;
     target.refuses.store(true, Relaxed);
     tokio::time::sleep(Duration::from_secs(6)).await;

@@ -57,12 +57,12 @@ fn pieces(data: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
 /// A service of its own with one managed key, which nobody ever refreshes.
 fn service(budget_bytes: u64) -> tokencached::service::Service {
     use tokencached::cache::{Cache, Options};
-    use tokencached::credential::table::{KeyConfig, Published, Table};
+    use tokencached::credential::table::{KeyConfig, Published, Table, TableConfig};
     use tokencached::encoding::View;
     let key = KeyConfig { name: MANAGED.to_owned(), redacted_name: None, view: View::RAW };
-    let (table, _) = Table::new([("wx1", vec![key])]);
+    let (table, writers, _requests) = Table::new(TableConfig::of([("wx1", vec![key])]));
     let value = bytes::Bytes::from_static(TOKEN.as_bytes());
-    table.credentials()[0].publish(Published::to_the_end(value, 7, u64::MAX));
+    writers[0].publish(Published::to_the_end(value, 7, u64::MAX));
     let cache = Cache::new(&Options { budget_bytes, item_size_max_bytes: ITEM_SIZE_MAX, evict: true, shards: 1 });
     tokencached::service::Service::new(cache, table.into(), Default::default(), Default::default())
 }

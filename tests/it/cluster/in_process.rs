@@ -43,7 +43,7 @@ impl Node {
         let upstream = upstream(&sandbox.base_url());
         let (shared, secret) = (store.clone(), Secret::new(secret.to_owned()));
         let joined = ClusterMembership { shared, secret, name: format!("node-{name}"), node: name };
-        let (table, refresher) = credential::build_in_cluster(&ground, &upstream, &[app], None, Some(joined));
+        let (table, refresher) = credential::build_in(Env { cluster: Some(joined), ..ground }, &upstream, &[app]);
         let stop = CancellationToken::new();
         let running = tokio::spawn(refresher.run(stop.clone()));
         Node { table, stop, running }

@@ -81,9 +81,10 @@ async fn run() -> (Vec<String>, Vec<Spent>) {
     let clocks = Arc::new(Clocks::new());
     let world = Mutex::new(World::new(&demo::sandbox_options(LIFETIME), 1));
     let line = Arc::new(Line { world, clocks: clocks.clone(), refused: Mutex::default() });
-    let ground = Env { upstream: line.clone(), clock: clocks.clone(), boot_id: "boot".to_owned() };
+    let ground =
+        Env { upstream: line.clone(), clock: clocks.clone(), boot_id: "boot".to_owned(), store: None, cluster: None };
     let upstream = ClientOptions::at("http://127.0.0.1:1".to_owned());
-    let (table, refresher) = build_in(&ground, &upstream, &demo::apps(LIFETIME), None);
+    let (table, refresher) = build_in(ground, &upstream, &demo::apps(LIFETIME));
     let stop = CancellationToken::new();
     let running = tokio::spawn(refresher.run(stop.clone()));
     for _ in 0..HOURS * 60 {

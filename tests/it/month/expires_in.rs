@@ -135,9 +135,15 @@ async fn refused_tokens(seed: u64) -> Vec<(String, u64, u64)> {
         clocks: clocks.clone(),
         rng: Mutex::new(fastrand::Rng::with_seed(seed)),
     });
-    let ground = Env { upstream: Arc::new(Line(flaky.clone())), clock: clocks, boot_id: "boot".to_owned() };
+    let ground = Env {
+        upstream: Arc::new(Line(flaky.clone())),
+        clock: clocks,
+        boot_id: "boot".to_owned(),
+        store: None,
+        cluster: None,
+    };
     let upstream = ClientOptions::at("https://api.weixin.qq.com".to_owned());
-    let (table, refresher) = build_in(&ground, &upstream, &apps, None);
+    let (table, refresher) = build_in(ground, &upstream, &apps);
     let stop = CancellationToken::new();
     let running = tokio::spawn(refresher.run(stop.clone()));
     let mut clients = JoinSet::new();

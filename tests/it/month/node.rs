@@ -646,11 +646,13 @@ impl Director {
             upstream: Arc::new(Network(self.sim.clone())),
             clock: self.sim.clocks.clone(),
             boot_id: format!("boot-{}", self.boots),
+            store: Some(Arc::new(hand)),
+            cluster: None,
         };
         let upstream = ClientOptions::at("https://api.weixin.qq.com".to_owned());
         let apps: Vec<App> = self.sim.accounts.iter().map(|account| account.config.clone()).collect();
         let misled = self.sim.clocks.wall_misleads();
-        let (table, refresher) = build_in(&ground, &upstream, &apps, Some(Arc::new(hand)));
+        let (table, refresher) = build_in(ground, &upstream, &apps);
         if reboot && misled {
             self.sim.read_records.lock().iter_mut().for_each(|record| {
                 if record.cause == Cause::Unknown {
