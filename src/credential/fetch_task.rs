@@ -1,7 +1,7 @@
 //! One fetch for one credential: read the secret, get the lease if there is a cluster, call the platform, perhaps
 //! probe.
 //!
-//! Never decides when the next fetch is and never publishes a value; it returns a report to the driver.
+//! Never decides when the next fetch is and never publishes a value; it returns a report to the actor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +49,8 @@ impl FetchPurpose {
     }
 }
 
-/// Everything a fetch needs. It shares no state with the driver.
-pub struct FetchTask {
+/// Everything a fetch has to know of its credential. It shares no state with the actor.
+pub struct FetchOrder {
     pub purpose: FetchPurpose,
     pub appid: String,
     pub base_url: String,
@@ -64,18 +64,42 @@ pub struct FetchTask {
     pub held: Option<Bytes>,
     pub renewal_state: RenewalState,
     pub total_timeout_ms: u64,
-    pub upstream: Arc<dyn Upstream>,
-    pub clock: Arc<dyn Clock>,
-    pub permits: Arc<Semaphore>,
     /// Where the site keeps a value that it has fetched itself. None once this server has fetched a value.
     pub adopts_from: Option<Arc<dyn TokenSource>>,
     /// The longest time for one call, besides its deadline.
-    pub time_limit: Duration,
-    pub cancel: CancellationToken,
-    /// For classic tokens: the note in the state file that a call is about to be sent.
-    pub intent: Option<(StateWriter, u64)>,
+    pub time_limit_ms: u64,
+    pub pool: PermitPool,
+    /// For classic tokens: the call is noted in the state file before it is sent.
+    pub intent: Option<Intent>,
     /// In a cluster: what the other nodes have to know.
     pub cluster_context: Option<Box<ClusterFetchContext>>,
+}
+
+/// Which calls it is counted among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PermitPool {
+    Fetches,
+    /// A probe that gets no answer must not delay a renewal.
+    Probes,
+}
+
+/// The note that a call is about to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intent {
+    pub unix_ms: i64,
+    /// It is written without the pause between two writes.
+    pub is_urgent: bool,
+}
+
+/// A fetch, and what it runs on.
+pub struct FetchTask {
+    pub order: FetchOrder,
+    pub upstream: Arc<dyn Upstream>,
+    pub clock: Arc<dyn Clock>,
+    pub permits: Arc<Semaphore>,
+    pub cancel: CancellationToken,
+    /// The write with the note of [`FetchOrder::intent`].
+    pub intent: Option<(StateWriter, u64)>,
 }
 
 /// What a fetch has done.
@@ -173,7 +197,7 @@ impl FetchTask {
     /// Runs the fetch. A call that was sent is waited for even after `cancel`.
     pub async fn run(mut self) -> FetchReport {
         let mut report = FetchReport {
-            purpose: self.purpose,
+            purpose: self.order.purpose,
             calls: 0,
             probes: 0,
             adoption: None,
@@ -190,18 +214,18 @@ impl FetchTask {
         };
         // The semaphore is never closed.
         let Ok(_permit) = permit else { return report };
-        match &self.held {
-            Some(held) if self.purpose.only_probes(self.credential_type) => {
+        match &self.order.held {
+            Some(held) if self.order.purpose.only_probes(self.order.credential_type) => {
                 report.outcome = self.probe(held, &mut report).await;
                 return report;
             }
-            None if self.purpose == FetchPurpose::Probe => {
+            None if self.order.purpose == FetchPurpose::Probe => {
                 report.outcome = FetchOutcome::Probed { probe: Probe::Unknown, sent_ms: self.clock.boot_ms() };
                 return report;
             }
             _ => {}
         }
-        let context = self.cluster_context.take();
+        let context = self.order.cluster_context.take();
         let mut cluster_fetch =
             match ClusterFetch::take_lease(context, async || self.is_accepted(&mut report).await).await {
                 Ok(cluster_fetch) => cluster_fetch,
@@ -220,32 +244,34 @@ impl FetchTask {
 
     /// The secrets for the call, or why there are none.
     async fn call_secrets(&self, report: &mut FetchReport) -> Result<CallSecrets, Failure> {
-        let read = read_secret(&self.source).await;
+        let read = read_secret(&self.order.source).await;
         report.secret = read.as_ref().ok().cloned();
         let read = match read {
             Err(SecretUnreadable { reason, no_descriptor: true }) => {
-                return Err(Failure::no_descriptor(&self.appid, reason));
+                return Err(Failure::no_descriptor(&self.order.appid, reason));
             }
             read => read.map_err(|unread| unread.reason),
         };
-        match &self.grant {
+        match &self.order.grant {
             // Not even with a grant that is kept from an earlier configuration.
-            _ if self.source.is_absent() => Err(Failure::no_secret(&self.appid)),
-            Some(grant) => grant.call_secrets(&self.appid, read),
-            None => read.map(CallSecrets::plain).map_err(|reason| Failure::unreadable_secret(&self.appid, reason)),
+            _ if self.order.source.is_absent() => Err(Failure::no_secret(&self.order.appid)),
+            Some(grant) => grant.call_secrets(&self.order.appid, read),
+            None => {
+                read.map(CallSecrets::plain).map_err(|reason| Failure::unreadable_secret(&self.order.appid, reason))
+            }
         }
     }
 
     /// True if WeChat accepts the present value now.
     async fn is_accepted(&self, report: &mut FetchReport) -> bool {
-        let Some(held) = &self.held else { return false };
+        let Some(held) = &self.order.held else { return false };
         matches!(self.probe(held, report).await, FetchOutcome::Probed { probe: Probe::Alive, .. })
     }
 
     async fn probe(&self, held: &[u8], report: &mut FetchReport) -> FetchOutcome {
-        report.count_probe(self.credential_type);
+        report.count_probe(self.order.credential_type);
         let sent_ms = self.clock.boot_ms();
-        let probe = self.upstream.probe(self.credential_type, &self.base_url, held, self.deadline()).await;
+        let probe = self.upstream.probe(self.order.credential_type, &self.order.base_url, held, self.deadline()).await;
         FetchOutcome::Probed { probe, sent_ms }
     }
 
@@ -274,35 +300,39 @@ impl FetchTask {
         };
         let sent_ms = self.clock.boot_ms();
         report.calls += 1;
-        let token = match self.upstream.fetch(self.credential_type, params, self.deadline().min(at_most)).await {
+        let token = match self.upstream.fetch(self.order.credential_type, params, self.deadline().min(at_most)).await {
             Ok(token) => token,
             Err(mut failure) => {
                 // The access token may be the cause: it is verified, and this call is made again.
-                if self.parent.is_some() && failure.refuses_token() {
+                if self.order.parent.is_some() && failure.refuses_token() {
                     report.refused_parent = Some(generation);
                     failure.class = Class::Retry;
                 }
-                if let Some(grant) = &self.grant {
+                if let Some(grant) = &self.order.grant {
                     grant.record_refused(secrets, &mut failure);
                 }
-                cluster_fetch.close_failed(&failure, self.renewal_state.left_ms(sent_ms) > 0).await;
+                cluster_fetch.close_failed(&failure, self.order.renewal_state.left_ms(sent_ms) > 0).await;
                 return FetchOutcome::Failed { failure, sent_ms };
             }
         };
         let received_ms = self.clock.boot_ms();
-        if let Some(grant) = &self.grant {
+        if let Some(grant) = &self.order.grant {
             grant.record_accepted(secrets, token.refresh.as_ref()).await;
         }
-        let same = self.held.as_ref().is_some_and(|held| *held == token.value);
-        let refresh = self.grant.as_ref().and_then(Grant::refresh_token);
+        let same = self.order.held.as_ref().is_some_and(|held| *held == token.value);
+        let refresh = self.order.grant.as_ref().and_then(Grant::refresh_token);
         let life_ms = token.expires_in_s.saturating_mul(1000);
         report.shared = cluster_fetch
-            .publish(&token, FetchedValue { same, sent_ms, received_ms, life_ms }, &self.renewal_state, refresh)
+            .publish(&token, FetchedValue { same, sent_ms, received_ms, life_ms }, &self.order.renewal_state, refresh)
             .await;
-        let doubted = self.purpose != FetchPurpose::Renew || self.renewal_state.is_withdrawn();
-        let probe = if same && doubted && self.credential_type.probe.is_some() {
-            report.count_probe(self.credential_type);
-            Some(self.upstream.probe(self.credential_type, &self.base_url, &token.value, self.deadline()).await)
+        let doubted = self.order.purpose != FetchPurpose::Renew || self.order.renewal_state.is_withdrawn();
+        let probe = if same && doubted && self.order.credential_type.probe.is_some() {
+            report.count_probe(self.order.credential_type);
+            Some(
+                self.upstream
+                    .probe(self.order.credential_type, &self.order.base_url, &token.value, self.deadline())
+                    .await,
+            )
         } else {
             None
         };
@@ -315,7 +345,7 @@ impl FetchTask {
         cluster_fetch: &mut ClusterFetch,
         report: &mut FetchReport,
     ) -> Option<FetchOutcome> {
-        let source = self.adopts_from.as_ref()?;
+        let source = self.order.adopts_from.as_ref()?;
         let refused = |reason: String| Some(Adoption::Refused { place: source.place(), reason });
         let stored = match tokio::time::timeout(ADOPT_WAIT, source.read()).await {
             Ok(Ok(stored)) => stored,
@@ -332,12 +362,13 @@ impl FetchTask {
             report.adoption = refused("no token is there, or by its own times it is over".to_owned());
             return None;
         };
-        if self.held.as_ref() == Some(&found.value) {
+        if self.order.held.as_ref() == Some(&found.value) {
             return None;
         }
         let sent_ms = self.clock.boot_ms();
-        report.count_probe(self.credential_type);
-        let probe = self.upstream.probe(self.credential_type, &self.base_url, &found.value, self.deadline()).await;
+        report.count_probe(self.order.credential_type);
+        let probe =
+            self.upstream.probe(self.order.credential_type, &self.order.base_url, &found.value, self.deadline()).await;
         match probe {
             Probe::Alive => {}
             Probe::Dead(errcode) => {
@@ -351,7 +382,7 @@ impl FetchTask {
             // A fetch could end it, so no fetch is made for this reason.
             Probe::Unknown => {
                 let failure =
-                    Failure::transport(&self.appid, Delivery::NotSent, "the site's own token could not be tried");
+                    Failure::transport(&self.order.appid, Delivery::NotSent, "the site's own token could not be tried");
                 return Some(FetchOutcome::Failed { failure, sent_ms });
             }
         }
@@ -361,7 +392,7 @@ impl FetchTask {
             Token { value, expires_in_s: left_ms / 1000, lifetime_source: LifetimeSource::AsGiven, refresh: None };
         let life_ms = ADOPTED_TOLD_LIFE_MS.min(left_ms);
         let fetched = FetchedValue { same: false, sent_ms, received_ms, life_ms };
-        report.shared = cluster_fetch.publish(&token, fetched, &self.renewal_state, None).await;
+        report.shared = cluster_fetch.publish(&token, fetched, &self.order.renewal_state, None).await;
         let adopted = if is_end_known { Adopted::WithEnd } else { Adopted::WithoutEnd };
         report.adoption = Some(Adoption::Done { place: source.place(), adopted });
         Some(FetchOutcome::Answered { token, sent_ms, received_ms, probe: Some(probe) })
@@ -369,18 +400,18 @@ impl FetchTask {
 
     fn fetch_params<'a>(&'a self, secrets: &'a CallSecrets, parent_token: &'a str) -> FetchParams<'a> {
         FetchParams {
-            base_url: &self.base_url,
-            appid: &self.appid,
+            base_url: &self.order.base_url,
+            appid: &self.order.appid,
             secret: &secrets.secret,
             token: secrets.ticket.as_ref().map_or(parent_token, Secret::expose),
-            force: self.purpose == FetchPurpose::Force,
-            component: self.grant.as_ref().map_or("", |grant| grant.name.component.as_str()),
+            force: self.order.purpose == FetchPurpose::Force,
+            component: self.order.grant.as_ref().map_or("", |grant| grant.name.component.as_str()),
         }
     }
 
     /// The live access token and its generation; empty for types that need none.
     fn parent_token(&self, now_ms: BootMs) -> Result<(String, u64), ()> {
-        let Some(parent) = &self.parent else { return Ok((String::new(), 0)) };
+        let Some(parent) = &self.order.parent else { return Ok((String::new(), 0)) };
         match parent.read(now_ms) {
             Reading::Live(guard) => {
                 let published = guard.as_ref().ok_or(())?;
@@ -392,8 +423,8 @@ impl FetchTask {
     }
 
     fn deadline(&self) -> Duration {
-        let deadline_ms = self.renewal_state.call_deadline_ms(self.clock.boot_ms(), self.total_timeout_ms);
-        Duration::from_millis(deadline_ms).min(self.time_limit)
+        let deadline_ms = self.order.renewal_state.call_deadline_ms(self.clock.boot_ms(), self.order.total_timeout_ms);
+        Duration::from_millis(deadline_ms.min(self.order.time_limit_ms))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Managed keys: credentials that the server keeps current. Readers never wait for a renewal and never call a platform.
 //!
 //! - `app`, `options`: what is configured, and `collisions` between apps. `plan`: which credentials that makes.
-//! - `table`: what readers see, and the writers of it. `value_cell` is one value in it, `reliable_until` how long a client can rely on it,
-//!   `wildcards` the keys that are known by their end. `facts` and `journal` are what is told besides the values.
-//! - `refresher`: the one writer of the table. `slot` is its data about one credential, `fetch_task` one fetch,
+//! - `table`: what readers see, and the writers of it. `value_cell` is one value in it, `reliable_until` how long a
+//!   client can rely on it, `wildcards` the keys that are known by their end. `facts` and `journal` are what is told
+//!   besides the values.
+//! - `refresher`: keeps the values current. `actor` has the rules of one credential, `fetch_task` is one fetch,
 //!   `cluster_fetch` what a fetch does in a cluster.
 //! - `schedule`: when to fetch next, as pure functions. `probe_queue`: which value is probed next. `quota_usage`:
 //!   counts calls and says which quota forbids one. `verification_budget`: limits verifications that clients cause.
@@ -13,6 +14,7 @@
 //! - `grants`: verify tickets and refresh tokens, which some fetches need besides the secret. `verify_ticket` reads
 //!   tickets that were pushed, `ticket_files` the files they are in. `adopt`: reads a value that the site has fetched.
 
+mod actor;
 pub mod adopt;
 pub mod alias_templates;
 mod app;
@@ -34,7 +36,6 @@ mod reliable_until;
 mod restore;
 pub mod schedule;
 mod shared_counts;
-mod slot;
 pub mod state;
 pub mod state_lock;
 mod state_writer;
@@ -51,7 +52,7 @@ use std::sync::atomic::Ordering;
 
 use tracing::warn;
 
-use refresher::{ClusterWatch, SharedTicket};
+use refresher::{ClusterLayer, Member, SharedTicket};
 
 pub use app::{Adopt, Alias, App, judge_agent, judge_appid, judge_fallback, judge_keys, judge_probe_every};
 pub use app_name::{app_name, warn_of_duplicates};
@@ -66,13 +67,13 @@ use crate::cluster::seal::Seal;
 use crate::cluster::{self, ClusterStore, NodeId, WatchedRecord};
 use crate::platform::{Client, ClientBuildError, ClientOptions, Renewal, Upstream};
 use crate::secret::Secret;
+use actor::{Actor, Limits};
 use facts::ClusterStatus;
 use grants::{Grant, GrantName, GrantType, Grants};
 use plan::Plan;
-use slot::{ClusterShare, CredentialSlot};
 use state::{CredentialIdentity, StateStore};
 use state_lock::{LockHolder, LockedStore};
-use table::TableConfig;
+use table::{CredentialId, TableConfig};
 use ticket_files::TicketFile;
 
 /// Builds the table and the refresher. Loads the state and publishes live values. Calls no platform.
@@ -216,34 +217,41 @@ pub fn build_in(env: Env, upstream: &ClientOptions, apps: &[App]) -> (Arc<Table>
     let ticket_files = plans.iter().filter_map(ticket_file).collect();
     let dependents = plan::dependents(&plans);
     let names: Vec<Option<GrantName>> = plans.iter().map(|plan| plan.grant.clone()).collect();
-    let mut slots: Vec<CredentialSlot> =
-        plans.into_iter().zip(writers).map(|(plan, writer)| CredentialSlot::new(writer, plan)).collect();
+    let parents: Vec<Option<CredentialId>> = plans.iter().map(|plan| plan.parent).collect();
+    let limits = Limits { total_timeout_ms: upstream.total_timeout_ms, keeps_state: env.store.is_some() };
+    let parent = |plan: &Plan| table.credentials().get(plan.parent?).cloned();
+    let mut actors: Vec<Actor> = plans
+        .into_iter()
+        .map(|plan| {
+            let parent = parent(&plan);
+            Actor::new(plan, parent, limits)
+        })
+        .collect();
     let Env { upstream: client, clock, boot_id, store, cluster } = env;
-    let (watch, tickets) = cluster.map(|cluster| cluster.join(&mut slots, &names)).unwrap_or_default();
+    let cluster = cluster.map(|cluster| cluster.join(&mut actors, &names));
     let wanted: Vec<GrantName> = names.iter().flatten().cloned().collect();
     let (state_writer, grants) = match store {
         Some(store) => {
-            let (state_writer, grants) = restore::restore(store, &mut slots, &wanted, &clock, &boot_id);
+            let (state_writer, grants) = restore::restore(store, &mut actors, &wanted, &clock, &boot_id);
             (Some(state_writer), grants)
         }
         None => (None, Arc::new(Grants::new(&[], wanted))),
     };
-    for (slot, name) in slots.iter_mut().zip(names) {
-        slot.grant = name.map(|name| Grant { grants: grants.clone(), name, state_writer: state_writer.clone() });
+    for (actor, name) in actors.iter_mut().zip(names) {
+        actor.grant = name.map(|name| Grant { grants: grants.clone(), name, state_writer: state_writer.clone() });
     }
+    let members = actors.into_iter().zip(writers).zip(parents);
     let refresher = Refresher {
         table: table.clone(),
         requests,
         ticket_files,
-        slots,
+        members: members.map(|((actor, writer), parent)| Member::new(actor, writer, parent)).collect(),
         dependents,
         upstream: client,
         clock,
         state_writer,
-        watch,
-        tickets,
+        cluster,
         concurrency: upstream.concurrency,
-        total_timeout_ms: upstream.total_timeout_ms,
         supervisor: None,
         watchdog: None,
     };
@@ -261,12 +269,8 @@ fn table_config(env: &Env, plans: &[Plan]) -> TableConfig {
 }
 
 impl ClusterMembership {
-    /// Gives every slot its record in the store.
-    fn join(
-        self,
-        slots: &mut [CredentialSlot],
-        grants: &[Option<GrantName>],
-    ) -> (Option<ClusterWatch>, Vec<SharedTicket>) {
+    /// Gives every actor its record in the store.
+    fn join(self, actors: &mut [Actor], grants: &[Option<GrantName>]) -> ClusterLayer {
         let name: Arc<str> = self.name.as_str().into();
         let secret = Arc::new(SecretCheck::new(&self.secret));
         let handle = |tag: &str| RecordHandle {
@@ -277,14 +281,15 @@ impl ClusterMembership {
             name: name.clone(),
             secret: secret.clone(),
         };
-        let mut watched = Vec::with_capacity(slots.len());
-        for slot in slots.iter_mut() {
-            slot.follows |= !self.shared.has_leases();
-            let CredentialIdentity { appid, endpoint, base, .. } = &slot.name;
+        let (mut watched, mut records) = (Vec::with_capacity(actors.len()), Vec::with_capacity(actors.len()));
+        for actor in actors.iter_mut() {
+            actor.follows |= !self.shared.has_leases();
+            let CredentialIdentity { appid, endpoint, base, .. } = &actor.name;
             let handle = handle(&format!("{endpoint}:{appid}:{base}"));
-            let (tag, app, kind) = (handle.tag.clone(), appid.clone(), slot.credential_type.key);
-            watched.push(WatchedRecord { tag, app, kind, renews: !slot.follows });
-            slot.share = Some(ClusterShare::new(handle));
+            let (tag, app, kind) = (handle.tag.clone(), appid.clone(), actor.credential_type.key);
+            watched.push(WatchedRecord { tag, app, kind, renews: !actor.follows });
+            records.push(handle.clone());
+            actor.join(handle);
         }
         let mut tickets = Vec::new();
         for (id, grant) in grants.iter().enumerate() {
@@ -294,6 +299,6 @@ impl ClusterMembership {
             watched.push(WatchedRecord { tag, app, kind: "component_verify_ticket", renews: false });
             tickets.push(SharedTicket { id, handle, generation: 0 });
         }
-        (Some(ClusterWatch { shared: self.shared, watched: watched.into() }), tickets)
+        ClusterLayer::new(self.shared, watched, records, tickets)
     }
 }

@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
+use super::actor::Actor;
 use super::grants::{GrantName, GrantType, Grants};
-use super::slot::CredentialSlot;
 use super::state::{CredentialIdentity, LoadedState, Snapshot, StateEntry, StateStore, StoredUsage};
 use super::state_writer::StateWriter;
 use crate::clock::{BootMs, Clock, Now, nonzero};
 
-/// Restores the slots and the grants from the store. Returns what writes the state from now on. `wanted`: the grants of
+/// Restores the actors and the grants from the store. Returns what writes the state from now on. `wanted`: the grants of
 /// the configuration.
 pub(super) fn restore(
     store: Arc<dyn StateStore>,
-    slots: &mut [CredentialSlot],
+    actors: &mut [Actor],
     wanted: &[GrantName],
     clock: &Arc<dyn Clock>,
     boot_id: &str,
@@ -27,8 +27,8 @@ pub(super) fn restore(
     log_lost_refresh_tokens(&loaded, authorizers);
     let empty = Snapshot::default();
     let snapshot = if let LoadedState::Found(snapshot) = &loaded { snapshot } else { &empty };
-    let (entries, usages) = restore_slots(slots, snapshot, now, boot_id);
-    log_restored(slots, &loaded, store.path(), now.boot_ms);
+    let (entries, usages) = restore_actors(actors, snapshot, now, boot_id);
+    log_restored(actors, &loaded, store.path(), now.boot_ms);
     let grants = Arc::new(Grants::new(&snapshot.grants, wanted.iter().cloned()));
     let state_writer = StateWriter::new(store, entries, usages, clock.clone(), boot_id);
     (state_writer.with_grants(grants.clone()), grants)
@@ -51,17 +51,17 @@ struct RestoreCounts {
 }
 
 impl RestoreCounts {
-    fn of(slots: &[CredentialSlot], snapshot: &Snapshot, now_ms: BootMs) -> RestoreCounts {
+    fn of(actors: &[Actor], snapshot: &Snapshot, now_ms: BootMs) -> RestoreCounts {
         let kept = snapshot.by_name();
-        let mut counts = RestoreCounts { configured: slots.len() as u64, ..RestoreCounts::default() };
+        let mut counts = RestoreCounts { configured: actors.len() as u64, ..RestoreCounts::default() };
         let mut found = 0;
-        for slot in slots {
-            let known = kept.contains_key(&slot.name);
+        for actor in actors {
+            let known = kept.contains_key(&actor.name);
             found += u64::from(known);
             *match known {
                 false => &mut counts.missing,
-                true if slot.renewal_state.is_withdrawn() => &mut counts.withdrawn,
-                true if !slot.is_live(now_ms) => &mut counts.expired,
+                true if actor.renewal_state.is_withdrawn() => &mut counts.withdrawn,
+                true if !actor.is_live(now_ms) => &mut counts.expired,
                 true => &mut counts.restored,
             } += 1;
         }
@@ -70,15 +70,15 @@ impl RestoreCounts {
     }
 }
 
-/// Logs it. `slots` are restored already.
-fn log_restored(slots: &[CredentialSlot], loaded: &LoadedState, path: Option<&Path>, now_ms: BootMs) {
-    let (configured, what) = (slots.len(), kept_values_noun(slots));
+/// Logs it. `actors` are restored already.
+fn log_restored(actors: &[Actor], loaded: &LoadedState, path: Option<&Path>, now_ms: BootMs) {
+    let (configured, what) = (actors.len(), kept_values_noun(actors));
     let file = path.and_then(Path::file_name).map_or_else(|| "the state".into(), |name| name.to_string_lossy());
     let path = path.map(|path| tracing::field::display(path.display()));
     match loaded {
-        _ if slots.is_empty() => {}
+        _ if actors.is_empty() => {}
         LoadedState::Found(snapshot) => {
-            let counts = RestoreCounts::of(slots, snapshot, now_ms);
+            let counts = RestoreCounts::of(actors, snapshot, now_ms);
             info!(
                 path,
                 expired = nonzero(counts.expired),
@@ -106,8 +106,8 @@ fn log_restored(slots: &[CredentialSlot], loaded: &LoadedState, path: Option<&Pa
     }
 }
 
-fn kept_values_noun(slots: &[CredentialSlot]) -> &'static str {
-    if slots.iter().any(|slot| slot.configured_type.needs_token && slot.grant.is_none() && slot.parent.is_some()) {
+fn kept_values_noun(actors: &[Actor]) -> &'static str {
+    if actors.iter().any(|actor| actor.configured_type.needs_token && actor.grant.is_none() && actor.parent.is_some()) {
         "tokens and tickets"
     } else {
         "tokens"
@@ -128,10 +128,10 @@ fn log_lost_refresh_tokens(loaded: &LoadedState, authorizers: usize) {
     }
 }
 
-/// Restores every slot from the state. Entries of apps that are no longer configured are dropped with the next write,
+/// Restores every actor from the state. Entries of apps that are no longer configured are dropped with the next write,
 /// but not refresh tokens, see [`Grants::kept`].
-fn restore_slots(
-    slots: &mut [CredentialSlot],
+fn restore_actors(
+    actors: &mut [Actor],
     snapshot: &Snapshot,
     now: Now,
     boot_id: &str,
@@ -139,14 +139,14 @@ fn restore_slots(
     let kept = snapshot.by_name();
     let counted: HashMap<&CredentialIdentity, &StoredUsage> =
         snapshot.usages.iter().map(|kept| (&kept.name, kept.as_ref())).collect();
-    let mut entries = Vec::with_capacity(slots.len());
-    let mut usages = Vec::with_capacity(slots.len());
-    for slot in slots {
-        usages.push(slot.restore_usage(counted.get(&slot.name).map(|kept| &kept.calls)));
-        entries.push(kept.get(&slot.name).map(|entry| {
+    let mut entries = Vec::with_capacity(actors.len());
+    let mut usages = Vec::with_capacity(actors.len());
+    for actor in actors {
+        usages.push(actor.restore_usage(counted.get(&actor.name).map(|kept| &kept.calls)));
+        entries.push(kept.get(&actor.name).map(|entry| {
             let worth = snapshot.remaining_life(entry, now, boot_id);
             let entry = entry.rebased(worth, now);
-            slot.restore(&entry, worth, now);
+            actor.restore(&entry, worth, now);
             entry
         }));
     }

@@ -2,7 +2,7 @@
 //!
 //! A failed write is logged once and tried again with backoff; the first success after it is logged too. A caller that
 //! must not lose something can shorten the backoff; the end of the process ends it. While another process has the state
-//! file nothing is written; it is taken over when that process has ended. Never blocks the driver.
+//! file nothing is written; it is taken over when that process has ended. Never blocks the refresher.
 
 use std::collections::HashMap;
 use std::io;

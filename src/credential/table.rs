@@ -29,9 +29,10 @@ use crate::clock::{BootMs, LogThrottle, Now};
 pub use crate::encoding::Times;
 use crate::encoding::{Form, Rendered, View};
 use crate::platform::errcodes::BilingualText;
-pub use writer::CredentialWriter;
+pub use writer::{Change, CredentialWriter};
 
 /// A value as readers see it. `Debug` never shows it.
+#[derive(Clone)]
 pub struct Published {
     /// The token, byte for byte as WeChat has sent it.
     pub value: Bytes,

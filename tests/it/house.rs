@@ -39,18 +39,19 @@ server -> access address_group cache clock descriptors files protocol server/opt
 sink -> clock credential/adopt credential/facts credential/id credential/table descriptors encoding files redis_client
     redis_client/options secret secret_source sink/options sink/sql_statement sink/template stats supervision unit
 credential -> clock cluster cluster/http cluster/options cluster/record cluster/record_handle cluster/redis
-    cluster/seal credential/facts credential/grants credential/plan credential/refresher credential/slot credential/state
-    credential/state_lock credential/state_writer credential/table credential/ticket_files credential/verify_ticket
-    platform platform/client platform/client/options secret
-credential/refresher -> clock cluster cluster/node_rules cluster/record cluster/record_handle cluster/seal
-    credential/adopt credential/cluster_fetch credential/facts credential/fetch_task credential/generation
-    credential/grants credential/id credential/journal credential/probe_queue credential/quota_usage
-    credential/schedule credential/shared_counts credential/slot credential/state_writer credential/table
-    credential/ticket_files credential/verification_budget credential/verify_ticket files https platform
-    platform/client secret secret_source supervision
-credential/slot -> clock cluster/node_rules cluster/record_handle credential/adopt credential/app credential/facts
-    credential/fetch_task credential/generation credential/grants credential/id credential/plan credential/quota_usage
-    credential/schedule credential/state credential/table https platform secret secret_source
+    cluster/seal credential/actor credential/facts credential/grants credential/id credential/plan credential/refresher
+    credential/state credential/state_lock credential/state_writer credential/table credential/ticket_files
+    credential/verify_ticket platform platform/client platform/client/options secret
+credential/refresher -> clock cluster cluster/record cluster/record_handle cluster/seal credential/actor credential/adopt
+    credential/facts credential/fetch_task credential/id credential/probe_queue credential/schedule
+    credential/shared_counts credential/state_writer credential/table credential/ticket_files
+    credential/verification_budget credential/verify_ticket files platform platform/client secret secret_source
+    supervision
+credential/actor -> clock cluster cluster/node_rules cluster/record cluster/record_handle cluster/seal credential/adopt
+    credential/app credential/cluster_fetch credential/facts credential/fetch_task credential/generation
+    credential/grants credential/journal credential/plan credential/probe_queue credential/quota_usage
+    credential/schedule credential/shared_counts credential/state credential/table credential/verification_budget
+    https platform secret secret_source
 credential/plan -> credential/app credential/facts credential/grants credential/id credential/state credential/table
     encoding platform platform/client/options secret_source
 credential/fetch_task -> clock cluster cluster/node_rules credential/adopt credential/cluster_fetch credential/grants
@@ -144,6 +145,8 @@ const PURE: &[&str] = &[
     "cluster/record.rs",
     "cluster/redis/script.rs",
     "cluster/seal.rs",
+    "credential/actor",
+    "credential/actor.rs",
     "credential/facts.rs",
     "credential/id.rs",
     "credential/journal.rs",

@@ -2,8 +2,8 @@
 //!
 //! If an endpoint makes a new token at every call, the first fetch of a new server ends the token that all other
 //! programs of the site still use. So the first value is read from where the site keeps it, probed, and served until it
-//! expires. This module says where it can be read and how it is found in the bytes there; the fetch decides and the
-//! driver plans. Never writes to such a place, and never shows a value.
+//! expires. This module says where it can be read and how it is found in the bytes there; the fetch and the
+//! actor decide. Never writes to such a place, and never shows a value.
 
 mod file;
 mod memcached;

@@ -1,5 +1,10 @@
-//! Parts of the driver that no outside test can reach; the rest is in `tests/it/refresher.rs`.
+//! Parts of the scheduler that no outside test can reach; the rest is in `tests/it/refresher.rs`.
 
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use super::scheduler::clock_jumped;
 use super::*;
 use crate::clock;
 use crate::credential::state::{LoadedState, Snapshot, StateStore};
@@ -8,6 +13,7 @@ use crate::credential::{App, Env, build_in};
 use crate::platform::ClientOptions;
 use crate::platform::mp;
 use crate::sandbox::{AppOptions, Options, Sandbox};
+use crate::secret::Secret;
 use crate::secret_source::SecretSource;
 
 /// The app of this name crashes its first fetch.

@@ -1,7 +1,7 @@
 //! The schedule in a cluster: how long a lease lasts, when other nodes step in, what a value in the store means, and
 //! what a node does without the store.
 //!
-//! Pure, like the rest of the schedule: the driver and the simulation of many nodes use the same rules. Who may call is
+//! Pure, like the rest of the schedule: the actor and the simulation of many nodes use the same rules. Who may call is
 //! not decided here; the lease decides that.
 
 use super::{BACKOFF_BASE_MS, BACKOFF_FLOOR_MS, MINUTE_MS, RenewalState};

@@ -8,6 +8,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Credential, CredentialStatus, Event, Journal, Published, RenderedValue};
 use crate::clock::{BootMs, Now};
 
+/// What readers are to see from now on.
+pub enum Change {
+    Status(Box<CredentialStatus>),
+    /// See [`CredentialWriter::publish`].
+    Publish(Published),
+    /// See [`CredentialWriter::publish_until_next`].
+    PublishUntilNext(Published),
+    /// See [`CredentialWriter::withdraw`].
+    Withdraw {
+        now_ms: BootMs,
+    },
+    /// See [`CredentialWriter::remember`].
+    Remember(Published),
+    /// See [`CredentialWriter::end_wait`].
+    EndWait,
+}
+
 /// Writes one credential. It also reads it, as any reader does.
 pub struct CredentialWriter {
     credential: Arc<Credential>,
@@ -29,6 +46,18 @@ impl CredentialWriter {
     /// The credential as readers see it.
     pub fn reader(&self) -> &Arc<Credential> {
         &self.credential
+    }
+
+    /// Makes a change that the credential's actor has decided.
+    pub fn apply(&self, change: Change) {
+        match change {
+            Change::Status(status) => self.update_status(|shown| *shown = *status),
+            Change::Publish(value) => self.publish(value),
+            Change::PublishUntilNext(value) => self.publish_until_next(value),
+            Change::Withdraw { now_ms } => drop(self.withdraw(now_ms)),
+            Change::Remember(value) => self.remember(value),
+            Change::EndWait => self.end_wait(),
+        }
     }
 
     /// Publishes a value.
@@ -72,14 +101,6 @@ impl CredentialWriter {
     pub fn update_status(&self, change: impl FnOnce(&mut CredentialStatus)) {
         change(&mut self.status.lock());
         self.touch();
-    }
-
-    /// Sets the node that has fetched the present value.
-    pub fn set_renewed_by(&self, node: &str) {
-        let known = self.status.lock().renewed_by.as_deref() == Some(node);
-        if !known {
-            self.update_status(|status| status.renewed_by = Some(node.to_owned()));
-        }
     }
 
     /// Writes an event into the journal.

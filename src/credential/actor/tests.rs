@@ -1,0 +1,1 @@
+//! One credential in no time: events go in, effects are looked at.

@@ -1,0 +1,502 @@
+//! The refresher's loop. It waits for timers, reports of tasks, clients and other nodes, hands each to the actor that it
+//! concerns, and does what the actor says. It starts and ends every task. Here are no rules about credentials.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::time::{DelayQueue, delay_queue};
+use tracing::warn;
+
+use super::cluster_layer::{ClusterAction, Work};
+use super::secrets::SecretRead;
+use super::{Member, Refresher};
+use crate::clock::{self, BootMs, LogThrottle, Now};
+use crate::cluster::{ClusterEvent, Unreachable};
+use crate::credential::actor::{ClusterNews, Doubt, Effect, Event, StoreOrder, Timer};
+use crate::credential::fetch_task::{FetchOrder, FetchReport, FetchTask, Intent, PermitPool};
+use crate::credential::probe_queue::{PROBES_RUNNING_MAX, ProbeQueue, ProbeReadiness};
+use crate::credential::state_writer::StateWriter;
+use crate::credential::table::{CredentialId, VerificationReason, VerificationRequest, log_credential};
+use crate::credential::verification_budget::VerificationBudget;
+use crate::credential::verify_ticket::ReceivedTicket;
+use crate::platform::Renewal;
+use crate::secret::fingerprint;
+
+const TICK: Duration = Duration::from_secs(5);
+/// If two clocks differ by more than this between two ticks, the machine was suspended or a clock jumped.
+const JUMP_MS: u64 = 1_000;
+const FETCH_WAIT: Duration = Duration::from_secs(8);
+/// At the start, the calls for access tokens after the first few are this far apart. Tickets follow their token.
+const SPREAD_MS: u64 = 5;
+/// At most one log line in this time about what clients cause, milliseconds.
+const LOG_SPACING_MS: u64 = 60_000;
+
+pub(super) struct Scheduler {
+    refresher: Refresher,
+    timers: DelayQueue<Due>,
+    /// Tasks that report to an actor, and the credential of each. Also used when the task panics.
+    tasks: JoinSet<TaskOutput>,
+    owners: HashMap<Id, CredentialId>,
+    /// Tasks that report to nobody.
+    background: TaskTracker,
+    end_background: CancellationToken,
+    cancel: CancellationToken,
+    permits: Arc<Semaphore>,
+    probe_permits: Arc<Semaphore>,
+    /// Which value is probed next if nobody has reported one.
+    probe_queue: ProbeQueue,
+    probe_queue_timer: Option<delay_queue::Key>,
+    queued_probes_running: usize,
+    /// How many verifications clients may still cause.
+    client_budget: VerificationBudget,
+    refusal_log: LogThrottle,
+    /// New contents of secret files.
+    secrets: mpsc::UnboundedReceiver<SecretRead>,
+    cluster_events: mpsc::Receiver<ClusterEvent>,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Of(CredentialId, Timer),
+    /// The next probe of the probe queue.
+    ProbeQueue,
+}
+
+/// What a task gives back.
+enum TaskOutput {
+    Fetched(Box<FetchReport>),
+    /// The entry is on disk, or the longest wait for the disk is over.
+    Saved,
+    /// Another node has verified the value; or no node could be asked.
+    Asked(Result<(), Unreachable>),
+}
+
+impl Scheduler {
+    pub fn new(
+        refresher: Refresher,
+        secrets: mpsc::UnboundedReceiver<SecretRead>,
+        cluster_events: mpsc::Receiver<ClusterEvent>,
+        shutdown: &CancellationToken,
+    ) -> Scheduler {
+        let now_ms = refresher.clock.boot_ms();
+        let members = refresher.members.iter().enumerate();
+        let queued = members.filter(|(_, member)| member.actor.is_probed_by_queue()).map(|(id, _)| id);
+        Scheduler {
+            permits: Arc::new(Semaphore::new(refresher.concurrency.max(1))),
+            probe_permits: Arc::new(Semaphore::new(PROBES_RUNNING_MAX)),
+            probe_queue: ProbeQueue::new(queued, now_ms),
+            probe_queue_timer: None,
+            queued_probes_running: 0,
+            timers: DelayQueue::new(),
+            tasks: JoinSet::new(),
+            owners: HashMap::new(),
+            background: TaskTracker::new(),
+            end_background: CancellationToken::new(),
+            cancel: shutdown.child_token(),
+            client_budget: VerificationBudget::new(now_ms),
+            refusal_log: LogThrottle::default(),
+            secrets,
+            cluster_events,
+            refresher,
+        }
+    }
+
+    /// Runs until `shutdown`.
+    pub async fn run(&mut self, shutdown: &CancellationToken) {
+        self.start_all();
+        let watched = self.refresher.watchdog.as_ref().map_or(TICK, |watchdog| watchdog.every);
+        let mut tick = tokio::time::interval(TICK.min(watched));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clocks = (self.refresher.clock.boot_ms(), Instant::now());
+        loop {
+            self.record_heartbeat();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(output) = self.tasks.join_next_with_id() => self.on_task_done(output),
+                Some(due) = poll_fn(|cx| self.timers.poll_expired(cx)) => self.on_due(due.into_inner()),
+                _ = tick.tick() => {
+                    let now = (self.refresher.clock.boot_ms(), Instant::now());
+                    if clock_jumped(clocks, now) {
+                        warn!("the machine was suspended or a clock jumped: all timers are set again");
+                        self.tell_all(|| Event::ClockJumped);
+                        self.plan_queued_probe();
+                    }
+                    clocks = now;
+                }
+                Some(event) = self.cluster_events.recv() => self.on_cluster_event(event),
+                Some(received) = self.refresher.requests.tickets.recv() => self.on_ticket(&received),
+                Some(read) = self.secrets.recv() => self.on_secret_read(&read),
+                // Last, so that many reports cannot delay a renewal.
+                Some(request) = self.refresher.requests.verifications.recv() => self.on_request(request),
+            }
+        }
+    }
+
+    /// After the shutdown signal: sends nothing new, waits for what was sent, and ends every task.
+    pub async fn end(mut self) {
+        let waiting = async {
+            while let Some(output) = self.tasks.join_next_with_id().await {
+                self.on_task_done(output);
+            }
+        };
+        if tokio::time::timeout(FETCH_WAIT, waiting).await.is_err() {
+            warn!("shutdown did not wait for calls to WeChat that are still running; their answers are lost");
+        }
+        self.tasks.shutdown().await;
+        self.end_background.cancel();
+        self.background.close();
+        self.background.wait().await;
+    }
+
+    /// Plans the first fetches: as many at once as may run at once, the others a little later, at random.
+    fn start_all(&mut self) {
+        let now = self.refresher.clock.now();
+        let is_token = |member: &&Member| member.actor.credential_type.renewal != Renewal::Poll;
+        let spread_ms = self.refresher.members.iter().filter(is_token).count() as u64 * SPREAD_MS;
+        let mut urgent = 0;
+        for id in 0..self.refresher.members.len() {
+            let first = self.refresher.members[id].actor.first_try(now);
+            let first_try_ms = match first.is_urgent {
+                true if urgent < self.refresher.concurrency => now.boot_ms,
+                true => now.boot_ms + fastrand::u64(0..=spread_ms),
+                false => first.at_ms,
+            };
+            urgent += usize::from(first.is_urgent);
+            self.tell(id, Event::Started { first_try_ms });
+        }
+        self.plan_queued_probe();
+    }
+
+    /// Hands an event to an actor and does what it says.
+    fn tell(&mut self, id: CredentialId, event: Event) {
+        let Some(member) = self.refresher.members.get_mut(id) else { return };
+        let now = self.refresher.clock.now();
+        // Another process has written the state file until now.
+        let elsewhere = self.refresher.state_writer.as_ref().and_then(|writer| writer.take_usage_elsewhere(id));
+        let told = elsewhere.map(Event::CountedElsewhere).into_iter().chain([event]);
+        let effects: Vec<Effect> =
+            told.flat_map(|event| member.actor.on(event, now, &mut self.client_budget)).collect();
+        for effect in effects {
+            self.execute(id, effect, now);
+        }
+    }
+
+    fn tell_all(&mut self, event: impl Fn() -> Event) {
+        for id in 0..self.refresher.members.len() {
+            self.tell(id, event());
+        }
+    }
+
+    fn execute(&mut self, id: CredentialId, effect: Effect, now: Now) {
+        let Some(member) = self.refresher.members.get_mut(id) else { return };
+        let table = &self.refresher.table;
+        let state_writer = self.refresher.state_writer.as_ref();
+        match effect {
+            Effect::Show(change) => member.writer.apply(change),
+            Effect::Journal(event) => member.writer.record_event(&table.journal, now, event),
+            Effect::Measured { endpoint, ended, took_ms } => table.durations.record(endpoint, ended, took_ms),
+            Effect::Fetch(order) => self.start_fetch(id, *order),
+            Effect::SetTimer(timer, at_ms) => self.set_timer(id, timer, at_ms, now.boot_ms),
+            Effect::Save(entry) => {
+                let save = |writer: &StateWriter| writer.update_entry(id, |kept| *kept = entry.map(|entry| *entry));
+                member.saved_version = state_writer.map_or(0, save);
+            }
+            Effect::AwaitSave { wait_ms, is_urgent } => self.await_save(id, wait_ms, is_urgent),
+            Effect::ClearIntent => {
+                let clear = |writer: &StateWriter| {
+                    writer.update_entry(id, |kept| kept.iter_mut().for_each(|entry| entry.intent_unix_ms = None))
+                };
+                state_writer.map(clear);
+            }
+            Effect::SaveUsage(usage) => state_writer.into_iter().for_each(|writer| writer.record_usage(id, &usage)),
+            // The client may have closed its connection.
+            Effect::Reply(waiter) => drop(waiter.send(())),
+            Effect::TellDependents { generation, poll_ms } => {
+                for child in self.refresher.dependents.get(&id).cloned().unwrap_or_default() {
+                    self.tell(child, Event::ParentRenewed { generation, poll_ms });
+                }
+            }
+            Effect::DoubtParent { generation } => {
+                if let Some(parent) = member.parent {
+                    let (generation, why) = (Some(generation), VerificationReason::Reported);
+                    self.tell(parent, Event::Verify(Doubt { generation, why, done: None }));
+                }
+            }
+            Effect::AdoptRefreshToken(token) => {
+                member.actor.grant.iter().for_each(|grant| grant.adopt_refresh_token(&token));
+            }
+            Effect::ClientCharged { is_taken } => self.count_client_verification(is_taken, now.boot_ms),
+            Effect::RefundClient => self.client_budget.refund(),
+            Effect::ProbeAnswered { is_withheld } => self.probe_queue.record_answer(id, is_withheld),
+            Effect::QueuedProbeEnded => {
+                self.queued_probes_running -= 1;
+                self.plan_queued_probe();
+            }
+            Effect::Store(order) => self.on_store_order(id, order, now),
+        }
+    }
+}
+
+/// Timers.
+impl Scheduler {
+    fn set_timer(&mut self, id: CredentialId, timer: Timer, at_ms: Option<BootMs>, now_ms: BootMs) {
+        let Some(member) = self.refresher.members.get_mut(id) else { return };
+        let key = member.timer(timer);
+        if let Some(key) = key.take() {
+            self.timers.try_remove(&key);
+        }
+        *key = at_ms.map(|at_ms| self.timers.insert(Due::Of(id, timer), delay(at_ms, now_ms)));
+    }
+
+    fn on_due(&mut self, due: Due) {
+        match due {
+            Due::ProbeQueue => self.on_probe_queue_timer(),
+            Due::Of(id, timer) => {
+                let Some(member) = self.refresher.members.get_mut(id) else { return };
+                *member.timer(timer) = None;
+                let event = match timer {
+                    Timer::Renewal => Event::RenewalDue,
+                    Timer::Probe => Event::ProbeDue,
+                };
+                self.tell(id, event);
+            }
+        }
+    }
+
+    fn plan_queued_probe(&mut self) {
+        if let Some(timer) = self.probe_queue_timer.take() {
+            self.timers.try_remove(&timer);
+        }
+        // The end of a running probe plans the next.
+        if self.queued_probes_running >= PROBES_RUNNING_MAX {
+            return;
+        }
+        let now_ms = self.refresher.clock.boot_ms();
+        let next_ms = self.probe_queue.next_ms();
+        self.probe_queue_timer = next_ms.map(|at_ms| self.timers.insert(Due::ProbeQueue, delay(at_ms, now_ms)));
+    }
+
+    fn on_probe_queue_timer(&mut self) {
+        self.probe_queue_timer = None;
+        let now = self.refresher.clock.now();
+        let members = &self.refresher.members;
+        let member = |id: CredentialId| members.get(id);
+        self.probe_queue.record_reads(now.boot_ms, |id| {
+            member(id).is_some_and(|member| member.actor.is_read_elsewhere() || member.writer.take_read())
+        });
+        let readiness = |id| member(id).map_or(ProbeReadiness::Later, |member| member.actor.probe_readiness(now));
+        if let Some(id) = self.probe_queue.pick(now.boot_ms, readiness) {
+            self.queued_probes_running += 1;
+            let again_ms = now.boot_ms + self.probe_queue.round_ms();
+            self.tell(id, Event::ProbePicked { again_ms });
+        }
+        self.plan_queued_probe();
+    }
+}
+
+/// Tasks.
+impl Scheduler {
+    fn start_fetch(&mut self, id: CredentialId, order: FetchOrder) {
+        let permits = match order.pool {
+            PermitPool::Fetches => self.permits.clone(),
+            PermitPool::Probes => self.probe_permits.clone(),
+        };
+        let fetch = FetchTask {
+            upstream: self.refresher.upstream.clone(),
+            clock: self.refresher.clock.clone(),
+            permits,
+            cancel: self.cancel.clone(),
+            intent: order.intent.and_then(|intent| self.save_intent(id, intent)),
+            order,
+        };
+        self.spawn(id, async move {
+            #[cfg(test)]
+            super::tests::panic_if_asked(&fetch.order.appid);
+            TaskOutput::Fetched(Box::new(fetch.run().await))
+        });
+    }
+
+    fn save_intent(&self, id: CredentialId, intent: Intent) -> Option<(StateWriter, u64)> {
+        let state_writer = self.refresher.state_writer.clone()?;
+        let version = state_writer.update_entry(id, |kept| {
+            if let Some(entry) = kept {
+                entry.intent_unix_ms.get_or_insert(intent.unix_ms);
+            }
+        });
+        // Nor must it wait for the backoff of a disk that failed before.
+        let hurry = intent.is_urgent || state_writer.is_failing();
+        let version = if hurry { state_writer.request_write_now() } else { version };
+        Some((state_writer, version))
+    }
+
+    fn await_save(&mut self, id: CredentialId, wait_ms: u64, is_urgent: bool) {
+        let (member, state_writer) = (self.refresher.members.get(id), self.refresher.state_writer.clone());
+        let Some((member, state_writer)) = member.zip(state_writer) else { return self.tell(id, Event::Saved) };
+        let version = if is_urgent { state_writer.request_write_now() } else { member.saved_version };
+        self.spawn(id, async move {
+            state_writer.wait_until_saved(version, Duration::from_millis(wait_ms)).await;
+            TaskOutput::Saved
+        });
+    }
+
+    fn spawn(&mut self, id: CredentialId, work: impl Future<Output = TaskOutput> + Send + 'static) {
+        let task = self.tasks.spawn(work);
+        self.owners.insert(task.id(), id);
+    }
+
+    fn on_task_done(&mut self, output: Result<(Id, TaskOutput), JoinError>) {
+        let (task, output) = match output {
+            Ok((task, output)) => (task, Ok(output)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        // Every task has an owner.
+        let Some(id) = self.owners.remove(&task) else { return };
+        let event = match output {
+            Ok(TaskOutput::Fetched(report)) => Event::Fetched(report),
+            Ok(TaskOutput::Saved) => Event::Saved,
+            Ok(TaskOutput::Asked(result)) => Event::Cluster(ClusterNews::Asked(result)),
+            Err(error) => {
+                self.refresher.table.panics.fetch_add(1, Ordering::Relaxed);
+                if let Some(member) = self.refresher.members.get(id) {
+                    log_credential!(error, member.writer, %error, "a fetch task panicked; this is a bug");
+                }
+                Event::Crashed
+            }
+        };
+        self.tell(id, event);
+    }
+
+    /// Records that the loop runs. It runs at least once a tick.
+    fn record_heartbeat(&mut self) {
+        let now_ms = clock::monotonic_ms();
+        self.refresher.table.heartbeat_ms.store(now_ms, Ordering::Relaxed);
+        if let Some(watchdog) = self.refresher.watchdog.as_mut().filter(|watchdog| watchdog.due_ms <= now_ms) {
+            // Half the time, because a tick may come a little early.
+            watchdog.due_ms = now_ms + watchdog.every.as_millis() as u64 / 2;
+            (watchdog.feed)();
+        }
+    }
+}
+
+/// What comes from outside.
+impl Scheduler {
+    fn on_request(&mut self, request: VerificationRequest) {
+        let VerificationRequest { id, generation, why, done } = request;
+        self.tell(id, Event::Verify(Doubt { generation, why, done: Some(done) }));
+    }
+
+    fn on_secret_read(&mut self, read: &SecretRead) {
+        for id in &read.ids {
+            self.tell(*id, Event::SecretRead { secret: read.secret.clone(), at_start: read.at_start });
+        }
+    }
+
+    /// Takes a received verify ticket. One that is known already changes nothing and causes no call.
+    fn on_ticket(&mut self, received: &ReceivedTicket) {
+        if self.take_ticket(received) {
+            self.share_ticket(received.id, received.ticket.expose().to_owned());
+        }
+    }
+
+    /// The same for a ticket from another node. True if it is new.
+    fn take_ticket(&mut self, received: &ReceivedTicket) -> bool {
+        let grant = self.refresher.members.get(received.id).and_then(|member| member.actor.grant.as_ref());
+        let is_new = grant.is_some_and(|grant| grant.take_ticket(&received.ticket, received.from_file));
+        if is_new {
+            let ticket = fingerprint(received.ticket.expose().as_bytes());
+            self.tell(received.id, Event::TicketTaken { ticket });
+        }
+        is_new
+    }
+
+    fn count_client_verification(&mut self, is_taken: bool, now_ms: BootMs) {
+        let table = &self.refresher.table;
+        let counter = if is_taken { &table.client_checks } else { &table.client_checks_refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if !is_taken && self.refusal_log.allow(now_ms, LOG_SPACING_MS) {
+            warn!(
+                refused = table.client_checks_refused.load(Ordering::Relaxed),
+                "too many reports of good tokens or too many foreign writes: not every report is verified; find out who \
+                 sends them (reports and writers in stats tokens, writers on the status page)"
+            );
+        }
+    }
+
+    fn on_cluster_event(&mut self, event: ClusterEvent) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let Refresher { cluster, table, .. } = &mut self.refresher;
+        let Some(cluster) = cluster else { return };
+        for action in cluster.translate(event, &table.cluster, now_ms) {
+            match action {
+                ClusterAction::Actor(id, event) => self.tell(id, event),
+                ClusterAction::AllActors(event) => self.tell_all(event),
+                ClusterAction::Ticket(received) => drop(self.take_ticket(&received)),
+                ClusterAction::TicketMissing(id) => self.share_held_ticket(id),
+                ClusterAction::Work(id, work) => self.spawn_store_work(id, Some(work)),
+            }
+        }
+    }
+
+    /// Gives the verify ticket that is kept here to a store that lacks it.
+    fn share_held_ticket(&mut self, id: CredentialId) {
+        let grant = self.refresher.members.get(id).and_then(|member| member.actor.grant.as_ref());
+        if let Some(ticket) = grant.and_then(|grant| grant.ticket()) {
+            self.share_ticket(id, ticket);
+        }
+    }
+
+    fn share_ticket(&mut self, id: CredentialId, ticket: String) {
+        let work = self.refresher.cluster.as_mut().and_then(|cluster| cluster.share_ticket(id, ticket));
+        self.spawn_store_work(id, work);
+    }
+
+    fn on_store_order(&mut self, id: CredentialId, order: StoreOrder, now: Now) {
+        let Refresher { cluster, members, table, .. } = &mut self.refresher;
+        let work = match (cluster, members.get(id)) {
+            (Some(cluster), Some(member)) => cluster.execute(&member.writer, order, &table.cluster, now),
+            _ => None,
+        };
+        self.spawn_store_work(id, work);
+    }
+
+    fn spawn_store_work(&mut self, id: CredentialId, work: Option<Work>) {
+        match work {
+            Some(Work::Asking(asking)) => self.spawn(id, async move { TaskOutput::Asked(asking.await) }),
+            Some(Work::Background(work)) => {
+                self.background.spawn(self.end_background.clone().run_until_cancelled_owned(work));
+            }
+            None => {}
+        }
+    }
+}
+
+impl Member {
+    fn timer(&mut self, timer: Timer) -> &mut Option<delay_queue::Key> {
+        match timer {
+            Timer::Renewal => &mut self.renewal_timer,
+            Timer::Probe => &mut self.probe_timer,
+        }
+    }
+}
+
+/// The time until an instant, one year at most: the timer queue takes not much more.
+fn delay(at_ms: BootMs, now_ms: BootMs) -> Duration {
+    Duration::from_millis(at_ms.saturating_sub(now_ms).min(365 * 86_400_000))
+}
+
+/// True if the boot clock and tokio's clock differ: tokio's stops while the machine is suspended.
+pub(super) fn clock_jumped(before: (BootMs, Instant), now: (BootMs, Instant)) -> bool {
+    let boot = now.0.saturating_sub(before.0);
+    let tokio = u64::try_from(now.1.duration_since(before.1).as_millis()).unwrap_or(u64::MAX);
+    boot.abs_diff(tokio) > JUMP_MS
+}
