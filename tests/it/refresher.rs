@@ -1,4 +1,5 @@
-//! The refresher against the simulated WeChat API, over real connections.
+//! The refresher against the simulated WeChat API, over real connections. What one credential does is tested without
+//! any in `src/credential/actor/tests.rs`.
 //!
 //! Names with a project and a number are that project's public incident, turned into a test.
 
@@ -15,11 +16,9 @@ use tokencached::credential::state::{FileStore, StateStore};
 use tokencached::credential::table::{Credential, CredentialState, CredentialStatus, Reading, Table};
 use tokencached::credential::{App, Env, Refresher, build_in};
 use tokencached::platform::{
-    Class, Client, ClientBuildError, ClientOptions, CredentialType, Delivery, FetchParams, Pace, mp, wecom,
+    Class, Client, ClientBuildError, ClientOptions, CredentialType, Delivery, FetchParams, Pace, mp,
 };
-use tokencached::sandbox::{
-    AppOptions, Endpoint, FaultKind, FaultScope, InjectedFault, Options, Quotas, Sandbox, SandboxPlatform, Verdict,
-};
+use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options, Sandbox, Verdict};
 use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -149,11 +148,6 @@ pub async fn sandbox_of(options: Options, appids: &[&str]) -> Sandbox {
     Sandbox::start(Options { apps: appids.iter().map(known).collect(), ..options }).await.unwrap()
 }
 
-/// A lifetime of 4 s with a new value in the last 2 s: renewals every 2 s without exact timing.
-fn brisk() -> Options {
-    Options { lifetime_s: 4, stable_window_ms: Some(2_500), overlap_ms: Some(2_000), ..Options::default() }
-}
-
 pub fn fault(kind: FaultKind) -> InjectedFault {
     InjectedFault::new(kind)
 }
@@ -170,67 +164,6 @@ async fn both_endpoints_give_a_value_wechat_accepts() {
         assert!(status.next_try_boot_ms < status.expires_boot_ms);
         node.stop().await;
     }
-}
-
-/// WxJava#324: the value was cleared before the new one was there.
-#[tokio::test]
-#[ignore = "waits for real time"]
-async fn wxjava_324_readers_find_a_value_through_every_renewal() {
-    for app in [stable(), classic()] {
-        let sandbox = sandbox(brisk()).await;
-        let node = Node::of(&sandbox, app);
-        node.live().await;
-        let mut misses = 0;
-        until("three renewals", || {
-            misses += usize::from(node.token().is_none());
-            node.values() >= 4
-        })
-        .await;
-        assert_eq!(misses, 0);
-        assert_eq!(sandbox.judge(&node.token().unwrap()), Verdict::Accepted);
-        node.stop().await;
-    }
-}
-
-/// google-cloud-rust #5809: a failed early refresh threw away a token that was still good.
-#[tokio::test]
-#[ignore = "waits for real time"]
-async fn google_cloud_rust_5809_no_failed_renewal_takes_a_live_value_away() {
-    let kinds = [
-        FaultKind::Html,
-        FaultKind::Cut,
-        FaultKind::TruncatedJson,
-        FaultKind::Reset,
-        FaultKind::Empty,
-        FaultKind::Huge { bytes: 1 << 20 },
-        FaultKind::Status { status: 502, body: "bad gateway".into() },
-        FaultKind::Errcode { errcode: -1, errmsg: "system error".into() },
-        FaultKind::Errcode { errcode: 40013, errmsg: "invalid appid".into() },
-        FaultKind::Errcode { errcode: 45009, errmsg: "reach max api daily quota limit".into() },
-        FaultKind::Errcode { errcode: 99999, errmsg: "who knows".into() },
-        FaultKind::Raw { body: r#"{"access_token":"A\r\nEND","expires_in":7200}"#.into(), content_type: None },
-        FaultKind::Raw { body: r#"{"access_token":"","expires_in":7200}"#.into(), content_type: None },
-    ];
-    let appids: Vec<String> = (0..kinds.len()).map(|n| format!("wx{n}")).collect();
-    let appids: Vec<&str> = appids.iter().map(String::as_str).collect();
-    let sandbox = sandbox_of(Options { lifetime_s: 12, ..Options::default() }, &appids).await;
-    let apps: Vec<App> = appids.iter().map(|appid| app(appid, &mp::STABLE)).collect();
-    let node = Node::start(&upstream(&sandbox.base_url()), &apps, None);
-    for (n, kind) in kinds.into_iter().enumerate() {
-        let credential = &node.table.credentials()[n];
-        until("a first value", || token(credential).is_some()).await;
-        sandbox.set_fault(appids[n], fault(kind));
-    }
-    for credential in node.table.credentials() {
-        let first = credential.published().unwrap();
-        until("a failed renewal", || credential.status(boot_ms()).failures > 0).await;
-        let status = credential.status(boot_ms());
-        let now = credential.published().unwrap();
-        assert_eq!((&now.value, now.generation), (&first.value, first.generation), "{status:?}");
-        assert!(now.expires_boot_ms >= first.expires_boot_ms, "{status:?}");
-        assert!(status.last_error.is_some());
-    }
-    node.stop().await;
 }
 
 /// google-cloud-rust #4541: the refresh task ended after an error and nothing was ever fetched again.
@@ -269,19 +202,6 @@ async fn a_missing_secret_file_is_reported_without_a_call_and_tried_when_it_appe
     node.stop().await;
 }
 
-/// google-cloud-rust #5864: an incomplete answer was taken as "no token, ever".
-#[tokio::test]
-#[ignore = "waits for real time"]
-async fn google_cloud_rust_5864_a_torn_reply_at_boot_is_simply_asked_again() {
-    let sandbox = sandbox(Options::default()).await;
-    sandbox.set_fault("wx1", fault(FaultKind::TruncatedJson).times(1));
-    sandbox.add_fault("wx1", fault(FaultKind::Cut).times(1));
-    let node = Node::of(&sandbox, stable());
-    node.live().await;
-    assert_eq!(sandbox.calls("wx1").total(), 3);
-    node.stop().await;
-}
-
 #[tokio::test]
 async fn a_40164_names_the_ip_to_allow() {
     let sandbox = sandbox(Options::default()).await;
@@ -308,187 +228,6 @@ async fn an_upstream_that_is_down_at_boot_is_found_when_it_comes_up() {
     node.stop().await;
 }
 
-/// A known fault of Go's and Java's metadata clients: an early call returns the same value, which is no error.
-#[tokio::test]
-async fn the_same_value_again_is_success_and_no_new_generation() {
-    let sandbox = sandbox(Options::default()).await;
-    let node = Node::of(&sandbox, stable());
-    let (first, generation) = (node.live().await, node.generation());
-    node.report(None).await;
-    let status = node.status();
-    assert_eq!((status.generation, status.same_answers, status.failures), (generation, 1, 0));
-    assert_eq!(status.state, CredentialState::Fresh);
-    assert_eq!(node.token().unwrap(), first);
-    assert_eq!(sandbox.calls("wx1").of(Endpoint::GetApiDomainIp), 1, "and WeChat was asked whether it lives");
-    assert!(status.next_try_boot_ms + 300_000 > status.expires_boot_ms, "the schedule stands");
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn a_report_of_a_token_that_died_early_brings_a_new_one() {
-    for app in [stable(), classic()] {
-        let sandbox = sandbox(Options::default()).await;
-        let node = Node::of(&sandbox, app);
-        let (first, generation) = (node.live().await, node.generation());
-        sandbox.kill_tokens("wx1");
-        node.report(Some(generation)).await;
-        let second = node.token().unwrap();
-        assert_ne!(first, second);
-        assert_eq!(sandbox.judge(&second), Verdict::Accepted);
-        assert_eq!(node.generation(), generation + 1);
-        node.stop().await;
-    }
-}
-
-#[tokio::test]
-async fn a_false_alarm_costs_a_classic_app_a_probe_and_no_token() {
-    let sandbox = sandbox(Options::default()).await;
-    let node = Node::of(&sandbox, classic());
-    let first = node.live().await;
-    node.report(None).await;
-    assert_eq!(sandbox.calls("wx1").minted, 1);
-    assert_eq!(sandbox.calls("wx1").of(Endpoint::GetApiDomainIp), 1);
-    assert_eq!(node.token().unwrap(), first);
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn a_probe_without_an_answer_is_no_reason_to_spend_a_classic_token() {
-    let sandbox = sandbox(Options::default()).await;
-    let node = Node::of(&sandbox, classic());
-    node.live().await;
-    sandbox.set_fault("wx1", fault(FaultKind::Html).on(FaultScope::Business));
-    node.report(None).await;
-    assert_eq!(sandbox.calls("wx1").minted, 1);
-    node.stop().await;
-}
-
-/// WxJava#1300: a late 40001 about the old token ended the new one.
-#[tokio::test]
-#[ignore = "waits for real time"]
-async fn wxjava_1300_a_late_report_about_an_older_generation_costs_nothing() {
-    let sandbox = sandbox(Options::default()).await;
-    let node = Node::of(&sandbox, stable());
-    node.live().await;
-    let first = node.generation();
-    sandbox.kill_tokens("wx1");
-    node.report(Some(first)).await;
-    let calls = sandbox.calls("wx1").total();
-    for _ in 0..100 {
-        node.report(Some(first)).await;
-    }
-    assert_eq!(sandbox.calls("wx1").total(), calls);
-    assert_eq!(node.generation(), first + 1);
-    node.stop().await;
-    // The same if nothing was verified lately: the report is late because of a renewal.
-    let sandbox = sandbox_of(brisk(), &["wx1"]).await;
-    let node = Node::of(&sandbox, classic());
-    node.live().await;
-    let first = node.generation();
-    until("a renewal", || node.generation() > first).await;
-    node.report(Some(first)).await;
-    assert_eq!((node.status().checks, sandbox.calls("wx1").of(Endpoint::GetApiDomainIp)), (0, 0));
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn a_storm_of_a_thousand_reports_is_one_check_and_all_are_answered() {
-    let sandbox = sandbox(Options::default()).await;
-    let node = Node::of(&sandbox, stable());
-    node.live().await;
-    sandbox.set_fault("wx1", fault(FaultKind::Delay { ms: 100 }));
-    let waiting: Vec<_> = (0..1000).map(|_| node.table.report_refused(node.credential(), None).unwrap()).collect();
-    // The last one first: nobody gets an answer before the verification is over.
-    for done in waiting.into_iter().rev() {
-        tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
-        assert_eq!(node.status().same_answers, 1);
-    }
-    let calls = sandbox.calls("wx1");
-    assert_eq!((calls.of(Endpoint::StableToken), calls.of(Endpoint::GetApiDomainIp)), (2, 1));
-    assert_eq!(node.status().checks, 1);
-    // Later reports find that it was just verified.
-    node.report(None).await;
-    assert_eq!(sandbox.calls("wx1").total(), 3);
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn a_dead_token_that_wechat_hands_out_again_is_replaced_by_one_forced_refresh() {
-    let sandbox = sandbox(Options::default()).await;
-    let node = Node::of(&sandbox, stable());
-    let first = node.live().await;
-    sandbox.kill_tokens_unnoticed("wx1");
-    node.report(None).await;
-    let second = node.token().unwrap();
-    assert_ne!(first, second);
-    assert_eq!(sandbox.judge(&second), Verdict::Accepted);
-    let status = node.status();
-    assert_eq!(
-        (status.dead_but_same, status.early_deaths, status.forced, status.state),
-        (1, 1, 1, CredentialState::Fresh)
-    );
-    assert_eq!(sandbox.calls("wx1").of(Endpoint::StableTokenForced), 1);
-    node.stop().await;
-}
-
-/// No token is served that is known to be refused, even if there is no other.
-#[tokio::test]
-#[ignore = "waits for real time"]
-async fn a_token_known_dead_is_not_served_and_served_again_when_it_was_a_false_alarm() {
-    let forbidden = App { forced_per_day: Some(0), ..stable() };
-    let wecom = App { platform: &wecom::PLATFORM, token: &wecom::TOKEN, ..stable() };
-    for app in [forbidden, wecom] {
-        let kind = if app.token == &wecom::TOKEN { SandboxPlatform::Wecom } else { SandboxPlatform::Mp };
-        let known = AppOptions { appid: "wx1".into(), secret: SECRET.into(), platform: kind, ..AppOptions::default() };
-        // With a short lifetime the pauses between two probes are short.
-        let options = Options { lifetime_s: 30, apps: vec![known], ..Options::default() };
-        let sandbox = Sandbox::start(options).await.unwrap();
-        let node = Node::of(&sandbox, app);
-        let first = node.live().await;
-        let dead = FaultKind::Errcode { errcode: 40001, errmsg: "invalid credential".into() };
-        sandbox.set_fault("wx1", fault(dead).on(FaultScope::Business));
-        node.report(None).await;
-        assert_eq!((node.token(), node.status().state), (None, CredentialState::Dead));
-        assert!(matches!(node.credential().read(boot_ms()), Reading::Absent), "nobody is kept waiting");
-        assert!(node.status().last_error.unwrap().text.contains("hands it out"));
-        sandbox.clear_fault("wx1");
-        until("a look that finds it alive", || node.token().is_some()).await;
-        assert_eq!((node.token(), node.values()), (Some(first), 1));
-        assert_eq!(node.status().last_error, None);
-        node.stop().await;
-    }
-}
-
-/// Classic: the probe is refused, and the call for the next token fails.
-#[tokio::test]
-async fn a_classic_token_known_dead_is_not_served_while_the_next_one_is_not_to_be_had() {
-    let sandbox = sandbox(Options::default()).await;
-    let node = Node::of(&sandbox, classic());
-    node.live().await;
-    sandbox.kill_tokens("wx1");
-    sandbox.set_fault("wx1", fault(FaultKind::Status { status: 502, body: String::new() }).on(FaultScope::Tokens));
-    node.report(None).await;
-    assert_eq!((node.token(), node.status().state), (None, CredentialState::Dead));
-    sandbox.clear_fault("wx1");
-    let second = node.live().await;
-    assert_eq!(sandbox.judge(&second), Verdict::Accepted);
-    node.stop().await;
-}
-
-/// Readers wait for the next token if the present one was just found to be refused; otherwise they would get a miss.
-#[tokio::test]
-async fn readers_wait_while_a_dead_token_is_replaced() {
-    let sandbox = sandbox(Options::default()).await;
-    let node = Node::of(&sandbox, classic());
-    node.live().await;
-    sandbox.kill_tokens("wx1");
-    sandbox.set_fault("wx1", fault(FaultKind::Hang).on(FaultScope::Tokens));
-    let _report = node.table.report_refused(node.credential(), None).unwrap();
-    until("the call for the next", || sandbox.calls("wx1").in_flight > 0 && node.status().early_deaths == 1).await;
-    assert!(matches!(node.credential().read(boot_ms()), Reading::FirstFetch));
-    node.kill().await;
-}
-
 #[tokio::test]
 async fn a_withdrawn_token_is_not_served_by_the_next_process_either() {
     let folder = tempfile::tempdir().unwrap();
@@ -505,101 +244,6 @@ async fn a_withdrawn_token_is_not_served_by_the_next_process_either() {
     until("its first look", || node.status().dead_but_same > 0).await;
     assert_eq!(node.token(), None);
     node.stop().await;
-}
-
-#[tokio::test]
-async fn a_health_probe_finds_a_dead_token_before_any_client_does() {
-    let sandbox = sandbox(Options::default()).await;
-    let node = Node::of(&sandbox, App { probe_every_ms: Some(200), ..stable() });
-    let first = node.live().await;
-    until("a few probes", || sandbox.calls("wx1").of(Endpoint::GetApiDomainIp) >= 3).await;
-    assert_eq!((node.values(), sandbox.calls("wx1").of(Endpoint::StableToken)), (1, 1), "nothing spent");
-    sandbox.kill_tokens("wx1");
-    until("another token", || node.token().is_some_and(|token| token != first)).await;
-    assert_eq!(node.credential().reports.load(Ordering::Relaxed), 0);
-    assert_eq!(node.status().early_deaths, 1);
-    node.stop().await;
-}
-
-/// 45009: the classic quota is used up, and the app allows the stable endpoint as fallback until midnight.
-#[tokio::test]
-#[ignore = "waits for real time"]
-async fn a_used_up_classic_quota_falls_back_to_the_stable_endpoint_where_the_app_allows_it() {
-    for (daily_quota, allowed) in [(None, true), (Some(1), true), (None, false)] {
-        let quotas = Quotas { classic_per_day: 1, ..Quotas::default() };
-        let sandbox = sandbox_of(Options { lifetime_s: 4, quotas, ..Options::default() }, &["wx1"]).await;
-        let fallback = allowed.then_some(&mp::STABLE);
-        let node = Node::of(&sandbox, App { fallback, daily_quota, ..classic() });
-        let first = node.live().await;
-        if !allowed {
-            until("the refusal", || node.status().state == CredentialState::Waiting).await;
-            assert_eq!((node.status().endpoint, sandbox.calls("wx1").of(Endpoint::StableToken)), ("token", 0));
-            node.stop().await;
-            continue;
-        }
-        until("a stable token", || node.token().is_some_and(|token| token != first)).await;
-        assert_eq!((node.status().endpoint, node.status().state), ("stable_token", CredentialState::Fresh));
-        until("its renewal", || node.values() >= 3).await;
-        assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
-        node.stop().await;
-    }
-}
-
-/// 89503 messages the account's administrator at each call.
-#[tokio::test]
-#[ignore = "waits for real time"]
-async fn no_report_makes_a_call_before_the_time_wechat_has_named() {
-    for dead in [false, true] {
-        let sandbox = sandbox(brisk()).await;
-        let node = Node::of(&sandbox, classic());
-        node.live().await;
-        let ask_a_person = FaultKind::Errcode { errcode: 89503, errmsg: "this ip needs confirmation".into() };
-        sandbox.set_fault("wx1", fault(ask_a_person).on(FaultScope::Tokens));
-        until("the refusal", || node.status().state == CredentialState::Waiting).await;
-        let calls = sandbox.calls("wx1").of(Endpoint::Token);
-        if dead {
-            sandbox.kill_tokens("wx1");
-        }
-        node.report(None).await;
-        assert_eq!(sandbox.calls("wx1").of(Endpoint::Token), calls);
-        assert_eq!(sandbox.calls("wx1").of(Endpoint::GetApiDomainIp), 1, "it is tried all the same");
-        assert!(!dead || matches!(node.credential().read(boot_ms()), Reading::Absent));
-        node.stop().await;
-    }
-}
-
-/// A refused write caused a probe, and for a while after that reports of clients were not verified.
-#[tokio::test]
-async fn a_report_right_after_a_foreign_writers_is_verified() {
-    for app in [stable(), classic()] {
-        let sandbox = sandbox(Options::default()).await;
-        let node = Node::of(&sandbox, app);
-        let first = node.live().await;
-        let calls = node.status().calls;
-        node.table.report_foreign_writer(node.credential());
-        // Calls are counted when they end. Until then the running probe answers a report.
-        until("its probe to be over", || node.status().calls > calls).await;
-        sandbox.kill_tokens("wx1");
-        node.report(None).await;
-        assert_ne!(node.live().await, first);
-        node.stop().await;
-    }
-}
-
-/// The pause between two verifications is for reports about one token: the next token may be refused within it.
-#[tokio::test]
-async fn a_token_that_dies_right_after_its_predecessor_is_replaced_too_and_a_third_waits() {
-    for app in [stable(), classic()] {
-        let sandbox = sandbox(Options::default()).await;
-        let node = Node::of(&sandbox, app);
-        node.live().await;
-        for generation in 2..=4 {
-            sandbox.kill_tokens("wx1");
-            node.report(None).await;
-            assert_eq!(node.values(), generation.min(3));
-        }
-        node.stop().await;
-    }
 }
 
 /// A client may name the token that was refused.
@@ -723,22 +367,6 @@ async fn a_call_under_way_at_shutdown_is_waited_for_and_one_not_sent_is_dropped(
     node.stop().await;
     assert!(token(&table.credentials()[first]).is_some());
     assert_eq!(sandbox.calls(["wx2", "wx1"][first]).total(), 0);
-}
-
-#[tokio::test]
-#[ignore = "waits for real time"]
-async fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
-    let sandbox = sandbox(Options { lifetime_s: 6, overlap_ms: Some(250), ..Options::default() }).await;
-    let node = Node::of(&sandbox, classic());
-    node.live().await;
-    let end = node.status().expires_boot_ms;
-    sandbox.set_fault("wx1", fault(FaultKind::Cut).after_minting().times(1));
-    until("a lost answer", || node.status().failures == 1).await;
-    assert!(node.credential().published().unwrap().expires_boot_ms < end);
-    until("the next value", || node.values() == 2).await;
-    assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
-    assert!(sandbox.calls("wx1").minted >= 3);
-    node.stop().await;
 }
 
 // The client alone.
