@@ -82,6 +82,10 @@ pub(super) enum Event {
     CountedElsewhere(QuotaUsage),
     /// The machine was suspended, or a clock jumped.
     ClockJumped,
+    /// The same credential is configured otherwise.
+    Changed(Box<Plan>),
+    /// It is not configured any more.
+    Removed,
     Cluster(ClusterNews),
 }
 
@@ -234,7 +238,7 @@ impl Actor {
             ..CredentialStatus::default()
         };
         Actor {
-            name: CredentialIdentity::of(plan.credential_type, &plan.id, &plan.base_url),
+            name: plan.identity(),
             about,
             base_url: plan.base_url,
             credential_type: plan.credential_type,
@@ -297,6 +301,8 @@ impl Actor {
             Event::ParentRenewed { generation, poll_ms } => self.on_parent_renewed(generation, poll_ms),
             Event::CountedElsewhere(calls) => self.usage.merge(&calls),
             Event::ClockJumped => self.reset_timers(),
+            Event::Changed(plan) => self.on_changed(*plan),
+            Event::Removed => self.on_removed(),
             Event::Cluster(news) => self.on_cluster_news(news),
         }
         self.take_effects()

@@ -90,6 +90,21 @@ impl Grants {
         Grants { inner: Mutex::new(GrantsInner { held: held.collect(), wanted: wanted.into_iter().collect() }) }
     }
 
+    /// This one is configured from now on.
+    pub fn want(&self, name: GrantName) {
+        self.inner.lock().wanted.insert(name);
+    }
+
+    /// This one is not configured any more. It is kept for a while.
+    pub fn unwant(&self, name: &GrantName, now_unix_ms: i64) {
+        let mut inner = self.inner.lock();
+        if inner.wanted.remove(name)
+            && let Some(held) = inner.held.get_mut(name)
+        {
+            held.wanted_unix_ms = held.wanted_unix_ms.max(now_unix_ms);
+        }
+    }
+
     /// Takes over what another process has written meanwhile. Those used here were renewed here and are later.
     pub fn take_over(&self, kept: &[SavedGrant]) {
         let mut inner = self.inner.lock();

@@ -52,12 +52,12 @@ use std::sync::atomic::Ordering;
 
 use tracing::warn;
 
-use refresher::{ClusterLayer, Member, SharedTicket};
+use refresher::{ClusterLayer, Member, Members, SharedTicket};
 
 pub use app::{Adopt, Alias, App, judge_agent, judge_appid, judge_fallback, judge_keys, judge_probe_every};
 pub use app_name::{app_name, warn_of_duplicates};
 pub use options::{Options, default_state_path};
-pub use refresher::Refresher;
+pub use refresher::{AppControl, ChangeRefused, Refresher};
 pub use table::Table;
 
 use crate::clock::{self, Clock};
@@ -240,18 +240,23 @@ pub fn build_in(env: Env, upstream: &ClientOptions, apps: &[App]) -> (Arc<Table>
     for (actor, name) in actors.iter_mut().zip(names) {
         actor.grant = name.map(|name| Grant { grants: grants.clone(), name, state_writer: state_writer.clone() });
     }
-    let members = actors.into_iter().zip(writers).zip(parents);
+    let mut members = Members::default();
+    for ((actor, writer), parent) in actors.into_iter().zip(writers).zip(parents) {
+        members.push(Member::new(actor, writer, parent));
+    }
     let refresher = Refresher {
         table: table.clone(),
         requests,
         ticket_files,
-        members: members.map(|((actor, writer), parent)| Member::new(actor, writer, parent)).collect(),
+        members,
         dependents,
         upstream: client,
         clock,
         state_writer,
         cluster,
-        concurrency: upstream.concurrency,
+        options: upstream.clone(),
+        grants,
+        changes: refresher::changes(),
         supervisor: None,
         watchdog: None,
     };

@@ -60,6 +60,11 @@ impl Plan {
         CredentialConfig { label, app, parent: self.parent, about, keys }
     }
 
+    /// What names it in the state file.
+    pub fn identity(&self) -> CredentialIdentity {
+        CredentialIdentity::of(self.credential_type, &self.id, &self.base_url)
+    }
+
     /// Its name in logs and statistics: the app for an access token, otherwise its key.
     pub fn label(&self) -> String {
         if self.parent.is_none() || self.grant.is_some() {

@@ -6,7 +6,7 @@
 //! come before the others. No app waits longer than it takes to probe all: a quarter of the probes go to the app that
 //! has waited longest, in use or not, and the others to the app in use that has waited longest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::id::CredentialId;
 use crate::clock::BootMs;
@@ -43,8 +43,9 @@ pub enum ProbeReadiness {
 
 /// All values that are probed without a report.
 pub struct ProbeQueue {
-    /// By id.
     members: Vec<QueueEntry>,
+    /// The index of each in `members`, also of those that were removed.
+    places: HashMap<CredentialId, usize>,
     /// Those that wait, by due time and index in `members`; and of them, those in use.
     waiting: BTreeSet<(BootMs, usize)>,
     waiting_in_use: BTreeSet<(BootMs, usize)>,
@@ -84,11 +85,40 @@ impl ProbeQueue {
             waiting: members.iter().enumerate().map(|(at, member)| (member.due_ms, at)).collect(),
             waiting_in_use: BTreeSet::new(),
             put_off: BTreeSet::new(),
+            places: members.iter().enumerate().map(|(at, member)| (member.id, at)).collect(),
             members,
             picks: 0,
             looked_ms: None,
             free_ms: now_ms,
         }
+    }
+
+    /// Adds one that was not there at the start, after all others. Its first probe is as far away as its second will be.
+    pub fn insert(&mut self, id: CredentialId, now_ms: BootMs) {
+        let due_ms = now_ms + EVERY_MS;
+        let at = *self.places.entry(id).or_insert(self.members.len());
+        if self.is_waiting(at) {
+            return;
+        }
+        if at == self.members.len() {
+            let (used_ms, is_used, is_put_off, withheld) = (None, false, false, 0);
+            self.members.push(QueueEntry { id, due_ms, used_ms, is_used, is_put_off, withheld });
+        }
+        self.queue(at, due_ms);
+    }
+
+    /// Removes one.
+    pub fn remove(&mut self, id: CredentialId) {
+        let Some(at) = self.places.get(&id).copied() else { return };
+        let Some(member) = self.members.get_mut(at) else { return };
+        member.is_put_off = false;
+        self.waiting.remove(&(member.due_ms, at));
+        self.waiting_in_use.remove(&(member.due_ms, at));
+        self.put_off.retain(|(_, other)| *other != at);
+    }
+
+    fn is_waiting(&self, at: usize) -> bool {
+        self.members.get(at).is_some_and(|member| member.is_put_off || self.waiting.contains(&(member.due_ms, at)))
     }
 
     /// How long it takes to probe all, if none is in use or all are.
@@ -150,7 +180,7 @@ impl ProbeQueue {
 
     /// Records that the platform has answered a probe of it, or has refused to answer.
     pub fn record_answer(&mut self, id: CredentialId, withheld: bool) {
-        let Ok(at) = self.members.binary_search_by_key(&id, |member| member.id) else { return };
+        let Some(at) = self.places.get(&id).copied() else { return };
         let Some(member) = self.members.get_mut(at) else { return };
         member.withheld = if withheld { member.withheld.saturating_add(1) } else { 0 };
         if withheld {
@@ -295,5 +325,28 @@ mod tests {
         let now_ms = probe_queue.next_ms().unwrap();
         probe_queue.pick(now_ms, |_| ProbeReadiness::Now);
         assert_eq!(probe_queue.next_ms().unwrap() - now_ms, EVERY_MS);
+    }
+
+    #[test]
+    fn those_that_come_later_wait_their_turn_and_those_that_go_are_not_tried() {
+        let mut probe_queue = ProbeQueue::new([0, 2], 0);
+        probe_queue.insert(1, 0);
+        probe_queue.insert(5, 0);
+        probe_queue.remove(2);
+        probe_queue.remove(7);
+        let mut tried = |from_ms: u64| {
+            let due_ms = (from_ms..from_ms + EVERY_MS).step_by(500);
+            let mut tried: Vec<_> =
+                due_ms.filter_map(|at_ms| probe_queue.pick(at_ms, |_| ProbeReadiness::Now)).collect();
+            tried.sort_unstable();
+            tried
+        };
+        assert_eq!(tried(2 * EVERY_MS), [0, 1, 5]);
+        assert_eq!(tried(3 * EVERY_MS + 2_000), [0, 1, 5]);
+        probe_queue.insert(2, 4 * EVERY_MS);
+        probe_queue.insert(5, 4 * EVERY_MS);
+        let next_ms = probe_queue.next_ms().unwrap();
+        assert!(next_ms <= 5 * EVERY_MS);
+        assert!((0..20).any(|n| probe_queue.pick(5 * EVERY_MS + n * GAP_MS, |_| ProbeReadiness::Now) == Some(2)));
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Here is what it is made of, and how its parts start and end. `scheduler` is its loop: it hands events to the actors
 //! (`credential/actor.rs`), which decide, and does what they say. No failure ends the loop; only the cancellation does.
-//! `cluster_layer` is what a node in a cluster has besides, `secrets` reads secrets that are replaced in their files.
+//! `cluster_layer` is what a node in a cluster has besides, `secrets` reads secrets that are replaced in their files, and
+//! `changes` adds, changes and removes apps while it runs.
 
+mod changes;
 mod cluster_layer;
 mod scheduler;
 mod secrets;
@@ -16,20 +18,23 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::time::delay_queue;
 use tracing::warn;
 
 use super::actor::{Actor, Effect};
 use super::adopt::TokenSource;
+use super::grants::Grants;
 use super::state_writer::StateWriter;
 use super::table::{CredentialId, CredentialWriter, Requests, Table};
 use super::ticket_files::TicketFile;
 use crate::clock::Clock;
 use crate::files::watch::{self, WatchedFiles};
-use crate::platform::Upstream;
+use crate::platform::{ClientOptions, Upstream};
 use crate::supervision::Supervisor;
 
+use changes::{AppChange, CHANGES_MAX};
+pub use changes::{AppControl, ChangeRefused};
 pub(super) use cluster_layer::{ClusterLayer, SharedTicket};
 use scheduler::Scheduler;
 
@@ -38,8 +43,7 @@ pub struct Refresher {
     pub(super) table: Arc<Table>,
     pub(super) requests: Requests,
     pub(super) ticket_files: Vec<TicketFile>,
-    /// By id.
-    pub(super) members: Vec<Member>,
+    pub(super) members: Members,
     /// For each credential, those that are fetched with its value.
     pub(super) dependents: HashMap<CredentialId, Vec<CredentialId>>,
     pub(super) upstream: Arc<dyn Upstream>,
@@ -47,7 +51,9 @@ pub struct Refresher {
     pub(super) state_writer: Option<StateWriter>,
     /// None on a single node.
     pub(super) cluster: Option<ClusterLayer>,
-    pub(super) concurrency: usize,
+    pub(super) options: ClientOptions,
+    pub(super) grants: Arc<Grants>,
+    pub(super) changes: (mpsc::Sender<AppChange>, mpsc::Receiver<AppChange>),
     /// Is told when a task of the refresher ends too early.
     pub(super) supervisor: Option<Supervisor>,
     pub(super) watchdog: Option<Watchdog>,
@@ -63,7 +69,13 @@ pub(super) struct Member {
     probe_timer: Option<delay_queue::Key>,
     /// The last write of its entry in the state file.
     saved_version: u64,
+    /// Ends the watch on the secret file of an app that was added.
+    secret_watch: Option<DropGuard>,
 }
+
+/// The credentials, by id. An id is not used again after its credential was removed.
+#[derive(Default)]
+pub(super) struct Members(Vec<Option<Member>>);
 
 /// Is called by the loop at regular times, as a sign that the loop runs.
 pub(super) struct Watchdog {
@@ -86,7 +98,39 @@ impl Member {
                 writer.apply(change);
             }
         }
-        Member { actor, writer, parent, renewal_timer: None, probe_timer: None, saved_version: 0 }
+        Member { actor, writer, parent, renewal_timer: None, probe_timer: None, saved_version: 0, secret_watch: None }
+    }
+}
+
+/// Where changes of apps go, and where they come from.
+pub(super) fn changes() -> (mpsc::Sender<AppChange>, mpsc::Receiver<AppChange>) {
+    mpsc::channel(CHANGES_MAX)
+}
+
+impl Members {
+    pub(super) fn push(&mut self, member: Member) {
+        self.0.push(Some(member));
+    }
+
+    fn get(&self, id: CredentialId) -> Option<&Member> {
+        self.0.get(id)?.as_ref()
+    }
+
+    fn get_mut(&mut self, id: CredentialId) -> Option<&mut Member> {
+        self.0.get_mut(id)?.as_mut()
+    }
+
+    fn take(&mut self, id: CredentialId) -> Option<Member> {
+        self.0.get_mut(id)?.take()
+    }
+
+    /// The id of the next one.
+    fn next_id(&self) -> CredentialId {
+        self.0.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (CredentialId, &Member)> {
+        self.0.iter().enumerate().filter_map(|(id, member)| Some((id, member.as_ref()?)))
     }
 }
 
@@ -103,7 +147,7 @@ impl Refresher {
 
     /// The credentials whose first value is read from the app's own sink.
     pub fn adopts_from_sinks(&self) -> Vec<CredentialId> {
-        let members = self.members.iter().enumerate().filter(|(_, member)| member.actor.adopts_from_sink);
+        let members = self.members.iter().filter(|(_, member)| member.actor.adopts_from_sink);
         members.map(|(id, _)| id).collect()
     }
 
@@ -134,7 +178,7 @@ impl Refresher {
             tasks.start("the watch on the shared state", |end| cluster.watch(events, end));
         }
         let state_writer = self.state_writer.clone();
-        let mut scheduler = Scheduler::new(self, secrets, cluster_events, &shutdown);
+        let mut scheduler = Scheduler::new(self, (secret_reads, secrets), cluster_events, &shutdown);
         scheduler.run(&shutdown).await;
         scheduler.end().await;
         if let Some(state_writer) = state_writer
@@ -154,7 +198,7 @@ struct RefresherTasks {
 
 /// One of them. It also ends if the refresher is dropped before its end.
 struct RefresherTask {
-    end: tokio_util::sync::DropGuard,
+    end: DropGuard,
     task: JoinHandle<()>,
 }
 

@@ -132,6 +132,28 @@ impl StateWriter {
         version
     }
 
+    /// Adds a credential. Returns what was counted of it before, if it was there already and was removed.
+    pub fn add(&self, id: usize, name: CredentialIdentity) -> QuotaUsage {
+        // In the order of `take_over`.
+        let mut entries = self.entries.lock();
+        let places = entries.len().max(id + 1);
+        entries.resize(places, None);
+        let mut usages = self.usages.lock();
+        let before = usages.iter_mut().find(|kept| kept.name == name);
+        let calls = before.map(|before| std::mem::take(&mut Arc::make_mut(before).calls)).unwrap_or_default();
+        let none = || Arc::new(StoredUsage { name: name.clone(), calls: QuotaUsage::default() });
+        while usages.len() <= id {
+            usages.push(none());
+        }
+        usages[id] = Arc::new(StoredUsage { name: name.clone(), calls: calls.clone() });
+        calls
+    }
+
+    /// Removes the value of a credential. What was counted today stays: the platform has counted it too.
+    pub fn remove(&self, id: usize) {
+        self.update_entry(id, |entry| *entry = None);
+    }
+
     /// Changes an entry and requests a write. Returns what to [`StateWriter::wait_until_saved`] for.
     pub fn update_entry(&self, id: usize, change: impl FnOnce(&mut Option<StateEntry>)) -> u64 {
         if let Some(kept) = self.entries.lock().get_mut(id) {

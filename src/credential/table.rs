@@ -769,6 +769,17 @@ impl Table {
         (table, writers, Requests { verifications, tickets })
     }
 
+    /// One more credential. No key shows it.
+    pub(super) fn new_credential(
+        &self,
+        id: CredentialId,
+        config: &CredentialConfig,
+        parent: Option<Arc<Credential>>,
+    ) -> CredentialWriter {
+        let (views, _) = views_of(&config.keys);
+        CredentialWriter::new(&Arc::new(Credential::new(id, config, views, parent, (&self.ticks, &self.values))))
+    }
+
     /// Takes a verify ticket for a component, bare or as the decrypted message of WeChat's push. It is written to the
     /// state, and used at once if the component waits for one.
     pub fn hand_in_verify_ticket(&self, component_appid: &str, ticket: &str) -> Result<(), TicketFault> {

@@ -42,11 +42,11 @@ credential -> clock cluster cluster/http cluster/options cluster/record cluster/
     cluster/seal credential/actor credential/facts credential/grants credential/id credential/plan credential/refresher
     credential/state credential/state_lock credential/state_writer credential/table credential/ticket_files
     credential/verify_ticket platform platform/client platform/client/options secret
-credential/refresher -> clock cluster cluster/record cluster/record_handle cluster/seal credential/actor credential/adopt
-    credential/facts credential/fetch_task credential/id credential/probe_queue credential/schedule
-    credential/shared_counts credential/state_writer credential/table credential/ticket_files
-    credential/verification_budget credential/verify_ticket files platform platform/client secret secret_source
-    supervision
+credential/refresher -> clock cluster cluster/record cluster/record_handle cluster/seal credential/actor
+    credential/adopt credential/app credential/facts credential/fetch_task credential/grants credential/id
+    credential/plan credential/probe_queue credential/schedule credential/shared_counts credential/state_writer
+    credential/table credential/ticket_files credential/verification_budget credential/verify_ticket files platform
+    platform/client platform/client/options secret secret_source supervision
 credential/actor -> clock cluster cluster/node_rules cluster/record cluster/record_handle cluster/seal credential/adopt
     credential/app credential/cluster_fetch credential/facts credential/fetch_task credential/generation
     credential/grants credential/journal credential/plan credential/probe_queue credential/quota_usage

@@ -7,18 +7,21 @@
 
 use bytes::Bytes;
 
-use super::{Actor, Effect};
+use super::fetching::Activity;
+use super::{Actor, Effect, Timer};
 use crate::clock::{BootMs, Now};
 use crate::credential::facts::VerificationResult;
 use crate::credential::fetch_task::FetchPurpose;
 use crate::credential::generation;
 use crate::credential::grants::Grant;
+use crate::credential::plan::Plan;
 use crate::credential::quota_usage::QuotaUsage;
 use crate::credential::schedule::{BACKOFF_FLOOR_MS, POLL_MS};
 use crate::credential::state::{RemainingLife, StateEntry, StoredUsage};
 use crate::credential::table::{Change, Credential, CredentialState, Reading, log_credential};
 use crate::platform::Failure;
 use crate::secret::Secret;
+use crate::secret_source::SecretSource;
 
 /// How often a waiting credential is tried again, although a new access token starts it at once.
 const LOOK_AGAIN_MS: u64 = 60_000;
@@ -175,6 +178,34 @@ impl Actor {
         if is_good {
             failure.class = failure.class_of_errcode();
         }
+    }
+
+    /// Takes what can change while the credential stays the same. Its value and its plan stay.
+    pub(super) fn on_changed(&mut self, plan: Plan) {
+        let gets_secret = self.follows && !plan.follows;
+        (self.source, self.follows) = (plan.secret, plan.follows);
+        (self.quota, self.fallback) = (plan.quota, plan.fallback);
+        self.probes.set_interval(plan.probe_every_ms);
+        self.show_usage(0);
+        self.set_next_probe();
+        if gets_secret && !self.is_busy() {
+            self.set_renewal_timer(self.now_ms());
+        } else if let SecretSource::Fixed(secret) = &self.source {
+            self.on_secret_read(secret.clone(), false);
+        }
+        self.plan_probe();
+    }
+
+    /// Ends what goes on. The answer of a call that is under way is not waited for.
+    pub(super) fn on_removed(&mut self) {
+        let ended = std::mem::replace(&mut self.activity, Activity::Idle);
+        self.end_queued_probe(&ended);
+        for waiter in std::mem::take(&mut self.waiters) {
+            self.push(Effect::Reply(waiter));
+        }
+        self.end_wait();
+        self.push(Effect::SetTimer(Timer::Renewal, None));
+        self.push(Effect::SetTimer(Timer::Probe, None));
     }
 
     pub(super) fn on_secret_read(&mut self, secret: Secret, at_start: bool) {

@@ -100,8 +100,14 @@ pub(super) struct Probes {
 impl Probes {
     /// `every_ms`: the interval; 0 for never, none if the probe queue decides.
     pub fn new(every_ms: Option<u64>) -> Probes {
-        let every = every_ms.filter(|every_ms| *every_ms > 0);
-        Probes { every_ms: every, is_queued: every_ms.is_none(), ..Probes::default() }
+        let mut probes = Probes::default();
+        probes.set_interval(every_ms);
+        probes
+    }
+
+    pub fn set_interval(&mut self, every_ms: Option<u64>) {
+        self.is_queued = every_ms.is_none();
+        self.every_ms = every_ms.filter(|every_ms| *every_ms > 0);
     }
 }
 

@@ -40,19 +40,19 @@ const SPREAD_MS: u64 = 5;
 const LOG_SPACING_MS: u64 = 60_000;
 
 pub(super) struct Scheduler {
-    refresher: Refresher,
+    pub refresher: Refresher,
     timers: DelayQueue<Due>,
     /// Tasks that report to an actor, and the credential of each. Also used when the task panics.
     tasks: JoinSet<TaskOutput>,
     owners: HashMap<Id, CredentialId>,
     /// Tasks that report to nobody.
-    background: TaskTracker,
+    pub background: TaskTracker,
     end_background: CancellationToken,
     cancel: CancellationToken,
     permits: Arc<Semaphore>,
     probe_permits: Arc<Semaphore>,
     /// Which value is probed next if nobody has reported one.
-    probe_queue: ProbeQueue,
+    pub probe_queue: ProbeQueue,
     probe_queue_timer: Option<delay_queue::Key>,
     queued_probes_running: usize,
     /// How many verifications clients may still cause.
@@ -60,6 +60,7 @@ pub(super) struct Scheduler {
     refusal_log: LogThrottle,
     /// New contents of secret files.
     secrets: mpsc::UnboundedReceiver<SecretRead>,
+    pub secret_reads: mpsc::UnboundedSender<SecretRead>,
     cluster_events: mpsc::Receiver<ClusterEvent>,
 }
 
@@ -83,15 +84,14 @@ enum TaskOutput {
 impl Scheduler {
     pub fn new(
         refresher: Refresher,
-        secrets: mpsc::UnboundedReceiver<SecretRead>,
+        (secret_reads, secrets): (mpsc::UnboundedSender<SecretRead>, mpsc::UnboundedReceiver<SecretRead>),
         cluster_events: mpsc::Receiver<ClusterEvent>,
         shutdown: &CancellationToken,
     ) -> Scheduler {
         let now_ms = refresher.clock.boot_ms();
-        let members = refresher.members.iter().enumerate();
-        let queued = members.filter(|(_, member)| member.actor.is_probed_by_queue()).map(|(id, _)| id);
+        let queued = refresher.members.iter().filter(|(_, member)| member.actor.is_probed_by_queue()).map(|(id, _)| id);
         Scheduler {
-            permits: Arc::new(Semaphore::new(refresher.concurrency.max(1))),
+            permits: Arc::new(Semaphore::new(refresher.options.concurrency.max(1))),
             probe_permits: Arc::new(Semaphore::new(PROBES_RUNNING_MAX)),
             probe_queue: ProbeQueue::new(queued, now_ms),
             probe_queue_timer: None,
@@ -105,6 +105,7 @@ impl Scheduler {
             client_budget: VerificationBudget::new(now_ms),
             refusal_log: LogThrottle::default(),
             secrets,
+            secret_reads,
             cluster_events,
             refresher,
         }
@@ -136,6 +137,7 @@ impl Scheduler {
                 Some(event) = self.cluster_events.recv() => self.on_cluster_event(event),
                 Some(received) = self.refresher.requests.tickets.recv() => self.on_ticket(&received),
                 Some(read) = self.secrets.recv() => self.on_secret_read(&read),
+                Some(change) = self.refresher.changes.1.recv() => self.on_app_change(change),
                 // Last, so that many reports cannot delay a renewal.
                 Some(request) = self.refresher.requests.verifications.recv() => self.on_request(request),
             }
@@ -161,13 +163,14 @@ impl Scheduler {
     /// Plans the first fetches: as many at once as may run at once, the others a little later, at random.
     fn start_all(&mut self) {
         let now = self.refresher.clock.now();
-        let is_token = |member: &&Member| member.actor.credential_type.renewal != Renewal::Poll;
+        let is_token = |(_, member): &(_, &Member)| member.actor.credential_type.renewal != Renewal::Poll;
         let spread_ms = self.refresher.members.iter().filter(is_token).count() as u64 * SPREAD_MS;
         let mut urgent = 0;
-        for id in 0..self.refresher.members.len() {
-            let first = self.refresher.members[id].actor.first_try(now);
+        for id in 0..self.refresher.members.next_id() {
+            let Some(member) = self.refresher.members.get(id) else { continue };
+            let first = member.actor.first_try(now);
             let first_try_ms = match first.is_urgent {
-                true if urgent < self.refresher.concurrency => now.boot_ms,
+                true if urgent < self.refresher.options.concurrency => now.boot_ms,
                 true => now.boot_ms + fastrand::u64(0..=spread_ms),
                 false => first.at_ms,
             };
@@ -178,7 +181,7 @@ impl Scheduler {
     }
 
     /// Hands an event to an actor and does what it says.
-    fn tell(&mut self, id: CredentialId, event: Event) {
+    pub fn tell(&mut self, id: CredentialId, event: Event) {
         let Some(member) = self.refresher.members.get_mut(id) else { return };
         let now = self.refresher.clock.now();
         // Another process has written the state file until now.
@@ -192,7 +195,7 @@ impl Scheduler {
     }
 
     fn tell_all(&mut self, event: impl Fn() -> Event) {
-        for id in 0..self.refresher.members.len() {
+        for id in 0..self.refresher.members.next_id() {
             self.tell(id, event());
         }
     }
@@ -249,7 +252,7 @@ impl Scheduler {
 
 /// Timers.
 impl Scheduler {
-    fn set_timer(&mut self, id: CredentialId, timer: Timer, at_ms: Option<BootMs>, now_ms: BootMs) {
+    pub fn set_timer(&mut self, id: CredentialId, timer: Timer, at_ms: Option<BootMs>, now_ms: BootMs) {
         let Some(member) = self.refresher.members.get_mut(id) else { return };
         let key = member.timer(timer);
         if let Some(key) = key.take() {
@@ -273,7 +276,7 @@ impl Scheduler {
         }
     }
 
-    fn plan_queued_probe(&mut self) {
+    pub fn plan_queued_probe(&mut self) {
         if let Some(timer) = self.probe_queue_timer.take() {
             self.timers.try_remove(&timer);
         }

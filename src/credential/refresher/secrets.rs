@@ -23,7 +23,7 @@ impl Refresher {
     /// The files of all secrets; their contents go to `reads`.
     pub(super) fn watched_secrets(&self, reads: &mpsc::UnboundedSender<SecretRead>) -> Vec<Box<dyn WatchedFiles>> {
         let mut files: HashMap<PathBuf, (&SecretSource, String, Vec<CredentialId>)> = HashMap::new();
-        for (id, member) in self.members.iter().enumerate() {
+        for (id, member) in self.members.iter() {
             let actor = &member.actor;
             let SecretSource::File(file) = &actor.source else { continue };
             let name = || format!("the {} of {} in", actor.secret_noun(), actor.appid);

@@ -2,16 +2,18 @@
 
 use std::sync::atomic::Ordering;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::scheduler::clock_jumped;
 use super::*;
-use crate::clock;
+use crate::clock::{self, Now};
 use crate::credential::state::{LoadedState, Snapshot, StateStore};
-use crate::credential::table::Reading;
+use crate::credential::table::{Credential, CredentialState, Reading};
 use crate::credential::{App, Env, build_in};
-use crate::platform::ClientOptions;
-use crate::platform::mp;
+use crate::platform::{
+    ClientOptions, CredentialType, Failure, FetchParams, Probe, Token, UpstreamFuture, answer, component, mp,
+};
 use crate::sandbox::{AppOptions, Options, Sandbox};
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
@@ -86,4 +88,160 @@ async fn a_task_of_the_refreshers_that_dies_ends_the_server() {
     let supervisor = Supervisor::new(CancellationToken::new());
     refresher.supervised_by(&supervisor).run(supervisor.shutdown().clone()).await;
     assert_eq!(supervisor.failed_part(), Some("the writer of the state file"));
+}
+
+/// A platform without HTTP: each fetch makes the app's next token, unless the app's secret is wrong.
+struct Mint {
+    clock: Instant,
+    calls: Mutex<Vec<String>>,
+}
+
+impl Clock for Mint {
+    fn now(&self) -> Now {
+        let since_ms = self.clock.elapsed().as_millis() as u64;
+        Now { boot_ms: 1_000_000 + since_ms, unix_ms: 1_700_000_000_000 + since_ms as i64 }
+    }
+}
+
+impl Upstream for Mint {
+    fn fetch<'a>(
+        &'a self,
+        credential_type: &'a CredentialType,
+        params: FetchParams<'a>,
+        _: Duration,
+    ) -> UpstreamFuture<'a, Result<Token, Failure>> {
+        let name = format!("{} {}", credential_type.key, params.appid);
+        let answer = match params.secret.expose() {
+            "wrong" => r#"{"errcode":40125,"errmsg":"invalid appsecret"}"#.to_owned(),
+            _ if credential_type.needs_token => r#"{"errcode":0,"ticket":"a-ticket","expires_in":7200}"#.to_owned(),
+            _ => format!(r#"{{"access_token":"{}-{}","expires_in":7200}}"#, params.appid, self.calls.lock().len()),
+        };
+        self.calls.lock().push(name);
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            answer::read_token(credential_type, params.appid, &[], 200, answer.as_bytes())
+        })
+    }
+
+    fn probe<'a>(&'a self, _: &'a CredentialType, _: &'a str, _: &'a [u8], _: Duration) -> UpstreamFuture<'a, Probe> {
+        Box::pin(async { Probe::Alive })
+    }
+}
+
+/// A running refresher on such a platform, in virtual time.
+struct Running {
+    platform: Arc<Mint>,
+    control: AppControl,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(apps: &[App]) -> Running {
+        let platform = Arc::new(Mint { clock: Instant::now(), calls: Mutex::default() });
+        let env = Env {
+            upstream: platform.clone(),
+            clock: platform.clone(),
+            boot_id: String::new(),
+            store: None,
+            cluster: None,
+        };
+        let (_table, refresher) = build_in(env, &ClientOptions::at("http://127.0.0.1:1".into()), apps);
+        let (control, stop) = (refresher.app_control(), CancellationToken::new());
+        let task = tokio::spawn(refresher.run(stop.clone()));
+        Running { platform, control, stop, task }
+    }
+
+    fn calls(&self, name: &str) -> usize {
+        self.platform.calls.lock().iter().filter(|call| *call == name).count()
+    }
+
+    fn value(&self, credential: &Credential) -> Option<String> {
+        match credential.read(self.platform.boot_ms()) {
+            Reading::Live(guard) => Some(String::from_utf8(guard.as_ref()?.value.to_vec()).unwrap()),
+            Reading::FirstFetch | Reading::Absent => None,
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+fn app(appid: &str, secret: &str) -> App {
+    App::mp(appid, SecretSource::Fixed(Secret::new(secret.into())), &mp::STABLE)
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_is_added_is_kept_current_and_one_that_is_removed_is_not() {
+    let running = Running::start(&[app("wx1", "s")]);
+    let with_ticket = App { tickets: vec![&mp::JSAPI], ..app("wx2", "s") };
+    let added = running.control.put(with_ticket).await.unwrap();
+    assert_eq!(added.len(), 2);
+    assert!(matches!(added[0].read(running.platform.boot_ms()), Reading::FirstFetch));
+    tokio::time::sleep(SECOND).await;
+    assert!(running.value(&added[0]).is_some() && running.value(&added[1]).is_some());
+    assert_eq!((running.calls("access_token wx2"), running.calls("jsapi_ticket wx2")), (1, 1));
+    tokio::time::sleep(3 * HOUR).await;
+    let calls = running.calls("access_token wx2");
+    assert!(calls >= 2, "renewed {calls} times");
+    assert_eq!(running.control.remove("wx2").await, Ok(2));
+    assert_eq!(running.control.remove("wx2").await, Ok(0));
+    let others = running.calls("access_token wx1");
+    tokio::time::sleep(9 * HOUR).await;
+    assert_eq!(running.calls("access_token wx2"), calls);
+    assert!(running.calls("access_token wx1") > others, "the other app goes on");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_is_changed_keeps_its_value_and_a_new_secret_is_used_at_once() {
+    let running = Running::start(&[app("wx1", "s")]);
+    let added = running.control.put(app("wx2", "wrong")).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(added[0].status(0).state, CredentialState::Blocked);
+    let changed = running.control.put(app("wx2", "s")).await.unwrap();
+    assert!(Arc::ptr_eq(&added[0], &changed[0]), "it is the same credential");
+    tokio::time::sleep(SECOND).await;
+    let value = running.value(&added[0]).expect("a value");
+    let (quota, tickets) = (Some(77), vec![&mp::JSAPI]);
+    let changed = running.control.put(App { daily_quota: quota, tickets, ..app("wx2", "s") }).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!((changed.len(), running.value(&changed[0])), (2, Some(value)));
+    assert_eq!((running.calls("access_token wx2"), changed[0].status(0).calls_quota), (2, quota));
+    assert!(running.value(&changed[1]).is_some(), "the ticket that it has now");
+    let changed = running.control.put(app("wx2", "s")).await.unwrap();
+    assert_eq!(changed.len(), 1, "and has no longer");
+    // With another endpoint it is another credential.
+    let classic = App { token: &mp::CLASSIC, ..app("wx2", "s") };
+    let changed = running.control.put(classic).await.unwrap();
+    assert!(!Arc::ptr_eq(&added[0], &changed[0]));
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_for_a_removed_app_gets_its_answer() {
+    let running = Running::start(&[]);
+    let added = running.control.put(app("wx1", "s")).await.unwrap();
+    let mut changes = added[0].subscribe();
+    running.control.remove("wx1").await.unwrap();
+    changes.changed().await.unwrap();
+    assert!(matches!(added[0].read(running.platform.boot_ms()), Reading::Absent));
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_changed_while_it_runs_is_refused_with_the_reason() {
+    let running = Running::start(&[app("wx1", "s")]);
+    let orphan = App { component: Some("wxc".into()), token: &component::AUTHORIZER, ..app("wx2", "s") };
+    assert_eq!(running.control.put(orphan).await.err(), Some(ChangeRefused::NoComponent));
+    let component = App { token: &component::COMPONENT, ..app("wxc", "s") };
+    assert_eq!(running.control.put(component).await.err(), Some(ChangeRefused::IsComponent));
+    let control = running.control.clone();
+    running.stop().await;
+    assert_eq!(control.remove("wx1").await, Err(ChangeRefused::Ending));
 }

@@ -1,0 +1,206 @@
+//! Apps that are added, changed and removed while the refresher runs.
+//!
+//! An app that is put again keeps the credentials that are still the same ones, with their values, counts and times; the
+//! others are removed or begin anew. No other app notices. Which keys show a credential is the table's matter.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::scheduler::Scheduler;
+use super::secrets::SecretRead;
+use super::{Member, Refresher};
+use crate::credential::actor::{Actor, Event, Limits};
+use crate::credential::app::App;
+use crate::credential::grants::Grant;
+use crate::credential::plan::{self, Plan};
+use crate::credential::table::{Credential, CredentialId};
+use crate::files::watch;
+use crate::platform::component;
+
+/// How many changes may wait.
+pub(super) const CHANGES_MAX: usize = 64;
+
+/// Changes the apps of a running refresher.
+#[derive(Clone)]
+pub struct AppControl {
+    changes: mpsc::Sender<AppChange>,
+}
+
+/// A change, and who is told when it is made.
+pub(in crate::credential) enum AppChange {
+    Put { app: Box<App>, done: oneshot::Sender<Result<Vec<Arc<Credential>>, ChangeRefused>> },
+    Remove { app: String, done: oneshot::Sender<Result<usize, ChangeRefused>> },
+}
+
+/// Why apps are not changed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeRefused {
+    #[error(
+        "nodes of a cluster watch the records of the apps they have started with: restart with the new configuration"
+    )]
+    InCluster,
+    #[error("its component is not there: add that first")]
+    NoComponent,
+    #[error("a component is added by a restart, because its verify tickets have to be received")]
+    IsComponent,
+    #[error("the server is ending")]
+    Ending,
+}
+
+impl AppControl {
+    /// Adds an app, or changes the one of this id. Returns its credentials: the access token, then what is fetched with
+    /// that. The first values are fetched afterwards.
+    pub async fn put(&self, app: App) -> Result<Vec<Arc<Credential>>, ChangeRefused> {
+        let (done, answer) = oneshot::channel();
+        let change = AppChange::Put { app: Box::new(app), done };
+        self.changes.send(change).await.map_err(|_| ChangeRefused::Ending)?;
+        answer.await.unwrap_or(Err(ChangeRefused::Ending))
+    }
+
+    /// Removes the app of this id. Its values are not renewed any more, and whoever waits for one gets an answer.
+    /// Returns how many credentials it had.
+    pub async fn remove(&self, app: &str) -> Result<usize, ChangeRefused> {
+        let (done, answer) = oneshot::channel();
+        let change = AppChange::Remove { app: app.to_owned(), done };
+        self.changes.send(change).await.map_err(|_| ChangeRefused::Ending)?;
+        answer.await.unwrap_or(Err(ChangeRefused::Ending))
+    }
+}
+
+impl Refresher {
+    /// What changes its apps while it runs.
+    pub fn app_control(&self) -> AppControl {
+        AppControl { changes: self.changes.0.clone() }
+    }
+}
+
+impl Scheduler {
+    pub(super) fn on_app_change(&mut self, change: AppChange) {
+        // Whoever has asked may be gone.
+        match change {
+            AppChange::Put { app, done } => drop(done.send(self.put_app(&app))),
+            AppChange::Remove { app, done } => drop(done.send(self.remove_app(&app))),
+        }
+    }
+
+    fn put_app(&mut self, app: &App) -> Result<Vec<Arc<Credential>>, ChangeRefused> {
+        let known = self.ids_of(&app.id());
+        if self.refresher.cluster.is_some() {
+            return Err(ChangeRefused::InCluster);
+        } else if known.is_empty() && app.token == &component::COMPONENT {
+            return Err(ChangeRefused::IsComponent);
+        }
+        let component = app.component.as_deref().map(|component| self.ids_of(component));
+        let component = component.map(|ids| ids.first().copied().ok_or(ChangeRefused::NoComponent)).transpose()?;
+        let mut ids: Vec<CredentialId> = Vec::new();
+        for plan in plan::plans(&self.refresher.options, std::slice::from_ref(app)) {
+            let parent = plan.parent.map_or(component, |at| ids.get(at).copied());
+            let same = known.iter().copied().find(|id| self.is_same(*id, &plan, parent));
+            ids.push(match same {
+                Some(id) => self.change_credential(id, plan),
+                None => self.add_credential(plan, parent),
+            });
+        }
+        known.iter().filter(|id| !ids.contains(id)).for_each(|id| self.remove_credential(*id));
+        let members = ids.iter().filter_map(|id| self.refresher.members.get(*id));
+        Ok(members.map(|member| member.writer.reader().clone()).collect())
+    }
+
+    fn remove_app(&mut self, app: &str) -> Result<usize, ChangeRefused> {
+        if self.refresher.cluster.is_some() {
+            return Err(ChangeRefused::InCluster);
+        }
+        let ids = self.ids_of(app);
+        ids.iter().for_each(|id| self.remove_credential(*id));
+        Ok(ids.len())
+    }
+
+    /// The access token's id first.
+    fn ids_of(&self, app: &str) -> Vec<CredentialId> {
+        let members = self.refresher.members.iter().filter(|(_, member)| member.writer.app() == app);
+        members.map(|(id, _)| id).collect()
+    }
+
+    /// True if this is the planned credential, and not another of the same app.
+    fn is_same(&self, id: CredentialId, plan: &Plan, parent: Option<CredentialId>) -> bool {
+        let member = self.refresher.members.get(id);
+        member.is_some_and(|member| member.actor.name == plan.identity() && member.parent == parent)
+    }
+
+    fn add_credential(&mut self, plan: Plan, parent: Option<CredentialId>) -> CredentialId {
+        let Refresher { members, table, state_writer, options, clock, grants, .. } = &mut self.refresher;
+        let id = members.next_id();
+        let parent_reader = parent.and_then(|parent| members.get(parent)).map(|member| member.writer.reader().clone());
+        let writer = table.new_credential(id, &plan.credential(), parent_reader.clone());
+        let grant = plan.grant.clone();
+        let limits = Limits { total_timeout_ms: options.total_timeout_ms, keeps_state: state_writer.is_some() };
+        let mut actor = Actor::new(plan, parent_reader, limits);
+        if let Some(name) = grant {
+            grants.want(name.clone());
+            actor.grant = Some(Grant { grants: grants.clone(), name, state_writer: state_writer.clone() });
+        }
+        if let Some(state_writer) = state_writer {
+            let calls = state_writer.add(id, actor.name.clone());
+            actor.restore_usage(Some(&calls));
+        }
+        let (now, is_queued) = (clock.now(), actor.is_probed_by_queue());
+        let first_try_ms = actor.first_try(now).at_ms;
+        members.push(Member::new(actor, writer, parent));
+        if let Some(parent) = parent {
+            self.refresher.dependents.entry(parent).or_default().push(id);
+        }
+        self.watch_secret(id);
+        self.set_queued(id, is_queued);
+        self.tell(id, Event::Started { first_try_ms });
+        id
+    }
+
+    fn change_credential(&mut self, id: CredentialId, plan: Plan) -> CredentialId {
+        self.tell(id, Event::Changed(Box::new(plan)));
+        self.watch_secret(id);
+        let is_queued = self.refresher.members.get(id).is_some_and(|member| member.actor.is_probed_by_queue());
+        self.set_queued(id, is_queued);
+        id
+    }
+
+    fn remove_credential(&mut self, id: CredentialId) {
+        let now = self.refresher.clock.now();
+        self.tell(id, Event::Removed);
+        self.set_queued(id, false);
+        let Some(member) = self.refresher.members.take(id) else { return };
+        if let Some(grant) = &member.actor.grant {
+            self.refresher.grants.unwant(&grant.name, now.unix_ms);
+        }
+        if let Some(state_writer) = &self.refresher.state_writer {
+            state_writer.remove(id);
+        }
+        self.refresher.dependents.remove(&id);
+        self.refresher.dependents.values_mut().for_each(|children| children.retain(|child| *child != id));
+    }
+
+    fn set_queued(&mut self, id: CredentialId, is_queued: bool) {
+        match is_queued {
+            true => self.probe_queue.insert(id, self.refresher.clock.boot_ms()),
+            false => self.probe_queue.remove(id),
+        }
+        self.plan_queued_probe();
+    }
+
+    /// Follows the file of its secret, if that is in one. Ends the watch that there was.
+    fn watch_secret(&mut self, id: CredentialId) {
+        let Some(member) = self.refresher.members.get_mut(id) else { return };
+        let (actor, reads) = (&member.actor, self.secret_reads.clone());
+        let name = format!("the {} of {} in", actor.secret_noun(), actor.appid);
+        let watched = actor.source.watched(name, move |secret, at_start| {
+            // It fails only while the refresher ends.
+            let _ = reads.send(SecretRead { ids: vec![id], secret: secret.clone(), at_start });
+        });
+        member.secret_watch = watched.map(|watched| {
+            let end = CancellationToken::new();
+            self.background.spawn(watch::watch_files(vec![watched], end.clone()));
+            end.drop_guard()
+        });
+    }
+}
