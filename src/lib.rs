@@ -74,11 +74,11 @@
 //! 1. `get access_token:wx1`: `server/connection.rs` fills its buffer -> `protocol/parse.rs` -> `service/managed.rs` ->
 //!    `credential/table.rs` -> the answer joins the batch's one write. Nothing waits and nothing calls a platform; the
 //!    one exception is a value whose very first fetch is still under way.
-//! 2. Renewal: `credential/schedule.rs` says when -> `credential/refresher.rs` sleeps until then -> with a cluster,
-//!    `credential/cluster_fetch.rs` takes the lease (by `cluster/record_handle.rs`) -> `credential/fetch_task.rs` ->
-//!    `platform/client.rs` fetches and `platform/answer.rs` reads the answer; an errcode is looked up in
-//!    `platform/errcodes/` -> `credential/state_writer.rs` -> `credential/table.rs` swaps the value -> sinks. A failure
-//!    does not touch the value.
+//! 2. Renewal: `credential/refresher/scheduler.rs` sleeps until it is due -> `credential/actor/fetching.rs` says what to
+//!    fetch -> `credential/fetch_task.rs`, in a cluster under the lease of `credential/cluster_fetch.rs` ->
+//!    `platform/client.rs` fetches and reads the answer -> `credential/actor/fetching.rs` judges it, and
+//!    `credential/schedule.rs` says when the next is due -> `credential/state_writer.rs` ->
+//!    `credential/table/writer.rs` swaps the value -> sinks. A failure does not touch the value.
 //! 3. `set k`: `protocol/parse.rs` -> `service/mod.rs` -> `service/managed.rs` refuses it if `k` is a managed key; else
 //!    one shard of `cache` stores it under one lock: `cache/shard.rs` evicts in `make_room`. If all shards together then
 //!    exceed the memory budget, `enforce_budget` in `cache/mod.rs` evicts from the largest.

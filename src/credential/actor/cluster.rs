@@ -20,6 +20,7 @@ use crate::credential::cluster_fetch::{ClusterFetchContext, SharingResult, value
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::generation;
 use crate::credential::grants::Grant;
+use crate::credential::quota_usage::CallReason;
 use crate::credential::schedule::BACKOFF_FLOOR_MS;
 use crate::credential::schedule::cluster::{OFFER_SPREAD_MS, RecordComparison, RecordMeaning, retry_denied_ms};
 use crate::credential::shared_counts::{CountsRejected, SharedCounts};
@@ -89,11 +90,8 @@ pub(super) struct Share {
     discarded_ms: Option<BootMs>,
     /// How many values in a row were replaced long before their expiry.
     early_replacements: u32,
-    /// When the platform was last called although the nodes' own count forbade it, and whether the next fetch may.
+    /// When the platform was last called although the nodes' own count forbade it.
     quota_overruled_ms: Option<BootMs>,
-    may_exceed_quota: bool,
-    /// Another node's value was taken over while a fetch was running: that fetch has nothing left to do.
-    replaced_during_fetch: bool,
     /// How often in a row the lease was denied.
     lease_denials: u32,
     /// The store's clock beside ours, as last seen.
@@ -130,8 +128,6 @@ impl Share {
             discarded_ms: None,
             early_replacements: 0,
             quota_overruled_ms: None,
-            may_exceed_quota: false,
-            replaced_during_fetch: false,
             lease_denials: 0,
             clock_reading: None,
             log: RepeatThrottle::default(),
@@ -172,17 +168,18 @@ impl Actor {
     }
 
     /// What a fetch needs to know in a cluster; none on a single node.
-    pub(super) fn cluster_fetch_context(&mut self, purpose: FetchPurpose) -> Option<Box<ClusterFetchContext>> {
+    pub(super) fn cluster_fetch_context(
+        &self,
+        purpose: FetchPurpose,
+        charged_as: Option<CallReason>,
+    ) -> Option<Box<ClusterFetchContext>> {
         let (now, now_ms) = (self.turn.now, self.now_ms());
         let (live, held, fetch_effect) = (self.is_live(now_ms), self.generation(), self.fetch_effect(purpose));
-        let charged_as = self.charged_as(purpose);
         let spacing_ms = self.spacing_ms(purpose);
         let keep_ms = self.renewal_state.keep_ms(now_ms);
         let lease_ms = self.renewal_state.lease_ms(self.limits.total_timeout_ms, now_ms);
         let alone = self.renewal_state.without_store(fetch_effect, self.is_ours(), now_ms);
-        let share = self.share.as_mut()?;
-        share.replaced_during_fetch = false;
-        let charged_as = if std::mem::take(&mut share.may_exceed_quota) { None } else { charged_as };
+        let share = self.share.as_ref()?;
         // A withdrawn value cannot be used, but only a later one can replace it.
         let known_generation = if live || self.renewal_state.is_withdrawn() { held } else { 0 };
         Some(Box::new(ClusterFetchContext {
@@ -215,15 +212,14 @@ impl Actor {
     }
 
     /// The store has denied the lease: another node has it, or has fetched just now.
-    pub(super) fn on_lease_denied(&mut self, answer: &StoreAnswer, next: NextStep) {
+    pub(super) fn on_lease_denied(&mut self, answer: &StoreAnswer, next: NextStep, was_superseded: bool) {
         let now_ms = self.now_ms();
         let before = self.next_try_ms;
         self.on_record(&answer.record, answer.clock_reading);
         let expired_generation = self.share.as_ref().map_or(0, |share| share.expired_generation);
-        let is_replaced = self.share.as_mut().is_some_and(|share| std::mem::take(&mut share.replaced_during_fetch));
         let at_ms = match next {
             // The new record arrived before the answer to our request, so there is nothing to wait for.
-            _ if is_replaced => self.renewal_state.due_after_others_ms(now_ms, fastrand::f64()),
+            _ if was_superseded => self.renewal_state.due_after_others_ms(now_ms, fastrand::f64()),
             NextStep::Wait { ms } => self.retry_denied_ms(answer, ms),
             // The value in the store cannot be used. This answer, or an event before it, has shown that.
             NextStep::TakeOver if expired_generation >= answer.record.generation => now_ms + BACKOFF_FLOOR_MS,
@@ -355,7 +351,7 @@ impl Actor {
         let Some(share) = self.share.as_mut().filter(|_| dying) else { return false };
         let may = share.quota_overruled_ms.is_none_or(|answered_ms| now_ms >= answered_ms + OVERRULE_QUOTA_EVERY_MS);
         if may {
-            (share.quota_overruled_ms, share.may_exceed_quota) = (Some(now_ms), true);
+            share.quota_overruled_ms = Some(now_ms);
         }
         may
     }
@@ -451,10 +447,12 @@ impl Actor {
 
     /// Another node's value, or the store's word about ours, was taken over.
     fn record_taken_over(&mut self, is_ours: bool) {
-        let during_fetch = self.is_busy();
+        if let Activity::Fetching(fetching) = &mut self.activity {
+            fetching.is_superseded = true;
+        }
         if let Some(share) = &mut self.share {
             share.origin = if is_ours { ValueOrigin::ThisNode } else { ValueOrigin::OtherNode };
-            (share.replaced_during_fetch, share.lease_denials) = (during_fetch, 0);
+            share.lease_denials = 0;
             self.order(StoreOrder::StopOffering);
         }
     }

@@ -8,7 +8,7 @@ use crate::credential::fetch_task::{
     Adoption, FetchOrder, FetchOutcome, FetchPurpose, FetchReport, Intent, PermitPool,
 };
 use crate::credential::generation;
-use crate::credential::quota_usage::ChargedCall;
+use crate::credential::quota_usage::{CallReason, ChargedCall};
 use crate::credential::schedule::{Adopted, RenewalAnswer};
 use crate::credential::table::{CredentialState, Event as JournalEvent, Published, log_credential};
 use crate::platform::{Class, Delivery, Failure, Probe, Renewal, Token, Wait};
@@ -34,6 +34,8 @@ pub(super) struct Fetching {
     pub cause: Cause,
     /// The call as it was counted.
     pub charge: Option<ChargedCall>,
+    /// Another node's value was taken over meanwhile: the fetch has nothing left to do.
+    pub is_superseded: bool,
 }
 
 /// What has caused a fetch.
@@ -97,10 +99,21 @@ impl Actor {
                 return self.on_quota_exceeded(purpose, &denied);
             }
         };
+        self.send_fetch(purpose, cause, charge, self.charged_as(purpose));
+    }
+
+    /// `charge`: the call as it was counted here. `charged_as`: as what it is counted in a cluster.
+    pub(super) fn send_fetch(
+        &mut self,
+        purpose: FetchPurpose,
+        cause: Cause,
+        charge: Option<ChargedCall>,
+        charged_as: Option<CallReason>,
+    ) {
         let only_probes = purpose.only_probes(self.credential_type);
         let intent = if only_probes { None } else { self.intent() };
-        let cluster_context = if only_probes { None } else { self.cluster_fetch_context(purpose) };
-        self.activity = Activity::Fetching(Fetching { cause, charge });
+        let cluster_context = if only_probes { None } else { self.cluster_fetch_context(purpose, charged_as) };
+        self.activity = Activity::Fetching(Fetching { cause, charge, is_superseded: false });
         let is_queued = cause == Cause::ProbeQueue;
         let time_limit_ms = match cause {
             Cause::ProbeQueue => self.next_try_ms.saturating_sub(self.now_ms()),
@@ -161,9 +174,11 @@ impl Actor {
         self.update_status(|status| status.calls += calls);
         let ended = std::mem::replace(&mut self.activity, Activity::Idle);
         self.end_queued_probe(&ended);
-        if let Activity::Fetching(fetching) = ended {
-            self.refund_unsent_call(fetching.charge, &outcome, adopted.is_some());
-            self.refund_justified_verification(fetching.cause, &outcome);
+        let mut was_superseded = false;
+        if let Activity::Fetching(Fetching { cause, charge, is_superseded }) = ended {
+            self.refund_unsent_call(charge, &outcome, adopted.is_some());
+            self.refund_justified_verification(cause, &outcome);
+            was_superseded = is_superseded;
         }
         self.adopt_usage(usage);
         self.count_probes(probes);
@@ -204,7 +219,7 @@ impl Actor {
                 self.clear_intent();
                 self.wait_for_parent_token();
             }
-            FetchOutcome::LeaseDenied { answer, next } => return self.on_lease_denied(&answer, next),
+            FetchOutcome::LeaseDenied { answer, next } => return self.on_lease_denied(&answer, next, was_superseded),
             FetchOutcome::QuotaExceeded(denied) => return self.on_quota_exceeded(purpose, &denied),
             FetchOutcome::StoreUnreachable(unreachable) => self.on_store_unreachable(purpose, &unreachable),
             FetchOutcome::LeaseExpired => self.on_lease_expired(),

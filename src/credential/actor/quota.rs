@@ -118,7 +118,7 @@ impl Actor {
                         "quota used up by the nodes' own count ({denied}), but the token has expired or is about to: \
                          fetching anyway"
                     );
-                    return self.start_fetch(purpose, Cause::Own);
+                    return self.send_fetch(purpose, Cause::Own, None, None);
                 }
                 let reserve_ms = left_ms.checked_sub(self.expiring_ms()).filter(|ms| *ms > 0).unwrap_or(DENIED_WAIT_MS);
                 let spread_ms = fastrand::u64(0..=period_end_ms.min(DENIED_WAIT_MS) / 60);
