@@ -611,11 +611,9 @@ fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
 fn a_classic_value_waits_for_the_disk_and_for_nothing_else() {
     for crashes in [false, true] {
         let mut play = Play::on(classic(), Options::default(), Limits { keeps_state: true, ..LIMITS });
-        play.run_for(CALL_MS - 1);
-        while play.saved_ms.is_none() {
-            assert!(play.step(u64::MAX));
-        }
-        assert_eq!((play.values(), play.token()), (1, None), "it is fetched and not served yet");
+        play.until("a fetched value", |play| play.values() == 1);
+        assert!(play.saved_ms.is_some());
+        assert_eq!(play.token(), None, "it is fetched and not served yet");
         let event = if crashes { Event::Crashed } else { Event::Saved };
         play.saved_ms = None;
         play.tell(event);

@@ -229,7 +229,7 @@ async fn a_client_that_waits_for_a_removed_app_gets_its_answer() {
     let added = running.control.put(app("wx1", "s")).await.unwrap();
     let mut changes = added[0].subscribe();
     running.control.remove("wx1").await.unwrap();
-    changes.changed().await.unwrap();
+    tokio::time::timeout(HOUR, changes.changed()).await.unwrap().unwrap();
     assert!(matches!(added[0].read(running.platform.boot_ms()), Reading::Absent));
     running.stop().await;
 }
