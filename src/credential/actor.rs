@@ -37,7 +37,7 @@ use super::plan::Plan;
 use super::quota_usage::QuotaUsage;
 use super::schedule::RenewalState;
 use super::state::{CredentialIdentity, StateEntry};
-use super::table::{Change, Credential, CredentialStatus, Event as JournalEvent, Published, VerificationReason};
+use super::table::{Credential, CredentialStatus, Event as JournalEvent, Published, TableChange, VerificationReason};
 use super::verification_budget::VerificationBudget;
 use crate::clock::{BootMs, Now, RepeatThrottle};
 use crate::cluster::record_handle::RecordHandle;
@@ -101,7 +101,7 @@ pub(super) struct Doubt {
 /// What the scheduler is to do, in this order.
 pub(super) enum Effect {
     /// Readers are to see this.
-    Show(Change),
+    Show(TableChange),
     Journal(JournalEvent),
     /// The end of a call is to be counted in the server's histogram.
     Measured {
@@ -157,7 +157,7 @@ pub(super) enum Timer {
 
 /// What holds for all credentials of this process.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct ActorLimits {
     pub total_timeout_ms: u64,
     /// There is a state file.
     pub keeps_state: bool,
@@ -183,7 +183,7 @@ pub(super) struct Actor {
     pub(super) parent: Option<Arc<Credential>>,
     fallback: Option<&'static CredentialType>,
     quota: Quota,
-    limits: Limits,
+    limits: ActorLimits,
 
     // What it knows.
     pub(super) renewal_state: RenewalState,
@@ -230,7 +230,7 @@ struct Turn {
 }
 
 impl Actor {
-    pub(super) fn new(plan: Plan, parent: Option<Arc<Credential>>, limits: Limits) -> Actor {
+    pub(super) fn new(plan: Plan, parent: Option<Arc<Credential>>, limits: ActorLimits) -> Actor {
         let about = plan.credential().about;
         let status = CredentialStatus {
             calls_quota: plan.quota.per_day,
@@ -356,7 +356,7 @@ impl Actor {
 
     /// Readers do not wait for the next value any more.
     fn end_wait(&mut self) {
-        self.show(Change::EndWait);
+        self.show(TableChange::EndWait);
     }
 
     /// The present value as readers will see it.
@@ -381,8 +381,8 @@ impl Actor {
     fn publish(&mut self, published: Published) {
         self.held = Some(published.clone());
         self.show(match self.credential_type.renewal {
-            Renewal::AtEnd => Change::PublishUntilNext(published),
-            _ => Change::Publish(published),
+            Renewal::AtEnd => TableChange::PublishUntilNext(published),
+            _ => TableChange::Publish(published),
         });
     }
 
@@ -394,7 +394,7 @@ impl Actor {
         let published = Published::to_the_end(old.value.clone(), old.generation, expires_boot_ms);
         self.held = Some(published.clone());
         self.update_status(|status| status.expires_boot_ms = expires_boot_ms);
-        self.show(Change::Withdraw { now_ms });
+        self.show(TableChange::Withdraw { now_ms });
         Some(published)
     }
 

@@ -67,7 +67,7 @@ use crate::cluster::seal::Seal;
 use crate::cluster::{self, ClusterStore, NodeId, WatchedRecord};
 use crate::platform::{Client, ClientBuildError, ClientOptions, Renewal, Upstream};
 use crate::secret::Secret;
-use actor::{Actor, Limits};
+use actor::{Actor, ActorLimits};
 use facts::ClusterStatus;
 use grants::{Grant, GrantName, GrantType, Grants};
 use plan::Plan;
@@ -218,7 +218,7 @@ pub fn build_in(env: Env, upstream: &ClientOptions, apps: &[App]) -> (Arc<Table>
     let dependents = plan::dependents(&plans);
     let names: Vec<Option<GrantName>> = plans.iter().map(|plan| plan.grant.clone()).collect();
     let parents: Vec<Option<CredentialId>> = plans.iter().map(|plan| plan.parent).collect();
-    let limits = Limits { total_timeout_ms: upstream.total_timeout_ms, keeps_state: env.store.is_some() };
+    let limits = ActorLimits { total_timeout_ms: upstream.total_timeout_ms, keeps_state: env.store.is_some() };
     let parent = |plan: &Plan| table.credentials().get(plan.parent?).cloned();
     let mut actors: Vec<Actor> = plans
         .into_iter()

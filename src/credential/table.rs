@@ -29,7 +29,7 @@ use crate::clock::{BootMs, LogThrottle, Now};
 pub use crate::encoding::Times;
 use crate::encoding::{Form, Rendered, View};
 use crate::platform::errcodes::BilingualText;
-pub use writer::{Change, CredentialWriter};
+pub use writer::{CredentialWriter, TableChange};
 
 /// A value as readers see it. `Debug` never shows it.
 #[derive(Clone)]

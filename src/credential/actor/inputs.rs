@@ -18,7 +18,7 @@ use crate::credential::plan::Plan;
 use crate::credential::quota_usage::QuotaUsage;
 use crate::credential::schedule::{BACKOFF_FLOOR_MS, POLL_MS};
 use crate::credential::state::{RemainingLife, StateEntry, StoredUsage};
-use crate::credential::table::{Change, Credential, CredentialState, Reading, log_credential};
+use crate::credential::table::{Credential, CredentialState, Reading, TableChange, log_credential};
 use crate::platform::Failure;
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
@@ -90,7 +90,7 @@ impl Actor {
         } else {
             // Not served, but kept: the next answer may be the same value, and generations go on from it.
             self.held = Some(published.clone());
-            self.show(Change::Remember(published));
+            self.show(TableChange::Remember(published));
         }
     }
 

@@ -6,7 +6,7 @@ use crate::credential::facts::{CredentialInfo, Verification, VerificationResult}
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::grants::Grant;
 use crate::credential::table::{
-    Change, CredentialState, CredentialStatus, Event as JournalEvent, LastError, log_credential,
+    CredentialState, CredentialStatus, Event as JournalEvent, LastError, TableChange, log_credential,
 };
 use crate::https::NetworkFault;
 use crate::platform::{Class, Delivery, Failure, LifetimeSource, Probe, Renewal, Token};
@@ -32,12 +32,12 @@ impl Actor {
 
     pub(super) fn show_status(&mut self) {
         if std::mem::take(&mut self.turn.is_status_changed) {
-            self.push(Effect::Show(Change::Status(Box::new(self.status.clone()))));
+            self.push(Effect::Show(TableChange::Status(Box::new(self.status.clone()))));
         }
     }
 
     /// Shows readers a change of the value, the status first.
-    pub(super) fn show(&mut self, change: Change) {
+    pub(super) fn show(&mut self, change: TableChange) {
         self.show_status();
         self.push(Effect::Show(change));
     }

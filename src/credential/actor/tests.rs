@@ -21,7 +21,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How long a call takes.
 const CALL_MS: u64 = 50;
-const LIMITS: Limits = Limits { total_timeout_ms: 8_000, keeps_state: false };
+const LIMITS: ActorLimits = ActorLimits { total_timeout_ms: 8_000, keeps_state: false };
 /// What waits longer has failed.
 const PATIENCE_MS: u64 = 86_400_000;
 
@@ -83,7 +83,7 @@ impl Play {
         Play::on(app, Options::default(), LIMITS)
     }
 
-    fn on(app: App, options: Options, limits: Limits) -> Play {
+    fn on(app: App, options: Options, limits: ActorLimits) -> Play {
         let platform = if app.token == &wecom::TOKEN { SandboxPlatform::Wecom } else { SandboxPlatform::Mp };
         let known = AppOptions { appid: APPID.into(), secret: SECRET.into(), platform, ..AppOptions::default() };
         let world = World::new(&Options { apps: vec![known], ..options }, 1);
@@ -310,7 +310,7 @@ impl Play {
 #[test]
 fn wxjava_324_readers_find_a_value_through_every_renewal() {
     for (app, keeps_state) in [(stable(), false), (classic(), false), (classic(), true)] {
-        let mut play = Play::on(app, Options::default(), Limits { keeps_state, ..LIMITS });
+        let mut play = Play::on(app, Options::default(), ActorLimits { keeps_state, ..LIMITS });
         play.until("a first value", |play| play.token().is_some());
         while play.values() < 4 {
             assert!(play.step(u64::MAX));
@@ -610,7 +610,7 @@ fn an_ambiguous_classic_renewal_shortens_the_old_value_and_is_repeated() {
 #[test]
 fn a_classic_value_waits_for_the_disk_and_for_nothing_else() {
     for crashes in [false, true] {
-        let mut play = Play::on(classic(), Options::default(), Limits { keeps_state: true, ..LIMITS });
+        let mut play = Play::on(classic(), Options::default(), ActorLimits { keeps_state: true, ..LIMITS });
         play.until("a fetched value", |play| play.values() == 1);
         assert!(play.saved_ms.is_some());
         assert_eq!(play.token(), None, "it is fetched and not served yet");

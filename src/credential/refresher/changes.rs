@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::scheduler::Scheduler;
 use super::secrets::SecretRead;
 use super::{Member, Refresher};
-use crate::credential::actor::{Actor, Event, Limits};
+use crate::credential::actor::{Actor, ActorLimits, Event};
 use crate::credential::app::App;
 use crate::credential::grants::Grant;
 use crate::credential::plan::{self, Plan};
@@ -135,7 +135,7 @@ impl Scheduler {
         let parent_reader = parent.and_then(|parent| members.get(parent)).map(|member| member.writer.reader().clone());
         let writer = table.new_credential(id, &plan.credential(), parent_reader.clone());
         let grant = plan.grant.clone();
-        let limits = Limits { total_timeout_ms: options.total_timeout_ms, keeps_state: state_writer.is_some() };
+        let limits = ActorLimits { total_timeout_ms: options.total_timeout_ms, keeps_state: state_writer.is_some() };
         let mut actor = Actor::new(plan, parent_reader, limits);
         if let Some(name) = grant {
             grants.want(name.clone());

@@ -58,11 +58,11 @@ pub(super) enum ClusterAction {
     Ticket(ReceivedTicket),
     /// The store lacks the verify ticket of that component.
     TicketMissing(CredentialId),
-    Work(CredentialId, Work),
+    StoreWork(CredentialId, StoreWork),
 }
 
-/// Work at the store, for a task.
-pub(super) enum Work {
+/// StoreWork at the store, for a task.
+pub(super) enum StoreWork {
     /// Nobody waits for it.
     Background(BoxFuture<'static, ()>),
     /// The actor is told how it ended.
@@ -156,7 +156,7 @@ impl ClusterLayer {
         order: StoreOrder,
         facts: &ClusterStatus,
         now: Now,
-    ) -> Option<Work> {
+    ) -> Option<StoreWork> {
         let id = credential.id;
         let handle = self.records.get(id)?.clone();
         match order {
@@ -168,15 +168,15 @@ impl ClusterLayer {
                     tokio::time::sleep(Duration::from_millis(after_ms)).await;
                     handle.offer(&value).await;
                 };
-                Some(Work::Background(stop.run_until_cancelled_owned(offer).map(|_| ()).boxed()))
+                Some(StoreWork::Background(stop.run_until_cancelled_owned(offer).map(|_| ()).boxed()))
             }
             StoreOrder::StopOffering => {
                 self.stop_offering(id);
                 None
             }
-            StoreOrder::Doubt { generation } => Some(Work::Background(doubt(handle, generation).boxed())),
-            StoreOrder::Discard { after_ms } => Some(Work::Background(discard(handle, after_ms).boxed())),
-            StoreOrder::Ask { generation, why } => Some(Work::Asking(
+            StoreOrder::Doubt { generation } => Some(StoreWork::Background(doubt(handle, generation).boxed())),
+            StoreOrder::Discard { after_ms } => Some(StoreWork::Background(discard(handle, after_ms).boxed())),
+            StoreOrder::Ask { generation, why } => Some(StoreWork::Asking(
                 async move { handle.store.request_refresh(&handle.tag, generation, why).await }.boxed(),
             )),
             StoreOrder::CountForgery => {
@@ -220,14 +220,17 @@ impl ClusterLayer {
             Some(Err(_)) => {
                 facts.forged.values.fetch_add(1, Ordering::Relaxed);
                 let after_ms = fastrand::u64(0..=OFFER_SPREAD_MS);
-                vec![ClusterAction::Work(id, Work::Background(discard(shared.handle.clone(), after_ms).boxed()))]
+                vec![ClusterAction::StoreWork(
+                    id,
+                    StoreWork::Background(discard(shared.handle.clone(), after_ms).boxed()),
+                )]
             }
             None => vec![ClusterAction::TicketMissing(id)],
         }
     }
 
     /// Gives a verify ticket to the other nodes.
-    pub(super) fn share_ticket(&mut self, id: CredentialId, ticket: String) -> Option<Work> {
+    pub(super) fn share_ticket(&mut self, id: CredentialId, ticket: String) -> Option<StoreWork> {
         let shared = self.tickets.iter_mut().find(|shared| shared.id == id)?;
         shared.generation += 1;
         let (handle, generation) = (shared.handle.clone(), shared.generation);
@@ -238,7 +241,7 @@ impl ClusterLayer {
             node: handle.node,
             ..PublishedValue::default()
         };
-        Some(Work::Background(async move { handle.offer(&value).await }.boxed()))
+        Some(StoreWork::Background(async move { handle.offer(&value).await }.boxed()))
     }
 }
 

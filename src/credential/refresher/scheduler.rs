@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::time::{DelayQueue, delay_queue};
 use tracing::warn;
 
-use super::cluster_layer::{ClusterAction, Work};
+use super::cluster_layer::{ClusterAction, StoreWork};
 use super::secrets::SecretRead;
 use super::{Member, Refresher};
 use crate::clock::{self, BootMs, LogThrottle, Now};
@@ -445,7 +445,7 @@ impl Scheduler {
                 ClusterAction::AllActors(event) => self.tell_all(event),
                 ClusterAction::Ticket(received) => drop(self.take_ticket(&received)),
                 ClusterAction::TicketMissing(id) => self.share_held_ticket(id),
-                ClusterAction::Work(id, work) => self.spawn_store_work(id, Some(work)),
+                ClusterAction::StoreWork(id, work) => self.spawn_store_work(id, Some(work)),
             }
         }
     }
@@ -472,10 +472,10 @@ impl Scheduler {
         self.spawn_store_work(id, work);
     }
 
-    fn spawn_store_work(&mut self, id: CredentialId, work: Option<Work>) {
+    fn spawn_store_work(&mut self, id: CredentialId, work: Option<StoreWork>) {
         match work {
-            Some(Work::Asking(asking)) => self.spawn(id, async move { TaskOutput::Asked(asking.await) }),
-            Some(Work::Background(work)) => {
+            Some(StoreWork::Asking(asking)) => self.spawn(id, async move { TaskOutput::Asked(asking.await) }),
+            Some(StoreWork::Background(work)) => {
                 self.background.spawn(self.end_background.clone().run_until_cancelled_owned(work));
             }
             None => {}

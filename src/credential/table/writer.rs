@@ -9,7 +9,7 @@ use super::{Credential, CredentialStatus, Event, Journal, Published, RenderedVal
 use crate::clock::{BootMs, Now};
 
 /// What readers are to see from now on.
-pub enum Change {
+pub enum TableChange {
     Status(Box<CredentialStatus>),
     /// See [`CredentialWriter::publish`].
     Publish(Published),
@@ -49,14 +49,14 @@ impl CredentialWriter {
     }
 
     /// Makes a change that the credential's actor has decided.
-    pub fn apply(&self, change: Change) {
+    pub fn apply(&self, change: TableChange) {
         match change {
-            Change::Status(status) => self.update_status(|shown| *shown = *status),
-            Change::Publish(value) => self.publish(value),
-            Change::PublishUntilNext(value) => self.publish_until_next(value),
-            Change::Withdraw { now_ms } => drop(self.withdraw(now_ms)),
-            Change::Remember(value) => self.remember(value),
-            Change::EndWait => self.end_wait(),
+            TableChange::Status(status) => self.update_status(|shown| *shown = *status),
+            TableChange::Publish(value) => self.publish(value),
+            TableChange::PublishUntilNext(value) => self.publish_until_next(value),
+            TableChange::Withdraw { now_ms } => drop(self.withdraw(now_ms)),
+            TableChange::Remember(value) => self.remember(value),
+            TableChange::EndWait => self.end_wait(),
         }
     }
 
