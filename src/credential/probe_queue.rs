@@ -6,7 +6,7 @@
 //! come before the others. No app waits longer than it takes to probe all: a quarter of the probes go to the app that
 //! has waited longest, in use or not, and the others to the app in use that has waited longest.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::id::CredentialId;
 use crate::clock::BootMs;
@@ -43,14 +43,12 @@ pub enum ProbeReadiness {
 
 /// All values that are probed without a report.
 pub struct ProbeQueue {
-    members: Vec<QueueEntry>,
-    /// The index of each in `members`, also of those that were removed.
-    places: HashMap<CredentialId, usize>,
-    /// Those that wait, by due time and index in `members`; and of them, those in use.
-    waiting: BTreeSet<(BootMs, usize)>,
-    waiting_in_use: BTreeSet<(BootMs, usize)>,
+    members: BTreeMap<CredentialId, QueueEntry>,
+    /// Those that wait, by due time; and of them, those in use.
+    waiting: BTreeSet<(BootMs, CredentialId)>,
+    waiting_in_use: BTreeSet<(BootMs, CredentialId)>,
     /// Those that were put off, by the time they wait again. They keep their place in the queue.
-    put_off: BTreeSet<(BootMs, usize)>,
+    put_off: BTreeSet<(BootMs, CredentialId)>,
     picks: u64,
     looked_ms: Option<BootMs>,
     /// The earliest time of the next probe.
@@ -58,11 +56,10 @@ pub struct ProbeQueue {
 }
 
 struct QueueEntry {
-    id: CredentialId,
     due_ms: BootMs,
     used_ms: Option<BootMs>,
     is_used: bool,
-    is_put_off: bool,
+    put_off_until_ms: Option<BootMs>,
     /// How often in a row the platform refused to answer the probe call for it.
     withheld: u32,
 }
@@ -72,53 +69,40 @@ impl ProbeQueue {
     pub fn new(ids: impl IntoIterator<Item = CredentialId>, now_ms: BootMs) -> ProbeQueue {
         let ids: Vec<CredentialId> = ids.into_iter().collect();
         let all = ids.len() as u64;
-        let member = |(n, id)| QueueEntry {
-            id,
-            due_ms: now_ms + EVERY_MS * n / all,
-            used_ms: None,
-            is_used: false,
-            is_put_off: false,
-            withheld: 0,
-        };
-        let members: Vec<QueueEntry> = (1..).zip(ids).map(member).collect();
-        ProbeQueue {
-            waiting: members.iter().enumerate().map(|(at, member)| (member.due_ms, at)).collect(),
+        let mut queue = ProbeQueue {
+            members: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             waiting_in_use: BTreeSet::new(),
             put_off: BTreeSet::new(),
-            places: members.iter().enumerate().map(|(at, member)| (member.id, at)).collect(),
-            members,
             picks: 0,
             looked_ms: None,
             free_ms: now_ms,
-        }
+        };
+        (1..).zip(ids).for_each(|(n, id)| queue.add(id, now_ms + EVERY_MS * n / all));
+        queue
     }
 
-    /// Adds one that was not there at the start, after all others. Its first probe is as far away as its second will be.
+    fn add(&mut self, id: CredentialId, due_ms: BootMs) {
+        let entry = QueueEntry { due_ms, used_ms: None, is_used: false, put_off_until_ms: None, withheld: 0 };
+        self.members.insert(id, entry);
+        self.waiting.insert((due_ms, id));
+    }
+
+    /// Adds one that was not there at the start. Its first probe is as far away as its second will be.
     pub fn insert(&mut self, id: CredentialId, now_ms: BootMs) {
-        let due_ms = now_ms + EVERY_MS;
-        let at = *self.places.entry(id).or_insert(self.members.len());
-        if self.is_waiting(at) {
-            return;
+        if !self.members.contains_key(&id) {
+            self.add(id, now_ms + EVERY_MS);
         }
-        if at == self.members.len() {
-            let (used_ms, is_used, is_put_off, withheld) = (None, false, false, 0);
-            self.members.push(QueueEntry { id, due_ms, used_ms, is_used, is_put_off, withheld });
-        }
-        self.queue(at, due_ms);
     }
 
-    /// Removes one.
+    /// Removes one. The answer of a probe that still runs does not bring it back.
     pub fn remove(&mut self, id: CredentialId) {
-        let Some(at) = self.places.get(&id).copied() else { return };
-        let Some(member) = self.members.get_mut(at) else { return };
-        member.is_put_off = false;
-        self.waiting.remove(&(member.due_ms, at));
-        self.waiting_in_use.remove(&(member.due_ms, at));
-        self.put_off.retain(|(_, other)| *other != at);
-    }
-
-    fn is_waiting(&self, at: usize) -> bool {
-        self.members.get(at).is_some_and(|member| member.is_put_off || self.waiting.contains(&(member.due_ms, at)))
+        let Some(member) = self.members.remove(&id) else { return };
+        self.waiting.remove(&(member.due_ms, id));
+        self.waiting_in_use.remove(&(member.due_ms, id));
+        if let Some(until_ms) = member.put_off_until_ms {
+            self.put_off.remove(&(until_ms, id));
+        }
     }
 
     /// How long it takes to probe all, if none is in use or all are.
@@ -128,7 +112,7 @@ impl ProbeQueue {
 
     /// When the next probe may be due; none if the queue is empty.
     pub fn next_ms(&self) -> Option<BootMs> {
-        let first = |queue: &BTreeSet<(BootMs, usize)>| queue.first().map(|(at_ms, _)| *at_ms);
+        let first = |queue: &BTreeSet<(BootMs, CredentialId)>| queue.first().map(|(at_ms, _)| *at_ms);
         let earliest_ms = [first(&self.waiting), first(&self.put_off)].into_iter().flatten().min();
         earliest_ms.map(|at_ms| at_ms.max(self.free_ms))
     }
@@ -139,16 +123,16 @@ impl ProbeQueue {
             return;
         }
         self.looked_ms = Some(now_ms);
-        for (at, member) in self.members.iter_mut().enumerate() {
-            if was_read(member.id) {
+        for (&id, member) in &mut self.members {
+            if was_read(id) {
                 member.used_ms = Some(now_ms);
             }
             let is_used = member.used_ms.is_some_and(|used_ms| now_ms < used_ms + IN_USE_MS);
             if is_used != member.is_used {
                 member.is_used = is_used;
-                match is_used && !member.is_put_off {
-                    true => self.waiting_in_use.insert((member.due_ms, at)),
-                    false => self.waiting_in_use.remove(&(member.due_ms, at)),
+                match is_used && member.put_off_until_ms.is_none() {
+                    true => self.waiting_in_use.insert((member.due_ms, id)),
+                    false => self.waiting_in_use.remove(&(member.due_ms, id)),
                 };
             }
         }
@@ -161,17 +145,16 @@ impl ProbeQueue {
         }
         self.take_back(now_ms);
         for _ in 0..PUT_OFF_MAX {
-            let at = self.longest_waiting(now_ms)?;
-            let id = self.members.get(at)?.id;
+            let id = self.longest_waiting(now_ms)?;
             match readiness(id) {
                 ProbeReadiness::Now => {
-                    self.queue(at, now_ms + EVERY_MS);
+                    self.queue(id, now_ms + EVERY_MS);
                     self.picks += 1;
                     self.free_ms = now_ms + GAP_MS;
                     return Some(id);
                 }
-                ProbeReadiness::Soon => self.put_off(at, now_ms + GAP_MS),
-                ProbeReadiness::Later => self.put_off(at, now_ms + EVERY_MS),
+                ProbeReadiness::Soon => self.put_off(id, now_ms + GAP_MS),
+                ProbeReadiness::Later => self.put_off(id, now_ms + EVERY_MS),
             }
         }
         self.free_ms = now_ms + GAP_MS;
@@ -180,55 +163,55 @@ impl ProbeQueue {
 
     /// Records that the platform has answered a probe of it, or has refused to answer.
     pub fn record_answer(&mut self, id: CredentialId, withheld: bool) {
-        let Some(at) = self.places.get(&id).copied() else { return };
-        let Some(member) = self.members.get_mut(at) else { return };
+        let Some(member) = self.members.get_mut(&id) else { return };
         member.withheld = if withheld { member.withheld.saturating_add(1) } else { 0 };
         if withheld {
             let more_ms = (EVERY_MS << member.withheld.min(16)).min(WITHHELD_MS_MAX) - EVERY_MS;
             let due_ms = member.due_ms + more_ms;
-            self.queue(at, due_ms);
+            self.queue(id, due_ms);
         }
     }
 
-    fn longest_waiting(&self, now_ms: BootMs) -> Option<usize> {
-        let due = |queue: &BTreeSet<(BootMs, usize)>| queue.first().copied().filter(|(due_ms, _)| *due_ms <= now_ms);
+    fn longest_waiting(&self, now_ms: BootMs) -> Option<CredentialId> {
+        let due =
+            |queue: &BTreeSet<(BootMs, CredentialId)>| queue.first().copied().filter(|(due_ms, _)| *due_ms <= now_ms);
         let one = match self.picks % SHARE == SHARE - 1 {
             true => due(&self.waiting),
             false => due(&self.waiting_in_use).or(due(&self.waiting)),
         };
-        one.map(|(_, at)| at)
+        one.map(|(_, id)| id)
     }
 
     /// Sets its due time.
-    fn queue(&mut self, at: usize, due_ms: BootMs) {
-        let Some(member) = self.members.get_mut(at) else { return };
-        self.waiting.remove(&(member.due_ms, at));
-        self.waiting_in_use.remove(&(member.due_ms, at));
+    fn queue(&mut self, id: CredentialId, due_ms: BootMs) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        self.waiting.remove(&(member.due_ms, id));
+        self.waiting_in_use.remove(&(member.due_ms, id));
         member.due_ms = due_ms;
-        if !member.is_put_off {
-            self.waiting.insert((due_ms, at));
+        if member.put_off_until_ms.is_none() {
+            self.waiting.insert((due_ms, id));
             if member.is_used {
-                self.waiting_in_use.insert((due_ms, at));
+                self.waiting_in_use.insert((due_ms, id));
             }
         }
     }
 
-    fn put_off(&mut self, at: usize, until_ms: BootMs) {
-        let Some(member) = self.members.get_mut(at) else { return };
-        member.is_put_off = true;
-        self.waiting.remove(&(member.due_ms, at));
-        self.waiting_in_use.remove(&(member.due_ms, at));
-        self.put_off.insert((until_ms, at));
+    fn put_off(&mut self, id: CredentialId, until_ms: BootMs) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        member.put_off_until_ms = Some(until_ms);
+        self.waiting.remove(&(member.due_ms, id));
+        self.waiting_in_use.remove(&(member.due_ms, id));
+        self.put_off.insert((until_ms, id));
     }
 
     /// Puts those whose time has come back into the queue.
     fn take_back(&mut self, now_ms: BootMs) {
-        while let Some((_, at)) = self.put_off.first().copied().filter(|(until_ms, _)| *until_ms <= now_ms) {
+        while let Some((_, id)) = self.put_off.first().copied().filter(|(until_ms, _)| *until_ms <= now_ms) {
             self.put_off.pop_first();
-            if let Some(member) = self.members.get_mut(at) {
-                member.is_put_off = false;
+            if let Some(member) = self.members.get_mut(&id) {
+                member.put_off_until_ms = None;
                 let due_ms = member.due_ms;
-                self.queue(at, due_ms);
+                self.queue(id, due_ms);
             }
         }
     }
@@ -348,5 +331,17 @@ mod tests {
         let next_ms = probe_queue.next_ms().unwrap();
         assert!(next_ms <= 5 * EVERY_MS);
         assert!((0..20).any(|n| probe_queue.pick(5 * EVERY_MS + n * GAP_MS, |_| ProbeReadiness::Now) == Some(2)));
+    }
+    #[test]
+    fn one_that_was_removed_does_not_come_back_because_it_is_read_or_its_probe_is_answered() {
+        let mut probe_queue = ProbeQueue::new(0..2, 0);
+        assert_eq!(probe_queue.pick(2 * EVERY_MS, |_| ProbeReadiness::Now), Some(0));
+        assert_eq!(probe_queue.pick(2 * EVERY_MS + GAP_MS, |_| ProbeReadiness::Soon), None);
+        probe_queue.remove(0);
+        probe_queue.remove(1);
+        probe_queue.record_reads(2 * EVERY_MS, |_| true);
+        probe_queue.record_answer(0, true);
+        assert_eq!(probe_queue.next_ms(), None);
+        assert_eq!(probe_queue.pick(24 * HOUR, |_| ProbeReadiness::Now), None);
     }
 }
