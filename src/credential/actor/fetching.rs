@@ -247,9 +247,7 @@ impl Actor {
     /// Ends a fetch: whoever waits for a verification gets the answer.
     pub(super) fn end_fetch(&mut self) {
         self.activity = Activity::Idle;
-        for waiter in std::mem::take(&mut self.waiters) {
-            self.push(Effect::Reply(waiter));
-        }
+        self.answer_waiters();
         self.offer_if_unpublished();
         self.try_replaced_secret();
         self.plan_probe();

@@ -200,9 +200,7 @@ impl Actor {
     pub(super) fn on_removed(&mut self) {
         let ended = std::mem::replace(&mut self.activity, Activity::Idle);
         self.end_queued_probe(&ended);
-        for waiter in std::mem::take(&mut self.waiters) {
-            self.push(Effect::Reply(waiter));
-        }
+        self.answer_waiters();
         self.end_wait();
         self.push(Effect::SetTimer(Timer::Renewal, None));
         self.push(Effect::SetTimer(Timer::Probe, None));

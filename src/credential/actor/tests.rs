@@ -58,6 +58,8 @@ struct Play {
     of_probes: Option<Fault>,
     calls: Vec<Call>,
     answered: u64,
+    /// What the status was when the last client got its answer.
+    status_at_answer: Option<CredentialStatus>,
 }
 
 fn app(token: &'static CredentialType) -> App {
@@ -106,6 +108,7 @@ impl Play {
             of_probes: None,
             calls: Vec::new(),
             answered: 0,
+            status_at_answer: None,
         };
         let first_try_ms = play.actor.first_try(now).at_ms;
         play.tell(Event::Started { first_try_ms });
@@ -131,6 +134,7 @@ impl Play {
                 Effect::AwaitSave { .. } => self.saved_ms = Some(self.now.boot_ms + 1),
                 Effect::Reply(waiter) => {
                     self.answered += 1;
+                    self.status_at_answer = Some(self.status());
                     let _ = waiter.send(());
                 }
                 Effect::RefundClient => self.budget.refund(),
@@ -618,6 +622,19 @@ fn a_classic_value_waits_for_the_disk_and_for_nothing_else() {
         play.saved_ms = None;
         play.tell(event);
         assert!(play.is_accepted());
+    }
+}
+
+#[test]
+fn whoever_gets_the_answer_to_a_report_finds_the_result_in_the_status() {
+    for why in [VerificationReason::ProbeRequested, VerificationReason::Requested, VerificationReason::Reported] {
+        let mut play = Play::live(stable());
+        let before = play.status();
+        let _answer = play.doubt(None, why);
+        play.until("the answer", |play| play.answered == 1);
+        let found = play.status_at_answer.take().unwrap();
+        assert_eq!(found.looks, before.looks + 1, "{why:?}");
+        assert!(found.last_check.is_some_and(|check| check.generation == before.generation), "{why:?}");
     }
 }
 

@@ -142,7 +142,7 @@ impl Actor {
             || !self.try_charge_client(why, budget)
         {
             // Nothing to verify, or it was just verified, or clients have caused too many.
-            done.into_iter().for_each(|done| self.push(Effect::Reply(done)));
+            done.into_iter().for_each(|done| self.answer(done));
         } else {
             self.waiters.extend(done);
             let by_client = matches!(why, VerificationReason::Reported | VerificationReason::ForeignWriter);
@@ -186,6 +186,17 @@ impl Actor {
         if self.waiters.len() < REPORTS_MAX {
             self.waiters.extend(waiter);
         }
+    }
+
+    /// Tells all who wait that the verification is over.
+    pub(super) fn answer_waiters(&mut self) {
+        std::mem::take(&mut self.waiters).into_iter().for_each(|waiter| self.answer(waiter));
+    }
+
+    /// Shows the status first: whoever has the answer reads the result there.
+    fn answer(&mut self, waiter: oneshot::Sender<()>) {
+        self.show_status();
+        self.push(Effect::Reply(waiter));
     }
 
     /// WeChat wants no call before the next planned one (with 89503 it messages a person at each call), or an operator
