@@ -638,6 +638,17 @@ fn whoever_gets_the_answer_to_a_report_finds_the_result_in_the_status() {
     }
 }
 
+#[test]
+fn an_operators_request_with_an_old_generation_starts_no_second_fetch_beside_the_first() {
+    let mut play = Play::of(stable());
+    play.until("the first call", |play| play.call.is_some());
+    let _answer = play.doubt(Some(7), VerificationReason::Requested);
+    assert_eq!(play.answered, 0);
+    play.run_for(CALL_MS);
+    assert_eq!((play.answered, play.fetches()), (1, 1));
+    assert!(play.is_accepted());
+}
+
 /// What is limited are reports that were wrong: each shows that the token is good.
 #[test]
 fn a_client_that_was_right_gets_its_verification_back() {

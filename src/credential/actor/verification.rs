@@ -130,7 +130,8 @@ impl Actor {
         }
         let waiting = self.status.state == CredentialState::Waiting;
         let anew = why == VerificationReason::Requested && nothing_live && !waiting;
-        if !late && self.is_busy() {
+        if self.is_busy() && (!late || anew) {
+            // One call at a time. What runs is about the present value, or brings the next one.
             self.add_waiter(done);
         } else if anew && self.try_record_verification(why, current) {
             // An operator who has corrected something does not wait for the schedule.
