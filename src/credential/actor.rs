@@ -205,6 +205,8 @@ pub(super) struct Actor {
     activity: Activity,
     waiters: Vec<oneshot::Sender<()>>,
     next_try_ms: BootMs,
+    /// The renewal timer was due while something else went on. It is set again when that is over.
+    is_renewal_overdue: bool,
     /// What to do at once after a restart if the restored value is doubtful.
     urgent: Option<FetchPurpose>,
     checks: VerificationTimes,
@@ -266,6 +268,7 @@ impl Actor {
             activity: Activity::Idle,
             waiters: Vec::new(),
             next_try_ms: 0,
+            is_renewal_overdue: false,
             urgent: None,
             checks: VerificationTimes::default(),
             probes: Probes::new(plan.probe_every_ms),
@@ -342,7 +345,7 @@ impl Actor {
     }
 
     fn set_renewal_timer(&mut self, at_ms: BootMs) {
-        self.next_try_ms = at_ms;
+        (self.next_try_ms, self.is_renewal_overdue) = (at_ms, false);
         self.update_status(|status| status.next_try_boot_ms = at_ms);
         self.push(Effect::SetTimer(Timer::Renewal, Some(at_ms)));
     }

@@ -68,7 +68,8 @@ impl Actor {
 
     pub(super) fn on_renewal_timer(&mut self) {
         if self.is_busy() {
-            // The end of the running fetch sets the next timer.
+            // The end of a running fetch sets the next timer, and that of anything else does what is overdue.
+            self.is_renewal_overdue = true;
             return;
         }
         if self.follows {
@@ -248,6 +249,9 @@ impl Actor {
     pub(super) fn end_fetch(&mut self) {
         self.activity = Activity::Idle;
         self.answer_waiters();
+        if self.is_renewal_overdue {
+            self.set_renewal_timer(self.now_ms());
+        }
         self.offer_if_unpublished();
         self.try_replaced_secret();
         self.plan_probe();

@@ -6,6 +6,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
+use crate::clock::SystemClock;
+use crate::cluster::memory::MemoryStore;
+use crate::cluster::record_handle::SecretCheck;
+use crate::cluster::seal::Seal;
 use crate::credential::app::App;
 use crate::credential::cluster_fetch::SharingResult;
 use crate::credential::fetch_task::FetchOutcome;
@@ -78,6 +82,19 @@ fn classic() -> App {
 
 fn errcode(errcode: i64) -> Fault {
     Fault::Answer(format!(r#"{{"errcode":{errcode},"errmsg":"as the test says"}}"#))
+}
+
+/// The access of a node to a store that nobody asks.
+fn handle() -> RecordHandle {
+    let secret = Secret::new(SECRET.to_owned());
+    RecordHandle {
+        store: MemoryStore::new(Arc::new(SystemClock)),
+        tag: "t".into(),
+        seal: Arc::new(Seal::new(&secret, "t")),
+        node: 1,
+        name: "a".into(),
+        secret: Arc::new(SecretCheck::new(&secret)),
+    }
 }
 
 impl Play {
@@ -647,6 +664,27 @@ fn an_operators_request_with_an_old_generation_starts_no_second_fetch_beside_the
     play.run_for(CALL_MS);
     assert_eq!((play.answered, play.fetches()), (1, 1));
     assert!(play.is_accepted());
+}
+
+/// A follower's timer that came while another node was asked was the last one.
+#[test]
+fn a_renewal_that_is_due_while_another_node_is_asked_or_the_disk_writes_is_not_forgotten() {
+    let mut follower = Play::of(App { secret: SecretSource::Absent, ..stable() });
+    follower.actor.join(handle());
+    follower.run_for(1);
+    let _answer = follower.doubt(None, VerificationReason::Requested);
+    follower.run_for(600_000);
+    assert_eq!(follower.timers[Timer::Renewal as usize], None, "it was due while the others were asked");
+    follower.tell(Event::Cluster(ClusterNews::Asked(Ok(()))));
+    follower.run_for(0);
+    assert!(follower.timers[Timer::Renewal as usize].is_some() && follower.answered == 1);
+
+    let mut play = Play::on(classic(), Options::default(), ActorLimits { keeps_state: true, ..LIMITS });
+    play.until("a fetched value", |play| play.saved_ms.is_some());
+    play.timers[Timer::Renewal as usize] = None;
+    play.tell(Event::RenewalDue);
+    play.tell(Event::Saved);
+    assert!(play.timers[Timer::Renewal as usize].is_some());
 }
 
 /// What is limited are reports that were wrong: each shows that the token is good.
