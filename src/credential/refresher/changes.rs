@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use super::scheduler::Scheduler;
 use super::secrets::SecretRead;
@@ -198,7 +197,8 @@ impl Scheduler {
             let _ = reads.send(SecretRead { ids: vec![id], secret: secret.clone(), at_start });
         });
         member.secret_watch = watched.map(|watched| {
-            let end = CancellationToken::new();
+            // It ends with the refresher too, whose members live until all tasks have ended.
+            let end = self.end_background.child_token();
             self.background.spawn(watch::watch_files(vec![watched], end.clone()));
             end.drop_guard()
         });

@@ -47,7 +47,7 @@ pub(super) struct Scheduler {
     owners: HashMap<Id, CredentialId>,
     /// Tasks that report to nobody.
     pub background: TaskTracker,
-    end_background: CancellationToken,
+    pub end_background: CancellationToken,
     cancel: CancellationToken,
     permits: Arc<Semaphore>,
     probe_permits: Arc<Semaphore>,

@@ -235,6 +235,18 @@ async fn a_client_that_waits_for_a_removed_app_gets_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_on_the_secret_file_of_an_added_app_does_not_hold_up_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "s").unwrap();
+    let running = Running::start(&[]);
+    let added = running.control.put(App::mp("wx1", SecretSource::file(path), &mp::STABLE)).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert!(running.value(&added[0]).is_some());
+    tokio::time::timeout(20 * SECOND, running.stop()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_changed_while_it_runs_is_refused_with_the_reason() {
     let running = Running::start(&[app("wx1", "s")]);
     let orphan = App { component: Some("wxc".into()), token: &component::AUTHORIZER, ..app("wx2", "s") };
