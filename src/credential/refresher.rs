@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::time::delay_queue;
 use tracing::warn;
@@ -86,8 +87,8 @@ pub(super) struct Watchdog {
 
 /// Cluster events in the queue; when it is full, the task that watches the cluster store waits.
 const CLUSTER_EVENTS_MAX: usize = 256;
-/// How long the last write may take. It follows the wait for calls that were sent, and service managers kill a process
-/// after 20 s.
+/// How long the last write may take, and then the end of the tasks. Both follow the wait for calls that were sent, and
+/// service managers kill a process after 20 s.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
 
 impl Member {
@@ -217,7 +218,9 @@ impl RefresherTasks {
         self.parts.push(RefresherTask { end: end.drop_guard(), task });
     }
 
+    /// Takes [`FLUSH_WAIT`] at most for all of them together.
     async fn end(self) {
+        let latest = Instant::now() + FLUSH_WAIT;
         let tasks: Vec<JoinHandle<()>> = self
             .parts
             .into_iter()
@@ -228,7 +231,7 @@ impl RefresherTasks {
             .collect();
         for mut task in tasks {
             // Its token ends it, unless the disk hangs. A panic in it has been reported already.
-            if tokio::time::timeout(FLUSH_WAIT, &mut task).await.is_err() {
+            if tokio::time::timeout_at(latest, &mut task).await.is_err() {
                 task.abort();
             }
         }

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use super::scheduler::clock_jumped;
 use super::*;
@@ -88,6 +87,17 @@ async fn a_task_of_the_refreshers_that_dies_ends_the_server() {
     let supervisor = Supervisor::new(CancellationToken::new());
     refresher.supervised_by(&supervisor).run(supervisor.shutdown().clone()).await;
     assert_eq!(supervisor.failed_part(), Some("the writer of the state file"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_that_hang_delay_the_end_together_and_not_one_after_another() {
+    let mut tasks = RefresherTasks { supervisor: None, parts: Vec::new() };
+    for name in ["one", "another", "a third"] {
+        tasks.start(name, |_| std::future::pending());
+    }
+    let begun = Instant::now();
+    tasks.end().await;
+    assert!(begun.elapsed() < FLUSH_WAIT + SECOND, "{:?}", begun.elapsed());
 }
 
 /// A platform without HTTP: each fetch makes the app's next token, unless the app's secret is wrong.
