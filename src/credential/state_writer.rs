@@ -29,7 +29,7 @@ pub struct StateWriter {
     store: Arc<dyn StateStore>,
     /// In `Arc`s, because a snapshot of all entries is taken for each write.
     entries: Arc<Mutex<Vec<Option<Arc<StateEntry>>>>>,
-    usages: Arc<Mutex<Vec<Arc<StoredUsage>>>>,
+    usages: Arc<Mutex<Usages>>,
     grants: Arc<Grants>,
     /// Calls were counted since the last write.
     counted: Arc<AtomicBool>,
@@ -45,6 +45,40 @@ pub struct StateWriter {
     ending: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
     boot_id: Arc<str>,
+}
+
+/// What was counted, once for each name: a credential that is removed and added again goes on with its count.
+#[derive(Default)]
+struct Usages {
+    counted: Vec<Arc<StoredUsage>>,
+    /// The index of each name in `counted`.
+    places: HashMap<CredentialIdentity, usize>,
+    /// The same by credential id; none if it was removed.
+    ids: Vec<Option<usize>>,
+}
+
+impl Usages {
+    /// Adds a credential. Returns what was counted under its name before.
+    fn add(&mut self, id: usize, name: CredentialIdentity) -> &mut StoredUsage {
+        let at = *self.places.entry(name.clone()).or_insert(self.counted.len());
+        if at == self.counted.len() {
+            self.counted.push(Arc::new(StoredUsage { name, calls: QuotaUsage::default() }));
+        }
+        self.ids.resize(self.ids.len().max(id + 1), None);
+        self.ids[id] = Some(at);
+        Arc::make_mut(&mut self.counted[at])
+    }
+
+    fn get_mut(&mut self, id: usize) -> Option<&mut StoredUsage> {
+        let at = (*self.ids.get(id)?)?;
+        self.counted.get_mut(at).map(Arc::make_mut)
+    }
+
+    fn remove(&mut self, id: usize) {
+        if let Some(at) = self.ids.get_mut(id) {
+            *at = None;
+        }
+    }
 }
 
 /// How far the writer is.
@@ -84,13 +118,16 @@ impl StateWriter {
         boot_id: &str,
     ) -> StateWriter {
         let entries = entries.into_iter().map(|entry| entry.map(Arc::new)).collect();
-        let usages = usages.into_iter().map(Arc::new).collect();
+        let mut by_name = Usages::default();
+        for (id, StoredUsage { name, calls }) in usages.into_iter().enumerate() {
+            by_name.add(id, name).calls = calls;
+        }
         let grants = Arc::default();
         StateWriter {
             store,
             clock,
             entries: Arc::new(Mutex::new(entries)),
-            usages: Arc::new(Mutex::new(usages)),
+            usages: Arc::new(Mutex::new(by_name)),
             grants,
             counted: Arc::new(AtomicBool::new(false)),
             counts_every: COUNTS_EVERY,
@@ -138,19 +175,12 @@ impl StateWriter {
         let mut entries = self.entries.lock();
         let places = entries.len().max(id + 1);
         entries.resize(places, None);
-        let mut usages = self.usages.lock();
-        let before = usages.iter_mut().find(|kept| kept.name == name);
-        let calls = before.map(|before| std::mem::take(&mut Arc::make_mut(before).calls)).unwrap_or_default();
-        let none = || Arc::new(StoredUsage { name: name.clone(), calls: QuotaUsage::default() });
-        while usages.len() <= id {
-            usages.push(none());
-        }
-        usages[id] = Arc::new(StoredUsage { name: name.clone(), calls: calls.clone() });
-        calls
+        self.usages.lock().add(id, name).calls.clone()
     }
 
     /// Removes the value of a credential. What was counted today stays: the platform has counted it too.
     pub fn remove(&self, id: usize) {
+        self.usages.lock().remove(id);
         self.update_entry(id, |entry| *entry = None);
     }
 
@@ -167,7 +197,6 @@ impl StateWriter {
     /// Records counted calls. They are written with the next change, after a minute, or at the end.
     pub fn record_usage(&self, id: usize, calls: &QuotaUsage) {
         if let Some(kept) = self.usages.lock().get_mut(id) {
-            let kept = Arc::make_mut(kept);
             kept.calls.clone_from(calls);
             if let Some(elsewhere) = self.usage_elsewhere.lock().get(&id) {
                 kept.calls.merge(elsewhere);
@@ -335,9 +364,12 @@ impl StateWriter {
         let values = found.by_name();
         let now = self.clock.now();
         let mut entries = self.entries.lock();
-        for (id, kept) in self.usages.lock().iter_mut().enumerate() {
+        let mut usages = self.usages.lock();
+        for id in 0..usages.ids.len() {
+            // Not a removed one: its value would be written for ever.
+            let Some(kept) = usages.get_mut(id) else { continue };
             if let Some(theirs) = theirs.get(&kept.name) {
-                Arc::make_mut(kept).calls.merge(&theirs.calls);
+                kept.calls.merge(&theirs.calls);
                 self.usage_elsewhere.lock().insert(id, theirs.calls.clone());
             }
             if let (Some(entry @ None), Some(theirs)) = (entries.get_mut(id), values.get(&kept.name)) {
@@ -350,7 +382,7 @@ impl StateWriter {
     fn snapshot(&self) -> Snapshot {
         let entries = self.entries.lock().iter().flatten().cloned().collect();
         let none = QuotaUsage::default();
-        let usages = self.usages.lock().iter().filter(|kept| kept.calls != none).cloned().collect();
+        let usages = self.usages.lock().counted.iter().filter(|kept| kept.calls != none).cloned().collect();
         let now = self.clock.now();
         let boot_id = self.boot_id.to_string();
         let grants = self.grants.to_save(now.unix_ms);

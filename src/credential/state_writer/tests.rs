@@ -298,6 +298,32 @@ async fn a_value_is_taken_over_where_there_is_none_and_a_refresh_token_in_use_is
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_credential_that_is_removed_and_added_again_and_again_goes_on_with_its_count() {
+    let running = Running::start();
+    let state_writer = &running.state_writer;
+    state_writer.record_usage(0, &calls(2));
+    for id in 1..4 {
+        state_writer.remove(id - 1);
+        assert_eq!(state_writer.add(id, name()), calls(2), "added as {id}");
+    }
+    state_writer.record_usage(3, &calls(3));
+    assert!(state_writer.flush(Duration::from_secs(5)).await);
+    let saved = running.store.saved.lock().clone().unwrap();
+    assert_eq!(saved.usages.iter().map(|kept| kept.calls.calls_today()).collect::<Vec<_>>(), [3], "it is there once");
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_process_brings_no_value_of_a_removed_credential_back() {
+    let running = Running::start();
+    *running.store.left.lock() = Some(left_by_another("THEIRS"));
+    running.state_writer.remove(0);
+    assert!(running.state_writer.flush(Duration::from_secs(5)).await);
+    assert!(running.store.saved.lock().as_ref().unwrap().entries.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_file_descriptor_the_state_is_tried_again_within_seconds() {
     /// A process that has none left.
     #[derive(Default)]
