@@ -207,13 +207,15 @@ pub(super) struct Actor {
     next_try_ms: BootMs,
     /// The renewal timer was due while something else went on. It is set again when that is over.
     is_renewal_overdue: bool,
+    /// When the last wait for a quota ends that was used up by our own count.
+    quota_wait_until_ms: Option<BootMs>,
     /// What to do at once after a restart if the restored value is doubtful.
     urgent: Option<FetchPurpose>,
     checks: VerificationTimes,
     probes: Probes,
     /// What is fetched now: the configured type or its fallback.
     pub(super) credential_type: &'static CredentialType,
-    /// When the fallback ends, wall time.
+    /// When the fallback ends, wall time; or when it was no longer configured.
     fallback_until_unix_ms: Option<i64>,
     /// Where the site keeps its own value, until this server has fetched one.
     adopts_from: Option<Arc<dyn TokenSource>>,
@@ -269,6 +271,7 @@ impl Actor {
             waiters: Vec::new(),
             next_try_ms: 0,
             is_renewal_overdue: false,
+            quota_wait_until_ms: None,
             urgent: None,
             checks: VerificationTimes::default(),
             probes: Probes::new(plan.probe_every_ms),

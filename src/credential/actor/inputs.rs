@@ -184,13 +184,13 @@ impl Actor {
     pub(super) fn on_changed(&mut self, plan: Plan) {
         let gets_secret = self.follows && !plan.follows;
         (self.source, self.follows) = (plan.secret, plan.follows);
-        (self.quota, self.fallback) = (plan.quota, plan.fallback);
+        self.change_quota(plan.quota, plan.fallback);
         self.probes.set_interval(plan.probe_every_ms);
-        self.show_usage(0);
         self.set_next_probe();
         if gets_secret && !self.is_busy() {
             self.set_renewal_timer(self.now_ms());
-        } else if let SecretSource::Fixed(secret) = &self.source {
+        } else if let SecretSource::Fixed(secret) | SecretSource::Environment(secret) = &self.source {
+            // One in a file is read by the watch on that file.
             self.on_secret_read(secret.clone(), false);
         }
         self.plan_probe();

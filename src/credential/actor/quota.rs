@@ -7,7 +7,7 @@ use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::quota_usage::{CallReason, ChargedCall, QuotaExceeded, QuotaLimit, QuotaUsage};
 use crate::credential::schedule::{BACKOFF_FLOOR_MS, ms_to_next_day};
 use crate::credential::table::{Event as JournalEvent, log_credential};
-use crate::platform::{CredentialType, Delivery, Failure};
+use crate::platform::{CredentialType, Delivery, Failure, Quota};
 
 /// The longest wait for a quota that is used up.
 const DENIED_WAIT_MS: u64 = 3_600_000;
@@ -129,8 +129,27 @@ impl Actor {
         self.show_failure(&failure, next_ms);
         self.end_wait();
         self.record_failed_event(&failure);
+        self.quota_wait_until_ms = Some(next_ms);
         self.set_renewal_timer(next_ms);
         self.end_fetch();
+    }
+
+    /// Takes another quota and another fallback. A wait for the old quota ends, and so does a fallback that is not
+    /// configured any more; if a fetch runs with that, before the next one.
+    pub(super) fn change_quota(&mut self, quota: Quota, fallback: Option<&'static CredentialType>) {
+        let is_changed = (self.quota, self.fallback) != (quota, fallback);
+        (self.quota, self.fallback) = (quota, fallback);
+        self.show_usage(0);
+        if self.fallback_until_unix_ms.is_some() && fallback != Some(self.credential_type) {
+            self.fallback_until_unix_ms = Some(self.turn.now.unix_ms);
+        }
+        if self.is_busy() {
+            return;
+        }
+        self.end_fallback();
+        if is_changed && self.quota_wait_until_ms == Some(self.next_try_ms) {
+            self.set_renewal_timer(self.now_ms());
+        }
     }
 
     /// Calls that are left of today's quota.

@@ -318,6 +318,12 @@ impl Play {
         answer
     }
 
+    /// The same credential is configured otherwise.
+    fn change(&mut self, app: App) {
+        let upstream = ClientOptions::at("http://127.0.0.1:1".to_owned());
+        self.tell(Event::Changed(Box::new(plan::plans(&upstream, &[app]).remove(0))));
+    }
+
     /// A client's report, until its answer.
     #[track_caller]
     fn report(&mut self, generation: Option<u64>) {
@@ -685,6 +691,47 @@ fn a_renewal_that_is_due_while_another_node_is_asked_or_the_disk_writes_is_not_f
     play.tell(Event::RenewalDue);
     play.tell(Event::Saved);
     assert!(play.timers[Timer::Renewal as usize].is_some());
+}
+
+#[test]
+fn a_new_secret_is_used_at_once_wherever_it_is_configured() {
+    let source: [fn(Secret) -> SecretSource; 2] = [SecretSource::Fixed, SecretSource::Environment];
+    for source in source {
+        let mut play = Play::of(stable());
+        play.of_tokens = Some(errcode(40125));
+        play.until("the refusal", |play| play.status().state == CredentialState::Blocked);
+        play.of_tokens = None;
+        play.change(App { secret: source(Secret::new("another".into())), ..stable() });
+        play.run_for(CALL_MS);
+        assert!(play.is_accepted());
+    }
+}
+
+#[test]
+fn a_raised_quota_ends_the_wait_for_the_old_one() {
+    for (other, goes_on) in [(Some(1), false), (Some(100), true), (None, true)] {
+        let with = |daily_quota| App { daily_quota, ..classic() };
+        let mut play = Play::live(with(Some(1)));
+        play.until("the quota to be used up", |play| play.status().calls_denied > 0);
+        play.change(with(other));
+        play.run_for(CALL_MS);
+        assert_eq!(play.values() == 2, goes_on, "{other:?}");
+    }
+}
+
+#[test]
+fn a_fallback_that_is_not_configured_any_more_is_not_used_any_more() {
+    let with = |fallback| App { fallback, daily_quota: Some(1), ..classic() };
+    let mut play = Play::live(with(Some(&mp::STABLE)));
+    play.until("the fallback", |play| play.values() == 2);
+    play.change(with(Some(&mp::STABLE)));
+    assert_eq!(play.status().endpoint, "stable_token");
+    let calls = play.count(Call::Token("stable_token"));
+    play.change(with(None));
+    assert_eq!(play.status().endpoint, "token");
+    play.until("the quota to be used up", |play| play.status().state == CredentialState::Waiting);
+    assert_eq!(play.count(Call::Token("stable_token")), calls);
+    assert!(play.is_accepted(), "its value is good until its end");
 }
 
 /// What is limited are reports that were wrong: each shows that the token is good.
