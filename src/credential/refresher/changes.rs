@@ -129,7 +129,7 @@ impl Scheduler {
     }
 
     fn add_credential(&mut self, plan: Plan, parent: Option<CredentialId>) -> CredentialId {
-        let Refresher { members, table, state_writer, options, clock, grants, .. } = &mut self.refresher;
+        let Refresher { members, table, state_writer, options, grants, .. } = &mut self.refresher;
         let id = members.next_id();
         let parent_reader = parent.and_then(|parent| members.get(parent)).map(|member| member.writer.reader().clone());
         let writer = table.new_credential(id, &plan.credential(), parent_reader.clone());
@@ -144,15 +144,14 @@ impl Scheduler {
             let calls = state_writer.add(id, actor.name.clone());
             actor.restore_usage(Some(&calls));
         }
-        let (now, is_queued) = (clock.now(), actor.is_probed_by_queue());
-        let first_try_ms = actor.first_try(now).at_ms;
+        let is_queued = actor.is_probed_by_queue();
         members.push(Member::new(actor, writer, parent));
         if let Some(parent) = parent {
             self.refresher.dependents.entry(parent).or_default().push(id);
         }
         self.watch_secret(id);
         self.set_queued(id, is_queued);
-        self.tell(id, Event::Started { first_try_ms });
+        self.start(id);
         id
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Scheduler {
     timers: DelayQueue<Due>,
     /// Tasks that report to an actor, and the credential of each. Also used when the task panics.
     tasks: JoinSet<TaskOutput>,
-    owners: HashMap<Id, CredentialId>,
+    owners: HashMap<Id, TaskOwner>,
     /// Tasks that report to nobody.
     pub background: TaskTracker,
     pub end_background: CancellationToken,
@@ -62,6 +62,15 @@ pub(super) struct Scheduler {
     secrets: mpsc::UnboundedReceiver<SecretRead>,
     pub secret_reads: mpsc::UnboundedSender<SecretRead>,
     cluster_events: mpsc::Receiver<ClusterEvent>,
+}
+
+/// Whose task it is.
+struct TaskOwner {
+    id: CredentialId,
+    /// The endpoint and the app of a call that makes a new value, which ends the value before it.
+    mints: Option<(&'static str, String)>,
+    /// Those whose first fetch waits for the end of that call.
+    then_start: Vec<CredentialId>,
 }
 
 /// What is due.
@@ -322,11 +331,28 @@ impl Scheduler {
             intent: order.intent.and_then(|intent| self.save_intent(id, intent)),
             order,
         };
-        self.spawn(id, async move {
+        let FetchOrder { purpose, credential_type, appid, .. } = &fetch.order;
+        let is_minting = credential_type.renewal == Renewal::Mint && !purpose.only_probes(credential_type);
+        let mints = is_minting.then(|| (credential_type.id, appid.clone()));
+        self.spawn_for(id, mints, async move {
             #[cfg(test)]
             super::tests::panic_if_asked(&fetch.order.appid);
             TaskOutput::Fetched(Box::new(fetch.run().await))
         });
+    }
+
+    /// Begins with a credential that was added. If an earlier call for its next value still runs, which nobody waits for
+    /// any more, its first fetch is made after that: of two calls at once nobody knows whose value is the later one.
+    pub fn start(&mut self, id: CredentialId) {
+        let now = self.refresher.clock.now();
+        let Some(Member { actor, .. }) = self.refresher.members.get(id) else { return };
+        let (endpoint, appid) = (actor.configured_type.id, &actor.appid);
+        let is_same = |mints: &(&str, String)| mints.0 == endpoint && mints.1 == *appid;
+        let first_try_ms = actor.first_try(now).at_ms;
+        match self.owners.values_mut().find(|owner| owner.mints.as_ref().is_some_and(is_same)) {
+            Some(owner) => owner.then_start.push(id),
+            None => self.tell(id, Event::Started { first_try_ms }),
+        }
     }
 
     fn save_intent(&self, id: CredentialId, intent: Intent) -> Option<(StateWriter, u64)> {
@@ -353,8 +379,17 @@ impl Scheduler {
     }
 
     fn spawn(&mut self, id: CredentialId, work: impl Future<Output = TaskOutput> + Send + 'static) {
+        self.spawn_for(id, None, work);
+    }
+
+    fn spawn_for(
+        &mut self,
+        id: CredentialId,
+        mints: Option<(&'static str, String)>,
+        work: impl Future<Output = TaskOutput> + Send + 'static,
+    ) {
         let task = self.tasks.spawn(work);
-        self.owners.insert(task.id(), id);
+        self.owners.insert(task.id(), TaskOwner { id, mints, then_start: Vec::new() });
     }
 
     fn on_task_done(&mut self, output: Result<(Id, TaskOutput), JoinError>) {
@@ -363,7 +398,7 @@ impl Scheduler {
             Err(error) => (error.id(), Err(error)),
         };
         // Every task has an owner.
-        let Some(id) = self.owners.remove(&task) else { return };
+        let Some(TaskOwner { id, then_start, .. }) = self.owners.remove(&task) else { return };
         let event = match output {
             Ok(TaskOutput::Fetched(report)) => Event::Fetched(report),
             Ok(TaskOutput::Saved) => Event::Saved,
@@ -377,6 +412,7 @@ impl Scheduler {
             }
         };
         self.tell(id, event);
+        then_start.into_iter().for_each(|id| self.start(id));
     }
 
     /// Records that the loop runs. It runs at least once a tick.

@@ -104,6 +104,8 @@ async fn tasks_that_hang_delay_the_end_together_and_not_one_after_another() {
 struct Mint {
     clock: Instant,
     calls: Mutex<Vec<String>>,
+    /// How many calls run now, and the most that ran at once.
+    running: Mutex<(usize, usize)>,
 }
 
 impl Clock for Mint {
@@ -128,13 +130,23 @@ impl Upstream for Mint {
         };
         self.calls.lock().push(name);
         Box::pin(async move {
+            self.count_running(1);
             tokio::time::sleep(Duration::from_millis(50)).await;
+            self.count_running(-1);
             answer::read_token(credential_type, params.appid, &[], 200, answer.as_bytes())
         })
     }
 
     fn probe<'a>(&'a self, _: &'a CredentialType, _: &'a str, _: &'a [u8], _: Duration) -> UpstreamFuture<'a, Probe> {
         Box::pin(async { Probe::Alive })
+    }
+}
+
+impl Mint {
+    fn count_running(&self, more: isize) {
+        let mut running = self.running.lock();
+        running.0 = running.0.saturating_add_signed(more);
+        running.1 = running.1.max(running.0);
     }
 }
 
@@ -148,7 +160,7 @@ struct Running {
 
 impl Running {
     fn start(apps: &[App]) -> Running {
-        let platform = Arc::new(Mint { clock: Instant::now(), calls: Mutex::default() });
+        let platform = Arc::new(Mint { clock: Instant::now(), calls: Mutex::default(), running: Mutex::default() });
         let env = Env {
             upstream: platform.clone(),
             clock: platform.clone(),
@@ -254,6 +266,23 @@ async fn a_watch_on_the_secret_file_of_an_added_app_does_not_hold_up_the_end() {
     tokio::time::sleep(SECOND).await;
     assert!(running.value(&added[0]).is_some());
     tokio::time::timeout(20 * SECOND, running.stop()).await.unwrap();
+}
+
+/// The answer to the first call could otherwise be the token that is current, and nobody would have it.
+#[tokio::test(start_paused = true)]
+async fn a_classic_app_that_is_put_anew_waits_for_the_end_of_its_earlier_call() {
+    let classic =
+        |base_url: Option<&str>| App { token: &mp::CLASSIC, base_url: base_url.map(str::to_owned), ..app("wx1", "s") };
+    let running = Running::start(&[]);
+    running.control.put(classic(None)).await.unwrap();
+    tokio::time::sleep(SECOND / 100).await;
+    running.control.remove("wx1").await.unwrap();
+    running.control.put(classic(None)).await.unwrap();
+    let added = running.control.put(classic(Some("http://127.0.0.1:2"))).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(running.value(&added[0]).as_deref(), Some("wx1-1"));
+    assert_eq!((running.calls("access_token wx1"), running.platform.running.lock().1), (2, 1));
+    running.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
