@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::descriptors;
 use crate::files::watch::{FileContent, NotApplied, SETTLE, WatchedFiles};
@@ -172,8 +173,18 @@ impl SecretSource {
         name: impl Into<String>,
         then: impl FnMut(&Secret, bool) + Send + 'static,
     ) -> Option<Box<dyn WatchedFiles>> {
+        self.watched_until(CancellationToken::new(), name, then)
+    }
+
+    /// The same until `end`.
+    pub fn watched_until(
+        &self,
+        end: CancellationToken,
+        name: impl Into<String>,
+        then: impl FnMut(&Secret, bool) + Send + 'static,
+    ) -> Option<Box<dyn WatchedFiles>> {
         let SecretSource::File(file) = self else { return None };
-        Some(Box::new(FollowedSecret { name: name.into(), file: file.clone(), then: Box::new(then) }))
+        Some(Box::new(FollowedSecret { name: name.into(), file: file.clone(), then: Box::new(then), end }))
     }
 }
 
@@ -207,6 +218,7 @@ struct FollowedSecret {
     name: String,
     file: SecretFile,
     then: Hears,
+    end: CancellationToken,
 }
 
 impl WatchedFiles for FollowedSecret {
@@ -227,6 +239,10 @@ impl WatchedFiles for FollowedSecret {
         let secret = of_bytes(bytes).map_err(|fault| NotApplied::Bad(format!("it {fault}")))?;
         (self.then)(&self.file.remember(secret), at_start);
         Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.end.is_cancelled()
     }
 }
 

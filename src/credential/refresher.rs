@@ -38,6 +38,7 @@ use changes::{AppChange, CHANGES_MAX};
 pub use changes::{AppControl, ChangeRefused};
 pub(super) use cluster_layer::{ClusterLayer, SharedTicket};
 use scheduler::Scheduler;
+use secrets::SecretFiles;
 
 /// Keeps every credential current until told to stop.
 pub struct Refresher {
@@ -70,8 +71,6 @@ pub(super) struct Member {
     probe_timer: Option<delay_queue::Key>,
     /// The last write of its entry in the state file.
     saved_version: u64,
-    /// Ends the watch on the secret file of an app that was added.
-    secret_watch: Option<DropGuard>,
 }
 
 /// The credentials, by id. An id is not used again after its credential was removed.
@@ -99,7 +98,7 @@ impl Member {
                 writer.apply(change);
             }
         }
-        Member { actor, writer, parent, renewal_timer: None, probe_timer: None, saved_version: 0, secret_watch: None }
+        Member { actor, writer, parent, renewal_timer: None, probe_timer: None, saved_version: 0 }
     }
 }
 
@@ -168,18 +167,18 @@ impl Refresher {
         }
         // The scheduler keeps the receiver for longer than the watch runs.
         let (secret_reads, secrets) = mpsc::unbounded_channel();
-        let mut watched = self.watched_secrets(&secret_reads);
+        let (watch, watched) = mpsc::unbounded_channel();
+        let mut secret_files = SecretFiles::new(watch, secret_reads);
+        self.members.iter().for_each(|(id, member)| secret_files.follow(id, &member.actor));
         let ticket_files = std::mem::take(&mut self.ticket_files).into_iter();
-        watched.extend(ticket_files.map(|file| Box::new(file) as Box<dyn WatchedFiles>));
-        if !watched.is_empty() {
-            tasks.start("the watch on secret files", |end| watch::watch_files(watched, end));
-        }
+        let ticket_files = ticket_files.map(|file| Box::new(file) as Box<dyn WatchedFiles>).collect();
+        tasks.start("the watch on secret files", |end| watch::watch_files_and_more(ticket_files, watched, end));
         let (events, cluster_events) = mpsc::channel(CLUSTER_EVENTS_MAX);
         if let Some(cluster) = &self.cluster {
             tasks.start("the watch on the shared state", |end| cluster.watch(events, end));
         }
         let state_writer = self.state_writer.clone();
-        let mut scheduler = Scheduler::new(self, (secret_reads, secrets), cluster_events, &shutdown);
+        let mut scheduler = Scheduler::new(self, (secret_files, secrets), cluster_events, &shutdown);
         scheduler.run(&shutdown).await;
         scheduler.end().await;
         if let Some(state_writer) = state_writer

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,8 @@ const FILES_PER_LOOK: usize = 1_000;
 pub const SETTLE: Duration = Duration::from_millis(250);
 /// Two changes within a file system's finest step of time look like one; the coarsest common step is 2 s (FAT).
 const YOUNG: Duration = Duration::from_secs(2);
+/// How long to sleep if nothing is watched, or each disk hangs. Whatever happens wakes the watch.
+const NOTHING_DUE: Duration = Duration::from_secs(86_400);
 /// Files on file systems not known yet that are looked at at once.
 const UNKNOWN_MAX: usize = 8;
 
@@ -75,18 +78,35 @@ pub trait WatchedFiles: Send {
     fn may_be_missing(&self) -> bool {
         false
     }
+
+    /// Whether it is not to be watched any more.
+    fn is_over(&self) -> bool {
+        false
+    }
 }
 
 /// Follows all these until `end`.
 pub async fn watch_files(all: Vec<Box<dyn WatchedFiles>>, end: CancellationToken) {
-    let every = LOOK_EVERY * u32::try_from(all.len().div_ceil(FILES_PER_LOOK).max(1)).unwrap_or(u32::MAX);
+    let (_, none) = mpsc::unbounded_channel();
+    if !all.is_empty() {
+        watch_files_and_more(all, none, end).await;
+    }
+}
+
+/// Follows all these, and what is added, until `end`.
+pub async fn watch_files_and_more(
+    all: Vec<Box<dyn WatchedFiles>>,
+    mut more: mpsc::UnboundedReceiver<Box<dyn WatchedFiles>>,
+    end: CancellationToken,
+) {
     let files = all.into_iter().map(File::new).collect();
-    let mut watch = FileWatcher { every, files, jobs: JoinSet::new(), running: HashMap::new() };
-    while !watch.is_empty() {
+    let mut watch = FileWatcher { files, jobs: JoinSet::new(), running: HashMap::new() };
+    loop {
         watch.check_due_files();
         let wake = watch.next_wake();
         tokio::select! {
             () = end.cancelled() => return,
+            Some(added) = more.recv() => watch.files.push(File::new(added)),
             Some(done) = watch.jobs.join_next_with_id() => if let Err(error) = watch.finish_check(done) {
                 error!(%error, "looking at a file panicked: this is a bug");
                 return;
@@ -97,7 +117,6 @@ pub async fn watch_files(all: Vec<Box<dyn WatchedFiles>>, end: CancellationToken
 }
 
 struct FileWatcher {
-    every: Duration,
     /// Those that are not being looked at.
     files: Vec<File>,
     jobs: JoinSet<Vec<File>>,
@@ -113,12 +132,15 @@ struct RunningCheck {
 }
 
 impl FileWatcher {
-    fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.running.is_empty()
+    /// How often each file is checked.
+    fn every(&self) -> Duration {
+        let all = self.files.len() + self.running.values().map(|running| running.names.len()).sum::<usize>();
+        LOOK_EVERY * u32::try_from(all.div_ceil(FILES_PER_LOOK).max(1)).unwrap_or(u32::MAX)
     }
 
     fn check_due_files(&mut self) {
         let now = Instant::now();
+        self.files.retain(|file| !file.watched.is_over());
         let busy = self.busy();
         let mut groups: HashMap<u64, Vec<File>> = HashMap::new();
         for file in std::mem::take(&mut self.files) {
@@ -151,10 +173,11 @@ impl FileWatcher {
         if let Some(running) = self.running.remove(&id).filter(|running| running.warned) {
             info!(files = running.names.join(", "), "the disk answers again");
         }
-        let now = Instant::now();
-        for mut file in group {
-            file.due = now + if file.candidate.is_some() { SETTLE } else { self.every };
-            self.files.push(file);
+        let (now, first) = (Instant::now(), self.files.len());
+        self.files.extend(group);
+        let every = self.every();
+        for file in self.files.iter_mut().skip(first) {
+            file.due = now + if file.candidate.is_some() { SETTLE } else { every };
         }
         Ok(())
     }
@@ -174,7 +197,7 @@ impl FileWatcher {
         let waits = |file: &&File| file.device.map_or(full, |device| busy.contains(&device));
         let due = self.files.iter().filter(|file| !waits(file)).map(|file| file.due);
         let hung = self.running.values().filter(|running| !running.warned).map(|running| running.since + WAIT_MAX);
-        due.chain(hung).min().unwrap_or_else(|| Instant::now() + self.every)
+        due.chain(hung).min().unwrap_or_else(|| Instant::now() + NOTHING_DUE)
     }
 
     fn warn_of_hung_disks(&mut self) {

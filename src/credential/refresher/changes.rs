@@ -8,14 +8,12 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::scheduler::Scheduler;
-use super::secrets::SecretRead;
 use super::{Member, Refresher};
 use crate::credential::actor::{Actor, ActorLimits, Event};
 use crate::credential::app::App;
 use crate::credential::grants::Grant;
 use crate::credential::plan::{self, Plan};
 use crate::credential::table::{Credential, CredentialId};
-use crate::files::watch;
 use crate::platform::component;
 
 /// How many changes may wait.
@@ -145,19 +143,24 @@ impl Scheduler {
             actor.restore_usage(Some(&calls));
         }
         let is_queued = actor.is_probed_by_queue();
+        self.secret_files.follow(id, &actor);
         members.push(Member::new(actor, writer, parent));
         if let Some(parent) = parent {
             self.refresher.dependents.entry(parent).or_default().push(id);
         }
-        self.watch_secret(id);
         self.set_queued(id, is_queued);
         self.start(id);
         id
     }
 
     fn change_credential(&mut self, id: CredentialId, plan: Plan) -> CredentialId {
+        if let Some(Member { actor, .. }) = self.refresher.members.get(id) {
+            self.secret_files.unfollow(id, &actor.source);
+        }
         self.tell(id, Event::Changed(Box::new(plan)));
-        self.watch_secret(id);
+        if let Some(Member { actor, .. }) = self.refresher.members.get(id) {
+            self.secret_files.follow(id, actor);
+        }
         let is_queued = self.refresher.members.get(id).is_some_and(|member| member.actor.is_probed_by_queue());
         self.set_queued(id, is_queued);
         id
@@ -168,6 +171,7 @@ impl Scheduler {
         self.tell(id, Event::Removed);
         self.set_queued(id, false);
         let Some(member) = self.refresher.members.take(id) else { return };
+        self.secret_files.unfollow(id, &member.actor.source);
         if let Some(grant) = &member.actor.grant {
             self.refresher.grants.unwant(&grant.name, now.unix_ms);
         }
@@ -184,22 +188,5 @@ impl Scheduler {
             false => self.probe_queue.remove(id),
         }
         self.plan_queued_probe();
-    }
-
-    /// Follows the file of its secret, if that is in one. Ends the watch that there was.
-    fn watch_secret(&mut self, id: CredentialId) {
-        let Some(member) = self.refresher.members.get_mut(id) else { return };
-        let (actor, reads) = (&member.actor, self.secret_reads.clone());
-        let name = format!("the {} of {} in", actor.secret_noun(), actor.appid);
-        let watched = actor.source.watched(name, move |secret, at_start| {
-            // It fails only while the refresher ends.
-            let _ = reads.send(SecretRead { ids: vec![id], secret: secret.clone(), at_start });
-        });
-        member.secret_watch = watched.map(|watched| {
-            // It ends with the refresher too, whose members live until all tasks have ended.
-            let end = self.end_background.child_token();
-            self.background.spawn(watch::watch_files(vec![watched], end.clone()));
-            end.drop_guard()
-        });
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use tracing::warn;
 
 use super::cluster_layer::{ClusterAction, StoreWork};
-use super::secrets::SecretRead;
+use super::secrets::{SecretFiles, SecretRead};
 use super::{Member, Refresher};
 use crate::clock::{self, BootMs, LogThrottle, Now};
 use crate::cluster::{ClusterEvent, Unreachable};
@@ -46,8 +46,8 @@ pub(super) struct Scheduler {
     tasks: JoinSet<TaskOutput>,
     owners: HashMap<Id, TaskOwner>,
     /// Tasks that report to nobody.
-    pub background: TaskTracker,
-    pub end_background: CancellationToken,
+    background: TaskTracker,
+    end_background: CancellationToken,
     cancel: CancellationToken,
     permits: Arc<Semaphore>,
     probe_permits: Arc<Semaphore>,
@@ -60,7 +60,7 @@ pub(super) struct Scheduler {
     refusal_log: LogThrottle,
     /// New contents of secret files.
     secrets: mpsc::UnboundedReceiver<SecretRead>,
-    pub secret_reads: mpsc::UnboundedSender<SecretRead>,
+    pub secret_files: SecretFiles,
     cluster_events: mpsc::Receiver<ClusterEvent>,
 }
 
@@ -93,7 +93,7 @@ enum TaskOutput {
 impl Scheduler {
     pub fn new(
         refresher: Refresher,
-        (secret_reads, secrets): (mpsc::UnboundedSender<SecretRead>, mpsc::UnboundedReceiver<SecretRead>),
+        (secret_files, secrets): (SecretFiles, mpsc::UnboundedReceiver<SecretRead>),
         cluster_events: mpsc::Receiver<ClusterEvent>,
         shutdown: &CancellationToken,
     ) -> Scheduler {
@@ -114,7 +114,7 @@ impl Scheduler {
             client_budget: VerificationBudget::new(now_ms),
             refusal_log: LogThrottle::default(),
             secrets,
-            secret_reads,
+            secret_files,
             cluster_events,
             refresher,
         }

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::Refresher;
+use crate::credential::actor::Actor;
 use crate::credential::table::CredentialId;
 use crate::files::watch::WatchedFiles;
 use crate::secret::Secret;
@@ -15,27 +18,61 @@ use crate::secret_source::SecretSource;
 pub(super) struct SecretRead {
     pub ids: Vec<CredentialId>,
     pub secret: Secret,
-    /// It was there when the server started.
+    /// It was there when the watch on it began.
     pub at_start: bool,
 }
 
-impl Refresher {
-    /// The files of all secrets; their contents go to `reads`.
-    pub(super) fn watched_secrets(&self, reads: &mpsc::UnboundedSender<SecretRead>) -> Vec<Box<dyn WatchedFiles>> {
-        let mut files: HashMap<PathBuf, (&SecretSource, String, Vec<CredentialId>)> = HashMap::new();
-        for (id, member) in self.members.iter() {
-            let actor = &member.actor;
-            let SecretSource::File(file) = &actor.source else { continue };
-            let name = || format!("the {} of {} in", actor.secret_noun(), actor.appid);
-            files.entry(file.path().to_owned()).or_insert_with(|| (&actor.source, name(), Vec::new())).2.push(id);
-        }
-        let watched = files.into_values().filter_map(|(source, name, ids)| {
-            let reads = reads.clone();
-            source.watched(name, move |secret, at_start| {
-                // It fails only while the refresher ends.
-                let _ = reads.send(SecretRead { ids: ids.clone(), secret: secret.clone(), at_start });
-            })
+/// The files that are watched. Each is watched once, however many credentials it is for.
+pub(super) struct SecretFiles {
+    files: HashMap<PathBuf, SharedSecretFile>,
+    /// Takes what is to be watched.
+    watch: mpsc::UnboundedSender<Box<dyn WatchedFiles>>,
+    /// Takes what is read.
+    reads: mpsc::UnboundedSender<SecretRead>,
+}
+
+struct SharedSecretFile {
+    ids: Arc<Mutex<Vec<CredentialId>>>,
+    /// Ends the watch on it.
+    _watch: DropGuard,
+}
+
+impl SecretFiles {
+    pub fn new(
+        watch: mpsc::UnboundedSender<Box<dyn WatchedFiles>>,
+        reads: mpsc::UnboundedSender<SecretRead>,
+    ) -> SecretFiles {
+        SecretFiles { files: HashMap::new(), watch, reads }
+    }
+
+    /// Follows the file of its secret, if that is in one. If the file is watched already, it is read again as at the
+    /// start: what it holds may be news for this one.
+    pub fn follow(&mut self, id: CredentialId, actor: &Actor) {
+        let SecretSource::File(file) = &actor.source else { return };
+        let ids = self.files.remove(file.path()).map(|known| known.ids).unwrap_or_default();
+        ids.lock().push(id);
+        let (name, end) = (format!("the {} of {} in", actor.secret_noun(), actor.appid), CancellationToken::new());
+        let (theirs, reads) = (ids.clone(), self.reads.clone());
+        let watched = actor.source.watched_until(end.clone(), name, move |secret, at_start| {
+            // It fails only while the refresher ends.
+            let _ = reads.send(SecretRead { ids: theirs.lock().clone(), secret: secret.clone(), at_start });
         });
-        watched.collect()
+        // The same here.
+        watched.into_iter().for_each(|watched| drop(self.watch.send(watched)));
+        self.files.insert(file.path().to_owned(), SharedSecretFile { ids, _watch: end.drop_guard() });
+    }
+
+    /// Follows it for this credential no more.
+    pub fn unfollow(&mut self, id: CredentialId, source: &SecretSource) {
+        let SecretSource::File(file) = source else { return };
+        let Some(known) = self.files.get(file.path()) else { return };
+        let is_last = {
+            let mut ids = known.ids.lock();
+            ids.retain(|other| *other != id);
+            ids.is_empty()
+        };
+        if is_last {
+            self.files.remove(file.path());
+        }
     }
 }

@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use super::scheduler::clock_jumped;
 use super::*;
 use crate::clock::{self, Now};
+use crate::credential::actor::ActorLimits;
+use crate::credential::plan;
 use crate::credential::state::{LoadedState, Snapshot, StateStore};
 use crate::credential::table::{Credential, CredentialState, Reading};
 use crate::credential::{App, Env, build_in};
@@ -282,6 +284,48 @@ async fn a_classic_app_that_is_put_anew_waits_for_the_end_of_its_earlier_call() 
     tokio::time::sleep(SECOND).await;
     assert_eq!(running.value(&added[0]).as_deref(), Some("wx1-1"));
     assert_eq!((running.calls("access_token wx1"), running.platform.running.lock().1), (2, 1));
+    running.stop().await;
+}
+
+#[test]
+fn a_secret_file_is_watched_once_for_all_that_it_is_for_and_not_longer() {
+    let ((watch, mut watched), (reads, mut read)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let mut files = SecretFiles::new(watch, reads);
+    let shared = App::mp("wx1", SecretSource::file("/nowhere/secret"), &mp::STABLE);
+    let plan = plan::plans(&ClientOptions::at("http://127.0.0.1:1".into()), &[shared]).remove(0);
+    let actor = Actor::new(plan, None, ActorLimits { total_timeout_ms: 8_000, keeps_state: false });
+    files.follow(1, &actor);
+    files.follow(2, &actor);
+    let (first, mut second) = (watched.try_recv().unwrap(), watched.try_recv().unwrap());
+    assert!(first.is_over() && !second.is_over());
+    second.apply(&[b"s".to_vec().into()], false).unwrap();
+    assert_eq!(read.try_recv().unwrap().ids, [1, 2]);
+    files.unfollow(1, &actor.source);
+    second.apply(&[b"s".to_vec().into()], false).unwrap();
+    assert_eq!(read.try_recv().unwrap().ids, [2]);
+    files.unfollow(2, &actor.source);
+    assert!(second.is_over());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_added_or_changed_app_gets_what_is_put_into_its_secret_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let with = |name: &str| App::mp("wx1", SecretSource::file(path(name)), &mp::STABLE);
+    std::fs::write(path("a"), "wrong").unwrap();
+    std::fs::write(path("b"), "wrong").unwrap();
+    let running = Running::start(&[]);
+    let added = running.control.put(with("a")).await.unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    running.control.put(with("b")).await.unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!((running.calls("access_token wx1"), added[0].status(0).state), (1, CredentialState::Blocked));
+    std::fs::write(path("a"), "another").unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(running.calls("access_token wx1"), 1, "that is not its file any more");
+    std::fs::write(path("b"), "s").unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    assert!(running.value(&added[0]).is_some());
     running.stop().await;
 }
 

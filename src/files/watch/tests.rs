@@ -241,3 +241,24 @@ async fn a_disk_that_hangs_holds_up_no_other_file() {
     following.await.unwrap();
     drop(release);
 }
+
+#[tokio::test]
+async fn what_is_added_to_a_running_watch_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    fs::write(&path, "old").unwrap();
+    let taken = Arc::<Mutex<Vec<String>>>::default();
+    let (more, added) = tokio::sync::mpsc::unbounded_channel();
+    let end = CancellationToken::new();
+    let following = tokio::spawn(watch_files_and_more(Vec::new(), added, end.clone()));
+    let notes: Box<dyn WatchedFiles> = Box::new(Notes { paths: vec![path], taken: Arc::clone(&taken) });
+    assert!(more.send(notes).is_ok());
+    let until_taken = async {
+        while taken.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), until_taken).await.unwrap();
+    end.cancel();
+    following.await.unwrap();
+}
