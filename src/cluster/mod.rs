@@ -9,7 +9,6 @@
 //! | [`record_handle`] | one credential's access to the store: the steps of a renewal |
 //! | `redis` | the store that nodes share in a Redis |
 //! | [`http`] | a follower's store: the records of a leader, read through its HTTP API |
-//! | [`memory`] | a store inside one process, for tests |
 //!
 //! A lease is taken by `credential/cluster_fetch.rs`, before a fetch, through [`record_handle::RecordHandle::take_lease`].
 //! docs/design/cluster-protocol.md explains the protocol and why it is correct.
@@ -17,7 +16,6 @@
 //! Never calls a platform and never publishes a value to readers: the refresher does that.
 
 pub mod http;
-pub mod memory;
 pub mod node_rules;
 pub mod options;
 pub mod record;
