@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::network::{Network, authority};
@@ -51,6 +52,16 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
+    /// The Redis there, and the defaults for the rest.
+    pub fn at(at: RedisAt) -> RedisOptions {
+        RedisOptions { at, tls: None, db: 0, user: None, password: None, trusted_hosts: Vec::new(), timeout_ms: 2_000 }
+    }
+
+    /// Longest wait for a connection and for each answer.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
     /// The URL as in the file, without the database.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
@@ -122,12 +133,5 @@ impl TrustedHost {
             TrustedHost::Name(name) => name.clone(),
             TrustedHost::Domain(domain) => format!("*{domain}"),
         }
-    }
-}
-
-impl RedisOptions {
-    /// The Redis there, and the defaults for the rest.
-    pub fn at(at: RedisAt) -> RedisOptions {
-        RedisOptions { at, tls: None, db: 0, user: None, password: None, trusted_hosts: Vec::new(), timeout_ms: 2_000 }
     }
 }
