@@ -85,9 +85,7 @@ fn closing_brace(text: &str) -> Option<usize> {
 /// Computes the digests of which `now` says so.
 fn digested(key: &str, now: impl Fn(&str) -> bool) -> String {
     let parts = parts(key).into_iter().map(|part| match part {
-        Part::Digest(inner) if now(inner) => {
-            Md5::digest(inner.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-        }
+        Part::Digest(inner) if now(inner) => hex::encode(Md5::digest(inner.as_bytes())),
         Part::Digest(inner) => format!("{MD5}{inner}}}"),
         Part::Text(text) => text.to_owned(),
     });

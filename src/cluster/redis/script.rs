@@ -66,7 +66,7 @@ impl RecordScript {
             .replace("$FIELDS", &fields)
             .replace("$NOW", now)
             .replace("$BORN", born);
-        let sha = Sha1::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha = hex::encode(Sha1::digest(text.as_bytes()));
         RecordScript { text, sha }
     }
 }
