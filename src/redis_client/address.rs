@@ -11,7 +11,6 @@ use crate::network::{is_this_machine, without_brackets};
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
-/// What a URL says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisAddress {
     pub at: RedisAt,

@@ -19,7 +19,6 @@ use crate::files::{self, ReadFault, read_in_background};
 use crate::network::without_brackets;
 use crate::secret_source::SecretFault;
 
-/// The address of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ServerAddress {
     Tcp(String, u16),
@@ -40,7 +39,6 @@ impl ServerAddress {
     }
 }
 
-/// How to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Login {
     AsConfigured,
@@ -68,7 +66,6 @@ pub(super) async fn connect(
     within(2 * deadline, connecting).await?.map_err(|error| fault_while_connecting(&error, server))
 }
 
-/// Subscribes to these channels.
 pub(super) async fn subscribe(
     server: &RedisOptions,
     address: &ServerAddress,

@@ -4,7 +4,6 @@
 
 use crate::descriptors;
 
-/// Why a Redis could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedisFault {
     #[error("it cannot be reached")]
@@ -120,7 +119,6 @@ impl RedisFault {
         RedisFault::ALL.iter().find(|(fault, _)| *fault == self).map_or("other", |(_, class)| class)
     }
 
-    /// What to do about it.
     pub fn advice(self) -> &'static str {
         match self {
             RedisFault::Unreachable => "see that the Redis runs, that url is right and that no firewall is between",

@@ -33,9 +33,7 @@ pub struct RedisClient {
     server: RedisOptions,
     /// The master that has this key, or would have it, is wanted; none: any server that accepts the login.
     key: Option<String>,
-    /// The last redirect of a cluster.
     redirect: Mutex<Option<ServerAddress>>,
-    /// The address of the last connection.
     last: Mutex<Option<ServerAddress>>,
 }
 
@@ -50,7 +48,6 @@ impl RedisClient {
         RedisClient { key: Some(key.to_owned()), ..RedisClient::new(server) }
     }
 
-    /// The longest wait for an answer.
     pub fn timeout(&self) -> Duration {
         self.server.timeout()
     }
@@ -170,7 +167,6 @@ impl RedisClient {
     }
 }
 
-/// Judges the answers to `ROLE` and `EXISTS`.
 fn judge_role(answers: &[Value]) -> Result<Option<String>, RedisFault> {
     // First, because a replica in a cluster names its master by a redirect.
     if let Some(to) = answers.iter().find_map(redirect) {
@@ -209,7 +205,6 @@ pub async fn try_connect(client: &RedisClient) -> Result<(), String> {
     client.connect().await.map(drop).map_err(refused)
 }
 
-/// Classifies a server's error.
 pub fn refusal(answer: &Value) -> Option<RedisFault> {
     match answer {
         Value::ServerError(error) => Some(RedisFault::of_server(error.code(), error.details())),

@@ -11,7 +11,6 @@ use crate::invalid_value::{InvalidValue, quoted};
 use crate::network::{Network, authority};
 use crate::secret_source::SecretSource;
 
-/// The address of a Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisAt {
     Tcp {
@@ -26,7 +25,6 @@ pub enum RedisAt {
     },
 }
 
-/// The files for TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The authority to trust (PEM); none: the public authorities.
@@ -35,7 +33,6 @@ pub struct TlsFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// A Redis and how to log in.
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
     pub at: RedisAt,
@@ -84,7 +81,6 @@ impl fmt::Display for RedisOptions {
     }
 }
 
-/// One entry of `trusted_hosts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustedHost {
     Network(Network),
@@ -94,7 +90,6 @@ pub enum TrustedHost {
 }
 
 impl TrustedHost {
-    /// How a list of them is written.
     pub const REMEDY: &str = "Write a list such as [\"10.0.0.0/24\", \"redis-2.example.com\", \"*.db.example.com\"].";
 
     /// `10.0.0.1`, `10.0.0.0/24`, `redis.example.com`, `*.example.com`.

@@ -82,11 +82,7 @@ impl MemoryStore {
 
     fn check_up(&self) -> Result<(), Unreachable> {
         if self.down.load(Ordering::Acquire) {
-            return Err(Unreachable {
-                text: "the cluster store is out of reach".into(),
-                advice: "bring it back",
-                unknown: false,
-            });
+            return Err(Unreachable::new("the cluster store is out of reach", "bring it back"));
         }
         Ok(())
     }
