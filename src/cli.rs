@@ -286,7 +286,7 @@ pub fn command_in(language: Language) -> clap::Command {
     }
 }
 
-/// `60s`, `2m`, `2h`, `500ms`; a number alone counts seconds.
+/// `60s`, `2m`, `2h`, `500ms`; a number alone counts seconds. To humantime, a number alone is wrong and `5M` are months.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time: write 60s, 2m, 2h or 500ms");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

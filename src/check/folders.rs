@@ -8,9 +8,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgroups};
+use nix::unistd::{Uid, User};
 use rustix::fs::Access;
 use rustix::io::Errno;
+use rustix::process::{Gid, getegid, geteuid, getgroups};
 
 use super::report::CheckReport;
 use crate::config::Config;

@@ -20,7 +20,6 @@ use super::problem::Problem;
 use super::query::QueryParams;
 use crate::clock::Now;
 use crate::credential::table::{Credential, Reading};
-use crate::secret::hex;
 
 /// The most credentials in one answer.
 const PAGE_MAX: usize = 500;
@@ -54,7 +53,7 @@ impl Cursor {
 /// It changes with a restart and with the caller's rights: then everything is sent again.
 fn cursor_mark(context: &ApiContext, caller: &Caller) -> String {
     let of = format!("{:016x} {}", context.run, caller.rights.words().join(" "));
-    hex(&Sha256::digest(of)[..8])
+    hex::encode(&Sha256::digest(of)[..8])
 }
 
 /// `GET /v1/credentials`. With `after`, waits for a change.

@@ -70,7 +70,7 @@ credential/quota_usage -> platform
 
 # What those stand on: answers to requests, what several nodes share, the client of the platforms' API.
 service -> access cache clock credential/facts credential/table protocol service/options stats
-cluster/http cluster/memory cluster/redis -> clock cluster cluster/node_rules cluster/options cluster/record
+cluster/http cluster/redis -> clock cluster cluster/node_rules cluster/options cluster/record
     cluster/seal descriptors https redis_client secret secret_source
 cluster/record_handle -> clock cluster cluster/node_rules cluster/record cluster/seal secret
 cluster -> clock
