@@ -8,11 +8,9 @@ mod fault;
 
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, FutureExt};
-
 use self::database::{Database, Query, RowChange, SqlValue};
 use self::fault::SqlFault;
-use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkBackend, SinkFault};
+use super::backend::{Answer, Contents, CredentialWrite, CurrentValue, Retraction, SinkBackend, SinkFault};
 use super::options::{SinkEntry, SqlPlan, SqlSink};
 use super::sql_statement::{SqlParameter, SqlStatement};
 use crate::credential::adopt::StoredBytes;
@@ -50,10 +48,15 @@ impl SqlBackend {
         Ok(before)
     }
 
-    async fn read_one(&self, entry: &SinkEntry) -> Result<Option<Option<Vec<u8>>>, SqlFault> {
-        let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
-        let facts = SqlFacts { entry, value: None, current: None };
-        Ok(Some(self.database.read(&facts.query(read)).await?))
+    /// The columns of each row; none without a statement that reads.
+    async fn read_rows(&self, entries: &[SinkEntry]) -> Result<Option<Vec<Vec<Option<Vec<u8>>>>>, SqlFault> {
+        let mut rows = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
+            let facts = SqlFacts { entry, value: None, current: None };
+            rows.push(self.database.read_row(&facts.query(read)).await?);
+        }
+        Ok(Some(rows))
     }
 
     /// Marks a row as expired, if it still has our value.
@@ -91,55 +94,37 @@ impl SqlBackend {
 }
 
 impl SinkBackend for SqlBackend {
-    fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>> {
-        async { Ok(self.database.open().await?) }.boxed()
+    fn open(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(self.database.open().await?) })
     }
 
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>> {
-        async move {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> Answer<'a, Contents> {
+        Box::pin(async {
             let mut before = Vec::with_capacity(write.entries.len());
             for (entry, value) in write.entries.iter().zip(&write.contents) {
                 before.push(self.write_one(entry, value, &write.current).await?);
             }
             Ok(before)
-        }
-        .boxed()
+        })
     }
 
-    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
-        async move {
-            let mut found = Vec::with_capacity(entries.len());
-            for entry in entries {
-                match self.read_one(entry).await? {
-                    Some(value) => found.push(value),
-                    None => return Ok(None),
-                }
-            }
-            Ok(Some(found))
-        }
-        .boxed()
+    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> Answer<'a, Option<Contents>> {
+        Box::pin(async {
+            let rows = self.read_rows(entries).await?;
+            Ok(rows.map(|rows| rows.into_iter().map(|row| row.into_iter().next().flatten()).collect()))
+        })
     }
 
     /// Further columns of the same row may have a time.
-    fn read_with_times<'a>(
-        &'a self,
-        entries: &'a [SinkEntry],
-    ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, SinkFault>> {
-        async move {
-            let mut stored = Vec::new();
-            for entry in entries {
-                let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
-                let facts = SqlFacts { entry, value: None, current: None };
-                let columns = self.database.read_row(&facts.query(read)).await?;
-                stored.extend(columns.into_iter().flatten().map(StoredBytes::from));
-            }
-            Ok(Some(stored))
-        }
-        .boxed()
+    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> Answer<'a, Option<Vec<StoredBytes>>> {
+        Box::pin(async {
+            let rows = self.read_rows(entries).await?;
+            Ok(rows.map(|rows| rows.into_iter().flatten().flatten().map(StoredBytes::from).collect()))
+        })
     }
 
-    fn retract<'a>(&'a self, retract: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
-        async move {
+    fn retract<'a>(&'a self, retract: &'a Retraction) -> Answer<'a, u64> {
+        Box::pin(async {
             let Some(last) = &retract.last else { return Ok(0) };
             let mut retracted = 0;
             for (entry, value) in retract.entries.iter().zip(&retract.expected) {
@@ -148,8 +133,7 @@ impl SinkBackend for SqlBackend {
                 }
             }
             Ok(retracted)
-        }
-        .boxed()
+        })
     }
 }
 
