@@ -78,7 +78,7 @@ impl Running {
         let Bound { options, authenticator, listeners, http, pid_file } = bound;
         let supervisor = Supervisor::new(shutdown);
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(BoundListener::tcp_addr).collect();
-        let (table, refresher) = crate::credential::build(&options.credentials).map_err(StartError::Credentials)?;
+        let (table, refresher) = crate::credential::build(&options.credentials).map_err(StartError::Unavailable)?;
         let mut refresher = refresher.supervised_by(&supervisor);
         if let Some(period) = systemd::watchdog_period() {
             refresher = refresher.with_watchdog(period / 4, systemd::notify_watchdog);

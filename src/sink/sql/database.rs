@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode, PgTypeInfo};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Postgres, Row, SqlSafeStr, Type};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::error::Elapsed;
 
 use super::fault::{SqlFault, of_error};
 use crate::secret::Secret;
@@ -92,15 +93,10 @@ impl Database {
 
     /// Changes rows, by all statements or none. Returns how many rows.
     pub async fn change(&self, change: &RowChange) -> Result<u64, SqlFault> {
-        let (mut slot, mut connection) = self.take().await?;
-        let changing = connection.change(change, self.server.timeout_ms);
-        let changed = tokio::time::timeout(2 * self.timeout() + LOCK_WAIT_EXTRA, changing)
-            .await
-            .map_err(|_| SqlFault::Timeout)?;
-        if changed.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
-            *slot = Some(connection);
-        }
-        changed
+        let mut turn = self.take().await?;
+        let changing = turn.connection.change(change, self.server.timeout_ms);
+        let changed = tokio::time::timeout(2 * self.timeout() + LOCK_WAIT_EXTRA, changing).await;
+        turn.end(changed)
     }
 
     /// The first column of the first row, as bytes.
@@ -110,32 +106,43 @@ impl Database {
 
     /// The columns of the first row, as bytes; none where there is no row.
     pub async fn read_row(&self, query: &Query) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
-        let (mut slot, mut connection) = self.take().await?;
-        let reading = connection.read(query);
-        let read = tokio::time::timeout(self.timeout(), reading).await.map_err(|_| SqlFault::Timeout)?;
-        if read.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
-            *slot = Some(connection);
-        }
-        read
+        let mut turn = self.take().await?;
+        let read = tokio::time::timeout(self.timeout(), turn.connection.read(query)).await;
+        turn.end(read)
     }
 
     /// Has the database prepare a statement without running it.
     pub async fn prepare(&self, query: &Query) -> Result<(), SqlFault> {
-        let (mut slot, mut connection) = self.take().await?;
-        let preparing = connection.prepare(query);
-        let prepared = tokio::time::timeout(self.timeout(), preparing).await.map_err(|_| SqlFault::Timeout)?;
-        *slot = Some(connection);
-        prepared
+        let mut turn = self.take().await?;
+        let prepared = tokio::time::timeout(self.timeout(), turn.connection.prepare(query)).await;
+        turn.end(prepared)
     }
 
-    async fn take(&self) -> Result<(MutexGuard<'_, Option<SqlConnection>>, SqlConnection), SqlFault> {
+    async fn take(&self) -> Result<Turn<'_>, SqlFault> {
         let mut slot = self.connection.lock().await;
         let connection = slot.take().ok_or(SqlFault::Dropped)?;
-        Ok((slot, connection))
+        Ok(Turn { slot, connection })
     }
 
     fn timeout(&self) -> Duration {
         Duration::from_millis(self.server.timeout_ms)
+    }
+}
+
+/// The connection while it is used.
+struct Turn<'d> {
+    slot: MutexGuard<'d, Option<SqlConnection>>,
+    connection: SqlConnection,
+}
+
+impl Turn<'_> {
+    /// Keeps the connection, unless it is in an unknown state.
+    fn end<T>(mut self, done: Result<Result<T, SqlFault>, Elapsed>) -> Result<T, SqlFault> {
+        let done = done.map_err(|_| SqlFault::Timeout)?;
+        if done.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
+            *self.slot = Some(self.connection);
+        }
+        done
     }
 }
 
@@ -221,8 +228,18 @@ fn sqlite(server: &SqlServer) -> SqliteConnectOptions {
     }
 }
 
-/// A query with its parameters, for any of the databases. A pooler before a PostgreSQL may give each statement to another
-/// session, so none is kept prepared there.
+/// The same for each kind of connection.
+macro_rules! on_each {
+    ($connection:expr, $it:ident => $what:expr) => {
+        match $connection {
+            SqlConnection::MySql($it) => $what,
+            SqlConnection::Postgres($it) => $what,
+            SqlConnection::Sqlite($it) => $what,
+        }
+    };
+}
+
+/// A query with its parameters, for any of the databases.
 macro_rules! bound {
     ($query:expr, $is_kept:expr) => {
         $query.bound.iter().fold(
@@ -237,11 +254,12 @@ macro_rules! bound {
 
 impl SqlConnection {
     async fn close(self) -> Result<(), sqlx::Error> {
-        match self {
-            SqlConnection::MySql(connection) => connection.close().await,
-            SqlConnection::Postgres(connection) => connection.close().await,
-            SqlConnection::Sqlite(connection) => connection.close().await,
-        }
+        on_each!(self, connection => connection.close().await)
+    }
+
+    /// Whether statements are kept prepared. A pooler before a PostgreSQL may give each to another session.
+    fn keeps_prepared(&self) -> bool {
+        !matches!(self, SqlConnection::Postgres(_))
     }
 
     async fn change(&mut self, change: &RowChange, timeout_ms: u64) -> Result<u64, SqlFault> {
@@ -281,29 +299,20 @@ impl SqlConnection {
     }
 
     async fn execute(&mut self, query: &Query) -> Result<u64, SqlFault> {
-        let rows = match self {
-            SqlConnection::MySql(to) => bound!(query, true).execute(to).await.map(|done| done.rows_affected()),
-            SqlConnection::Postgres(to) => bound!(query, false).execute(to).await.map(|done| done.rows_affected()),
-            SqlConnection::Sqlite(to) => bound!(query, true).execute(to).await.map(|done| done.rows_affected()),
-        };
+        let is_kept = self.keeps_prepared();
+        let rows = on_each!(self, to => bound!(query, is_kept).execute(to).await.map(|done| done.rows_affected()));
         rows.map_err(|error| of_error(&error))
     }
 
     async fn read(&mut self, query: &Query) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
-        macro_rules! first {
-            ($from:expr, $is_kept:expr) => {
-                match bound!(query, $is_kept).fetch_optional($from).await {
-                    Ok(Some(row)) => (0..row.len()).map(|at| row.try_get_unchecked(at)).collect(),
-                    Ok(None) => Ok(Vec::new()),
-                    Err(error) => Err(error),
-                }
-            };
-        }
-        let columns = match self {
-            SqlConnection::MySql(from) => first!(from, true),
-            SqlConnection::Postgres(from) => first!(from, false),
-            SqlConnection::Sqlite(from) => first!(from, true),
-        };
+        let is_kept = self.keeps_prepared();
+        let columns: Result<_, sqlx::Error> = on_each!(self, from => {
+            let row = bound!(query, is_kept).fetch_optional(from).await;
+            row.and_then(|row| match row {
+                Some(row) => (0..row.len()).map(|at| row.try_get_unchecked(at)).collect(),
+                None => Ok(Vec::new()),
+            })
+        });
         columns.map_err(|error| of_error(&error))
     }
 
@@ -322,11 +331,7 @@ impl SqlConnection {
 
     /// A statement of our own, without parameters.
     async fn plain(&mut self, text: String) -> Result<(), SqlFault> {
-        let done = match self {
-            SqlConnection::MySql(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
-            SqlConnection::Postgres(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
-            SqlConnection::Sqlite(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
-        };
+        let done = on_each!(self, connection => connection.execute(AssertSqlSafe(text)).await.map(drop));
         done.map_err(|error| of_error(&error))
     }
 }
