@@ -83,6 +83,11 @@ impl SinkItem {
         }
     }
 
+    /// Judges what was at each entry.
+    pub fn judge_all(&self, found: &[Option<Vec<u8>>]) -> Vec<FoundContent> {
+        found.iter().enumerate().map(|(entry, found)| self.judge(entry, found.as_deref())).collect()
+    }
+
     /// Judges what was at an entry; `None` if nothing was. Looks for our tokens in any encoding: another node writes the
     /// same token with other times.
     pub fn judge(&self, entry: usize, found: Option<&[u8]>) -> FoundContent {
