@@ -43,7 +43,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Shards of the cache, each with a lock: so many that workers seldom wait for each other.
 const CACHE_SHARDS: usize = 64;
 
-/// Time for a client to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// The answer to a wrong password is delayed this long. Shorter than the second after which pecl memcache gives up.
 const LOGIN_FAILURE_DELAY: Duration = Duration::from_millis(500);
@@ -101,7 +100,6 @@ impl Running {
         Ok(Running { server, http, refresher, sinks, watched, supervisor, addresses, _pid_file: pid_file })
     }
 
-    /// The TCP addresses served, with real port numbers.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }

@@ -42,11 +42,9 @@ const ESCAPE: u8 = 0x1b;
 
 /// Changes what is logged; there is one log in a process.
 static SET_VERBOSITY: OnceLock<Box<dyn Fn(u8) + Send + Sync>> = OnceLock::new();
-/// Where the lines go.
 static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 static DROPPED: LazyLock<Arc<AtomicU64>> = LazyLock::new(Arc::default);
 
-/// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogFault {
     #[error("the thread that writes them cannot be started: {0}")]
@@ -112,7 +110,6 @@ fn is_standard_error(stream: &str) -> bool {
     file.is_ok_and(|file| stream == format!("{}:{}", file.dev(), file.ino()))
 }
 
-/// How a line looks.
 #[derive(Clone, Copy, Debug)]
 struct Style {
     json: bool,
@@ -207,7 +204,6 @@ fn one_line(line: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(fit.into_bytes())
 }
 
-/// Keeps a line instead of writing it.
 struct LineCollector(Arc<Mutex<Vec<u8>>>);
 
 impl MakeWriter<'_> for LineCollector {

@@ -13,7 +13,6 @@ pub enum StartError {
     /// The start could not get something that it needs: an address, the state file, a process of the demo.
     #[error("{0}")]
     Unavailable(String),
-    /// The system refused something.
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },
     /// A part that must run for as long as the server does has ended before it.

@@ -35,13 +35,11 @@ const NOTHING_DUE: Duration = Duration::from_secs(86_400);
 /// Files on file systems not known yet that are looked at at once.
 const UNKNOWN_MAX: usize = 8;
 
-/// What a file holds.
 pub type FileContent = Zeroizing<Vec<u8>>;
 
 /// Compares contents without keeping them.
 pub type ContentDigest = [u8; 32];
 
-/// The digest of what several files hold.
 pub fn digest_of(contents: &[FileContent]) -> ContentDigest {
     let mut digest = Sha256::new();
     for content in contents {
@@ -51,7 +49,6 @@ pub fn digest_of(contents: &[FileContent]) -> ContentDigest {
     digest.finalize().into()
 }
 
-/// Why a content was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotApplied {
     /// It is no good. A sentence that says why and quotes nothing.
@@ -85,7 +82,6 @@ pub trait WatchedFiles: Send {
     }
 }
 
-/// Follows all these until `end`.
 pub async fn watch_files(all: Vec<Box<dyn WatchedFiles>>, end: CancellationToken) {
     let (_, none) = mpsc::unbounded_channel();
     if !all.is_empty() {
@@ -123,7 +119,6 @@ struct FileWatcher {
     running: HashMap<Id, RunningCheck>,
 }
 
-/// Files that are being looked at.
 struct RunningCheck {
     device: Option<u64>,
     since: Instant,
@@ -209,7 +204,6 @@ impl FileWatcher {
     }
 }
 
-/// What a look has found.
 #[derive(Clone, PartialEq, Eq)]
 enum FileState {
     Holding(ContentDigest),

@@ -82,7 +82,6 @@ pub(super) trait SinkBackend: Send + Sync + 'static {
 pub(super) struct CurrentValue {
     pub value: Bytes,
     pub now: Now,
-    /// When the value ends.
     pub end_ms: BootMs,
     /// Until when the value is reliable: this is written as its end.
     pub reliable_until_ms: BootMs,
@@ -117,7 +116,6 @@ impl WritePermit {
     }
 }
 
-/// One credential to be written.
 pub(super) struct CredentialWrite {
     /// If the backend has a limit.
     pub permit: Option<WritePermit>,
@@ -127,7 +125,6 @@ pub(super) struct CredentialWrite {
     pub current: CurrentValue,
 }
 
-/// One credential that has no good value.
 pub(super) struct Retraction {
     pub entries: Arc<[SinkEntry]>,
     /// What we wrote last to each; after a restart what a former process will have written, as far as that is known.
@@ -143,12 +140,10 @@ pub(super) struct SinkFault {
     pub class: &'static str,
     /// What is wrong: "it is out of memory".
     pub what: Cow<'static, str>,
-    /// What to do about it.
     pub advice: Cow<'static, str>,
     pub scope: SinkFaultScope,
 }
 
-/// What a fault affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SinkFaultScope {
     /// The connection: nothing can be written until it is opened again.
@@ -166,7 +161,6 @@ impl fmt::Display for SinkFault {
 }
 
 impl SinkFault {
-    /// A fault of one entry.
     pub fn of_entry(
         class: &'static str,
         what: impl Into<Cow<'static, str>>,

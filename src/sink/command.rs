@@ -146,7 +146,6 @@ fn untrusted(why: &trusted::Untrusted) -> SinkFault {
     SinkFault { class, what: what.into(), advice: why.remedy().into(), scope: SinkFaultScope::Backend }
 }
 
-/// Why it could not be started.
 fn fault_of(error: &io::Error, program: &Path) -> SinkFault {
     let (class, advice) = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOENT) => {

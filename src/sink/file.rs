@@ -35,7 +35,6 @@ const TEMPORARY: &str = ".tokencached.";
 /// A temporary file that is older was left by a process that was killed.
 const TEMPORARY_OLD: Duration = Duration::from_secs(600);
 
-/// The backend.
 pub(super) struct FileBackend {
     mode: u32,
     mtime: Option<TimeShown>,
@@ -54,7 +53,6 @@ impl FileBackend {
         }
     }
 
-    /// Runs work on a file on a thread that may block.
     async fn in_folder<T: Send + 'static>(
         &self,
         path: &str,
@@ -85,7 +83,6 @@ impl FileBackend {
         before.await
     }
 
-    /// Marks a file of ours as expired; true if there was one.
     async fn retract_one(
         &self,
         entry: &SinkEntry,
@@ -352,7 +349,6 @@ fn hung_fault(path: &str) -> SinkFault {
     SinkFault::of_entry("timeout", what, "see the disk or the file server that the folder is on")
 }
 
-/// Classifies an error of the system.
 fn fault(path: &str, errno: Errno) -> SinkFault {
     let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
     let shown = folder.display();

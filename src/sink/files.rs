@@ -26,7 +26,6 @@ pub enum FileContent {
 }
 
 impl FileContent {
-    /// What a known script reads.
     pub fn of_preset(preset: &FilePreset) -> Option<FileContent> {
         match preset.layout {
             Layout::Text(text, escape) => Source::new(text, escape).ok().map(FileContent::Template),

@@ -21,7 +21,6 @@ const PLACEHOLDERS: &[&str] = &["type", "id", "appid", "agent", "secret", "secre
 /// Which apps and types a sink is about.
 pub struct Scope<'a> {
     pub apps: Vec<&'a App>,
-    /// The ids of these apps.
     pub ids: HashSet<String>,
     /// None: all types.
     pub types: Option<Vec<CredentialName>>,
@@ -64,7 +63,6 @@ pub fn views(fields: &Fields<'_>, types: &[CredentialName]) -> PartsResult<Vec<(
     types.iter().map(|of| Ok((*of, View { flags: 0, ..view(of)? }))).collect()
 }
 
-/// Whether there is an app of that id.
 pub fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {
     if known.contains(id) {
         return Ok(());
@@ -74,7 +72,6 @@ pub fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {
     wrong(format!("the app {} is not there", quoted_name(id)), remedy)
 }
 
-/// The keys of one sink.
 #[derive(Default)]
 pub struct Keys {
     pub entries: Vec<SinkEntry>,
@@ -87,7 +84,6 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Every key of every app.
     pub fn expand(templates: &[KeyTemplate], scope: &Scope<'_>) -> Keys {
         let mut keys = Keys::default();
         // One fault a template will do, however many apps it is about.
@@ -141,12 +137,10 @@ impl Keys {
 }
 
 impl KeyTemplate {
-    /// A key with the value as it is.
     pub fn raw(key: &str) -> KeyTemplate {
         KeyTemplate { key: key.to_owned(), app: None, of: None, views: Vec::new(), of_preset: None }
     }
 
-    /// An item of `keys`.
     pub fn read(item: &Given, scope: &Scope<'_>) -> PartsResult<KeyTemplate> {
         let (key, fields) = key_and_fields(item, TABLE_KEYS, ["a key", "a sink's key", "a table"])?;
         known_words(key, PLACEHOLDERS)?;
@@ -164,7 +158,6 @@ impl KeyTemplate {
         Ok(KeyTemplate { key: key.to_owned(), app, of, views, of_preset: None })
     }
 
-    /// The keys of a preset, for both sorts of platforms.
     pub fn of_preset(preset: &'static Preset, prefix: &str) -> Vec<KeyTemplate> {
         let of_platform = |agents| {
             let written = preset.keys(agents).filter(|(.., view)| view.form != Form::Nothing);

@@ -14,7 +14,6 @@ use crate::redis_client::{RedisClient, RedisFault, fault_of, refusal};
 const DELETE_OURS: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
-/// A Redis of the site's own.
 pub(super) struct RedisBackend {
     client: RedisClient,
     ttl: Ttl,
@@ -54,7 +53,6 @@ impl RedisBackend {
         }
     }
 
-    /// What is under these keys now.
     async fn contents(&self, entries: &[SinkEntry]) -> Result<Contents, RedisFault> {
         let mut pipeline = Pipeline::with_capacity(entries.len() + 1);
         pipeline.ignore_errors();

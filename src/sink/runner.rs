@@ -40,7 +40,6 @@ const BACKOFF_WITHOUT_DESCRIPTOR: Duration = Duration::from_secs(2);
 pub(super) const LAST_WRITES: Duration = Duration::from_secs(1);
 const LOG_AGAIN_MS: u64 = 60_000;
 
-/// One sink.
 pub struct SinkRunner {
     pub(super) options: Options,
     pub(super) backend: Arc<dyn SinkBackend>,
@@ -69,7 +68,6 @@ pub struct SinkRunner {
     throttle: RepeatThrottle<&'static str>,
 }
 
-/// The changes of all items.
 struct Changes(FuturesUnordered<ChangeFuture>);
 
 /// An item's index and its receiver again, once it has changed; none if it never will.
@@ -92,7 +90,6 @@ impl Changes {
         std::future::pending().await
     }
 
-    /// Queues the items that have changed already.
     fn queue_pending(&mut self, queue: &mut WriteQueue) {
         while let Some(index) = self.next().now_or_never() {
             queue.add_changed(index);
@@ -104,7 +101,6 @@ fn change(index: usize, mut receiver: watch::Receiver<u64>) -> ChangeFuture {
     async move { receiver.changed().await.ok().map(|()| (index, receiver)) }.boxed()
 }
 
-/// The jobs under way.
 type RunningJobs = FuturesUnordered<BoxFuture<'static, (usize, Result<JobOutcome, SinkFault>)>>;
 
 impl SinkRunner {
@@ -534,7 +530,6 @@ impl SinkRunner {
     }
 }
 
-/// What is done for one credential.
 enum Job {
     Write(CredentialWrite),
     Retract(Retraction),
@@ -564,14 +559,12 @@ impl Job {
     }
 }
 
-/// Ticks after each period.
 fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
 
-/// The write, for the status page.
 fn sink_write(entry: &SinkEntry) -> SinkWrite {
     SinkWrite {
         app: entry.app.clone(),
@@ -581,7 +574,6 @@ fn sink_write(entry: &SinkEntry) -> SinkWrite {
     }
 }
 
-/// None if there is no limit.
 fn next_permit(
     limit: Option<&'static Semaphore>,
 ) -> OptionFuture<impl Future<Output = Result<SemaphorePermit<'static>, AcquireError>>> {

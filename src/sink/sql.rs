@@ -15,7 +15,6 @@ use super::options::{SinkEntry, SqlPlan, SqlSink};
 use super::sql_statement::{SqlParameter, SqlStatement};
 use crate::credential::adopt::StoredBytes;
 
-/// The backend.
 pub(super) struct SqlBackend {
     config: SqlSink,
     database: Database,
@@ -143,7 +142,6 @@ fn text(value: &[u8]) -> Result<&str, SqlFault> {
     if text.is_empty() || text.contains(char::is_control) { Err(SqlFault::Value) } else { Ok(text) }
 }
 
-/// What the parameters of a statement are bound to.
 struct SqlFacts<'a> {
     entry: &'a SinkEntry,
     value: Option<&'a str>,

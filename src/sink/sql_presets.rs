@@ -36,7 +36,6 @@ impl SqlPreset {
     }
 }
 
-/// All presets of statements.
 pub const SQL_PRESETS: &[SqlPreset] = &[
     // "More than 3600 s since `expire`?" is what the class asks, so that is when it was fetched, by the class's own constant.
     SqlPreset {

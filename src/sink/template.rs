@@ -25,7 +25,6 @@ impl Escape {
     }
 }
 
-/// A time with something added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeShown {
     pub fact: Fact,

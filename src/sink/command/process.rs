@@ -23,7 +23,6 @@ use super::super::backend::WritePermit;
 
 /// Programs that run at once, over all sinks of the process.
 pub const AT_ONCE: usize = 4;
-/// What is kept of a program's output.
 pub const OUTPUT_BYTES_MAX: usize = 4096;
 /// All that a program finds in its environment, where this process has it itself.
 const ENVIRONMENT: [&str; 2] = ["PATH", "TZ"];
@@ -31,11 +30,9 @@ const ENVIRONMENT: [&str; 2] = ["PATH", "TZ"];
 const KILLED_WAIT: Duration = Duration::from_secs(1);
 const PIECE_BYTES: usize = 4096;
 
-/// Permits for programs.
 pub static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE);
 static RUNNING: Mutex<RunningGroups> = Mutex::new(RunningGroups { groups: Vec::new(), has_ended: false });
 
-/// What to run.
 #[derive(Debug)]
 pub struct Program {
     /// Absolute: it is not searched for.
@@ -44,7 +41,6 @@ pub struct Program {
     pub timeout: Duration,
 }
 
-/// What has become of it.
 #[derive(Debug)]
 pub struct ProgramOutcome {
     pub end: ProgramEnd,
@@ -52,7 +48,6 @@ pub struct ProgramOutcome {
     pub output: Vec<u8>,
 }
 
-/// How it has ended.
 #[derive(Debug)]
 pub enum ProgramEnd {
     Code(i32),
@@ -60,7 +55,6 @@ pub enum ProgramEnd {
     Signal(i32),
     /// Not done at its deadline, and killed.
     Timeout,
-    /// It could not be started.
     NotStarted(io::Error),
 }
 

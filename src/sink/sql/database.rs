@@ -25,7 +25,6 @@ const LOCK_WAIT_EXTRA: Duration = Duration::from_secs(2);
 /// How long closing a connection may take.
 const CLOSE_WAIT: Duration = Duration::from_millis(500);
 
-/// A database, connected or not.
 pub(super) struct Database {
     server: SqlServer,
     /// None while it is used: a cancelled call leaves no connection with a half-read answer.
@@ -38,7 +37,6 @@ enum SqlConnection {
     Sqlite(SqliteConnection),
 }
 
-/// The value of a parameter.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum SqlValue {
     Text(String),
@@ -54,14 +52,12 @@ impl SqlValue {
     }
 }
 
-/// A statement with the values of its parameters.
 #[derive(Clone)]
 pub(super) struct Query {
     pub text: Arc<str>,
     pub bound: Vec<SqlValue>,
 }
 
-/// Statements that change rows.
 pub(super) struct RowChange {
     pub queries: Vec<Query>,
     /// Runs if the first statement has changed no row.
@@ -99,7 +95,6 @@ impl Database {
         turn.end(changed)
     }
 
-    /// The first column of the first row, as bytes.
     pub async fn read(&self, query: &Query) -> Result<Option<Vec<u8>>, SqlFault> {
         Ok(self.read_row(query).await?.into_iter().next().flatten())
     }
@@ -129,7 +124,6 @@ impl Database {
     }
 }
 
-/// The connection while it is used.
 struct Turn<'d> {
     slot: MutexGuard<'d, Option<SqlConnection>>,
     connection: SqlConnection,

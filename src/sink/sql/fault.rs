@@ -126,7 +126,6 @@ impl SqlFault {
         }
     }
 
-    /// The fault while connecting.
     pub fn while_connecting(self) -> SqlFault {
         if self == SqlFault::Dropped { SqlFault::Unreachable } else { self }
     }
@@ -151,7 +150,6 @@ impl fmt::Display for SqlFault {
     }
 }
 
-/// Classifies an error of the client library.
 pub(super) fn of_error(error: &sqlx::Error) -> SqlFault {
     if descriptors::is_caused_by_exhaustion(error) || is_file_error(error) && descriptors::are_exhausted() {
         return SqlFault::NoDescriptor;
@@ -197,7 +195,6 @@ fn of_io(error: &io::Error) -> SqlFault {
     }
 }
 
-/// By the server's error number.
 fn of_mysql(number: u16) -> SqlFault {
     match number {
         1045 | 1698 | 1130 => SqlFault::Password,
@@ -219,7 +216,6 @@ fn of_mysql(number: u16) -> SqlFault {
     }
 }
 
-/// By the five letters of the standard and of PostgreSQL.
 fn of_postgres(state: &str) -> SqlFault {
     match state {
         "28P01" | "28000" => SqlFault::Password,
