@@ -107,14 +107,7 @@ impl CurrentValue {
 }
 
 /// A permit below a [`SinkBackend::limit`], as long as a clone of it lives.
-#[derive(Clone, Debug)]
-pub(super) struct WritePermit(#[expect(dead_code, reason = "held, not read")] Arc<SemaphorePermit<'static>>);
-
-impl WritePermit {
-    pub fn new(permit: SemaphorePermit<'static>) -> WritePermit {
-        WritePermit(Arc::new(permit))
-    }
-}
+pub(super) type WritePermit = Arc<SemaphorePermit<'static>>;
 
 pub(super) struct CredentialWrite {
     /// If the backend has a limit.

@@ -214,7 +214,7 @@ impl SinkRunner {
                     }
                 }
                 Some(Ok(permit)) = next_permit(self.backend.limit()), if self.queue.has_next() => {
-                    self.permit = Some(WritePermit::new(permit));
+                    self.permit = Some(Arc::new(permit));
                 }
                 Some(()) = OptionFuture::from(next_end.map(sleep_until)) => self.queue_ended(),
                 Some(()) = OptionFuture::from(next_try.map(sleep_until)) => self.retry(),
@@ -278,7 +278,7 @@ impl SinkRunner {
                     }
                 }
                 Some(Ok(permit)) = next_permit(self.backend.limit()), if self.queue.has_next() => {
-                    self.permit = Some(WritePermit::new(permit));
+                    self.permit = Some(Arc::new(permit));
                 }
                 else => return,
             }

@@ -157,16 +157,16 @@ impl SqlFacts<'_> {
     fn bound(&self, parameter: SqlParameter) -> SqlValue {
         let id = self.entry.app.as_str();
         let (appid, agent) = id.split_once(':').unwrap_or((id, ""));
-        match parameter {
-            SqlParameter::Value => SqlValue::Text(self.value.unwrap_or_default().to_owned()),
-            SqlParameter::AppId => SqlValue::Text(appid.to_owned()),
-            SqlParameter::Id => SqlValue::Text(id.to_owned()),
-            SqlParameter::Agent => SqlValue::Text(agent.to_owned()),
-            SqlParameter::CredentialType => SqlValue::Text(self.entry.of.word().to_owned()),
-            SqlParameter::Time { fact, plus } => {
-                let time = self.current.and_then(|current| current.times(0).get(fact)).unwrap_or_default();
-                SqlValue::Integer(time.saturating_add(plus))
+        SqlValue::Text(match parameter {
+            SqlParameter::Value => self.value.unwrap_or_default().to_owned(),
+            SqlParameter::AppId => appid.to_owned(),
+            SqlParameter::Id => id.to_owned(),
+            SqlParameter::Agent => agent.to_owned(),
+            SqlParameter::CredentialType => self.entry.of.word().to_owned(),
+            SqlParameter::Time(time) => {
+                let fact = self.current.and_then(|current| current.times(0).get(time.fact)).unwrap_or_default();
+                return SqlValue::Integer(fact.saturating_add(time.add));
             }
-        }
+        })
     }
 }

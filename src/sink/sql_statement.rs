@@ -5,7 +5,6 @@
 use std::fmt::Write;
 
 use super::template::{TimeShown, time_shown};
-use crate::encoding::Fact;
 use crate::encoding::key_words::current_word;
 use crate::invalid_value::{InvalidValue, quoted, wrong};
 
@@ -26,11 +25,7 @@ pub enum SqlDialect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SqlParameter {
     Value,
-    /// A time, with what is added to it in its own unit.
-    Time {
-        fact: Fact,
-        plus: i64,
-    },
+    Time(TimeShown),
     AppId,
     /// `<corpid>:<agent>`, or the appid.
     Id,
@@ -53,7 +48,7 @@ impl SqlStatement {
     }
 
     pub fn has_time(&self) -> bool {
-        self.parameters.iter().any(|parameter| matches!(parameter, SqlParameter::Time { .. }))
+        self.parameters.iter().any(|parameter| matches!(parameter, SqlParameter::Time(_)))
     }
 
     pub fn names_app(&self) -> bool {
@@ -110,16 +105,14 @@ impl SqlStatement {
 }
 
 fn parameter(word: &str) -> Option<SqlParameter> {
-    match current_word(word) {
-        "value" => return Some(SqlParameter::Value),
-        "appid" => return Some(SqlParameter::AppId),
-        "id" => return Some(SqlParameter::Id),
-        "agent" => return Some(SqlParameter::Agent),
-        "type" => return Some(SqlParameter::CredentialType),
-        _ => {}
-    }
-    let TimeShown { fact, add } = time_shown(word)?;
-    (add.unsigned_abs() <= SHIFT_MS_MAX).then_some(SqlParameter::Time { fact, plus: add })
+    Some(match current_word(word) {
+        "value" => SqlParameter::Value,
+        "appid" => SqlParameter::AppId,
+        "id" => SqlParameter::Id,
+        "agent" => SqlParameter::Agent,
+        "type" => SqlParameter::CredentialType,
+        _ => SqlParameter::Time(time_shown(word).filter(|time| time.add.unsigned_abs() <= SHIFT_MS_MAX)?),
+    })
 }
 
 /// The length of the quoted text or comment that the rest begins with. Nothing in it is a placeholder.
@@ -198,6 +191,7 @@ fn refuse_plain(rest: &str, dialect: SqlDialect) -> Result<(), InvalidValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::Fact;
 
     const ALL: [SqlDialect; 3] = [SqlDialect::MySql, SqlDialect::Postgres, SqlDialect::Sqlite];
 
@@ -206,7 +200,7 @@ mod tests {
     }
 
     fn time(fact: Fact, plus: i64) -> SqlParameter {
-        SqlParameter::Time { fact, plus }
+        SqlParameter::Time(TimeShown { fact, add: plus })
     }
 
     #[test]

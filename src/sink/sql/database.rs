@@ -43,15 +43,6 @@ pub(super) enum SqlValue {
     Integer(i64),
 }
 
-impl SqlValue {
-    fn type_in_postgres(&self) -> PgTypeInfo {
-        match self {
-            SqlValue::Text(_) => <String as Type<Postgres>>::type_info(),
-            SqlValue::Integer(_) => <i64 as Type<Postgres>>::type_info(),
-        }
-    }
-}
-
 #[derive(Clone)]
 pub(super) struct Query {
     pub text: Arc<str>,
@@ -159,54 +150,42 @@ async fn connect(server: &SqlServer, password: Option<&Secret>) -> Result<SqlCon
     }
 }
 
+/// Where it is, who logs in, and the modes of TLS in the order of [`SqlTls`].
+macro_rules! with_server {
+    ($options:expr, $server:expr, $password:expr, $ca:ident, [$verified:path, $unverified:path, $if_offered:path, $off:path]) => {{
+        let mut options = $options
+            .database(&$server.database)
+            .username($server.user.as_deref().unwrap_or_default())
+            .disable_statement_logging();
+        options = match &$server.at {
+            SqlAt::Tcp { host, port } => options.host(host).port(*port),
+            SqlAt::Unix { path, port } => options.socket(path).port(*port),
+            SqlAt::File(_) => options,
+        };
+        if let Some(password) = $password {
+            options = options.password(password.expose());
+        }
+        match &$server.tls {
+            SqlTls::Verified { ca_file: Some(file) } => options.ssl_mode($verified).$ca(file),
+            SqlTls::Verified { ca_file: None } => options.ssl_mode($verified),
+            SqlTls::Unverified => options.ssl_mode($unverified),
+            SqlTls::IfOffered => options.ssl_mode($if_offered),
+            SqlTls::Off => options.ssl_mode($off),
+        }
+    }};
+}
+
 fn mysql(server: &SqlServer, password: Option<&Secret>) -> MySqlConnectOptions {
-    let mut options = MySqlConnectOptions::new()
-        .database(&server.database)
-        .username(server.user.as_deref().unwrap_or_default())
-        .statement_cache_capacity(PREPARED_MAX)
-        .pipes_as_concat(false)
-        .no_engine_substitution(false)
-        .timezone(None)
-        .disable_statement_logging();
-    options = match &server.at {
-        SqlAt::Tcp { host, port } => options.host(host).port(*port),
-        SqlAt::Unix { path, .. } => options.socket(path),
-        SqlAt::File(_) => options,
-    };
-    if let Some(password) = password {
-        options = options.password(password.expose());
-    }
-    match &server.tls {
-        SqlTls::Verified { ca_file: Some(file) } => options.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca(file),
-        SqlTls::Verified { ca_file: None } => options.ssl_mode(MySqlSslMode::VerifyIdentity),
-        SqlTls::Unverified => options.ssl_mode(MySqlSslMode::Required),
-        SqlTls::IfOffered => options.ssl_mode(MySqlSslMode::Preferred),
-        SqlTls::Off => options.ssl_mode(MySqlSslMode::Disabled),
-    }
+    use MySqlSslMode::{Disabled, Preferred, Required, VerifyIdentity};
+    let options = MySqlConnectOptions::new().statement_cache_capacity(PREPARED_MAX);
+    let options = options.pipes_as_concat(false).no_engine_substitution(false).timezone(None);
+    with_server!(options, server, password, ssl_ca, [VerifyIdentity, Required, Preferred, Disabled])
 }
 
 fn postgres(server: &SqlServer, password: Option<&Secret>) -> PgConnectOptions {
-    let mut options = PgConnectOptions::new_without_pgpass()
-        .database(&server.database)
-        .username(server.user.as_deref().unwrap_or_default())
-        .application_name("tokencached")
-        .extra_float_digits(None)
-        .disable_statement_logging();
-    options = match &server.at {
-        SqlAt::Tcp { host, port } => options.host(host).port(*port),
-        SqlAt::Unix { path, port } => options.socket(path).port(*port),
-        SqlAt::File(_) => options,
-    };
-    if let Some(password) = password {
-        options = options.password(password.expose());
-    }
-    match &server.tls {
-        SqlTls::Verified { ca_file: Some(file) } => options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(file),
-        SqlTls::Verified { ca_file: None } => options.ssl_mode(PgSslMode::VerifyFull),
-        SqlTls::Unverified => options.ssl_mode(PgSslMode::Require),
-        SqlTls::IfOffered => options.ssl_mode(PgSslMode::Prefer),
-        SqlTls::Off => options.ssl_mode(PgSslMode::Disable),
-    }
+    use PgSslMode::{Disable, Prefer, Require, VerifyFull};
+    let options = PgConnectOptions::new_without_pgpass().application_name("tokencached").extra_float_digits(None);
+    with_server!(options, server, password, ssl_root_cert, [VerifyFull, Require, Prefer, Disable])
 }
 
 fn sqlite(server: &SqlServer) -> SqliteConnectOptions {
@@ -316,7 +295,11 @@ impl SqlConnection {
             SqlConnection::MySql(connection) => connection.prepare(text).await.map(drop),
             SqlConnection::Sqlite(connection) => connection.prepare(text).await.map(drop),
             SqlConnection::Postgres(connection) => {
-                let types: Vec<PgTypeInfo> = query.bound.iter().map(SqlValue::type_in_postgres).collect();
+                let of_type = |value: &SqlValue| match value {
+                    SqlValue::Text(_) => <String as Type<Postgres>>::type_info(),
+                    SqlValue::Integer(_) => <i64 as Type<Postgres>>::type_info(),
+                };
+                let types: Vec<PgTypeInfo> = query.bound.iter().map(of_type).collect();
                 connection.prepare_with(text, &types).await.map(drop)
             }
         };
