@@ -40,10 +40,12 @@ impl Preset {
         client: ClientLibrary,
     ) -> impl Iterator<Item = (CredentialName, String, View)> + use<> {
         let (groups, store) = (self.keys, self.store);
-        let keys = groups.iter().flat_map(|group| group.keys.iter().map(move |key| (group, key)));
-        keys.filter(move |(_, (owner, ..))| owner.agents == agents).map(move |(group, (owner, key, own))| {
+        let rows = groups.iter().flat_map(|group| group.keys.iter().map(move |row| (group, row)));
+        let rows = rows.filter(move |(_, (owner, ..))| owner.agents == agents);
+        let keys = rows.flat_map(|(group, row)| row.1.split(' ').map(move |key| (group, row, key)));
+        keys.map(move |(group, (owner, _, own), key)| {
             let template = match store {
-                Store::Digesting if *key != SHORT => format!("{{md5:{key}}}"),
+                Store::Digesting if key != SHORT => format!("{{md5:{key}}}"),
                 _ => format!("{}{key}", group.before),
             };
             (owner.of, template, group.shape.unwrap_or(*own).view(owner.of, client))
@@ -84,11 +86,11 @@ struct KeyGroup {
     before: &'static str,
     /// In place of the keys' own.
     shape: Option<Shape>,
-    keys: &'static [Key],
+    keys: &'static [Keys],
 }
 
-/// A key, whose it is and how it is stored.
-type Key = (KeyOwner, &'static str, Shape);
+/// Whose some keys are, the keys with blanks between them, and how they are stored.
+type Keys = (KeyOwner, &'static str, Shape);
 
 #[derive(Clone, Copy)]
 struct KeyOwner {
@@ -132,7 +134,7 @@ enum Shape {
 const FRESH_S: u32 = 7200;
 /// In an array: the usual name of the credential's value.
 const USUAL_NAME: &str = "";
-/// The one key of [`USUAL`] that no store digests.
+/// The one key that is short and plain.
 const SHORT: &str = "{appid}";
 
 impl Shape {
@@ -174,12 +176,12 @@ const fn preset(name: &'static str, store: Store, keys: &'static [KeyGroup]) -> 
 }
 
 /// Keys with shapes of their own.
-const fn own(before: &'static str, keys: &'static [Key]) -> KeyGroup {
+const fn own(before: &'static str, keys: &'static [Keys]) -> KeyGroup {
     KeyGroup { before, shape: None, keys }
 }
 
 /// Keys that all have this shape.
-const fn all(before: &'static str, shape: Shape, keys: &'static [Key]) -> KeyGroup {
+const fn all(before: &'static str, shape: Shape, keys: &'static [Keys]) -> KeyGroup {
     KeyGroup { before, shape: Some(shape), keys }
 }
 
@@ -204,28 +206,17 @@ const NODE_TOKEN: Shape = FreshJson(&[("accessToken", Fact::Value), ("expireTime
 const NODE_TICKET: Shape = FreshJson(&[("ticket", Fact::Value), ("expireTime", Fact::ExpiresAtMs)]);
 
 /// The keys that a site's own code chooses, in a framework's cache too.
-const USUAL: &[Key] = &[
-    (TOKEN, "access_token", Raw),
-    (TOKEN, SHORT, Raw),
-    (TOKEN, "access_token_{appid}", Raw),
-    (TOKEN, "wechat_access_token", Raw),
-    (TOKEN, "wechat_access_token{appid}", Raw),
+const USUAL: &[Keys] = &[
+    (TOKEN, "access_token {appid} access_token_{appid} wechat_access_token wechat_access_token{appid}", Raw),
     (TOKEN, "{appid}_access_token", Raw),
-    (JSAPI, "jsapi_ticket", Raw),
-    (JSAPI, "jsapi_ticket_{appid}", Raw),
-    (JSAPI, "wechat_jsapi_ticket{appid}", Raw),
-    (JSAPI, "{appid}_ticket_jsapi", Raw),
-    (WX_CARD, "wechat_api_ticket_wxcard{appid}", Raw),
-    (WX_CARD, "{appid}_ticket_wx_card", Raw),
-    (WECOM_TOKEN, "access_token", Raw),
-    (WECOM_TOKEN, SHORT, Raw),
-    (WECOM_TOKEN, "access_token_{appid}", Raw),
-    (WECOM_TOKEN, "qywechat_access_token{appid}", Raw),
+    (JSAPI, "jsapi_ticket jsapi_ticket_{appid} wechat_jsapi_ticket{appid} {appid}_ticket_jsapi", Raw),
+    (WX_CARD, "wechat_api_ticket_wxcard{appid} {appid}_ticket_wx_card", Raw),
+    (WECOM_TOKEN, "access_token {appid} access_token_{appid} qywechat_access_token{appid}", Raw),
     (WECOM_JSAPI, "qywechat_jsapi_ticket{appid}", Raw),
 ];
 
 /// What EasyWeChat 4 and 5 read; a token's key ends in a digest of what is sent to WeChat.
-const EASYWECHAT_4: &[Key] = &[
+const EASYWECHAT_4: &[Keys] = &[
     (
         TOKEN,
         r#"easywechat.kernel.access_token.{md5:{"grant_type":"client_credential","appid":"{appid}","secret":"{secret}"}}"#,
@@ -237,17 +228,15 @@ const EASYWECHAT_4: &[Key] = &[
     (WECOM_JSAPI, "easywechat.work.jssdk.ticket.config.{appid}", Raw),
 ];
 /// The two differ in the key of an agent's ticket.
-const AGENT_OF_EASYWECHAT_4: &[Key] =
+const AGENT_OF_EASYWECHAT_4: &[Keys] =
     &[(WECOM_AGENT, "easywechat.work.jssdk.ticket.agent_config.{appid}.{agent}", Raw)];
-const AGENT_OF_EASYWECHAT_5: &[Key] =
+const AGENT_OF_EASYWECHAT_5: &[Keys] =
     &[(WECOM_AGENT, "easywechat.work.jssdk.ticket.{agent}.agent_config.{appid}", Raw)];
 
 /// The last part of a token's key is 1 where EasyWeChat is told to use stable tokens.
-const EASYWECHAT_6: &[Key] = &[
-    (TOKEN, "official_account.access_token.{appid}.{secret}.0", Raw),
-    (TOKEN, "official_account.access_token.{appid}.{secret}.1", Raw),
-    (TOKEN, "mini_app.access_token.{appid}.{secret}.0", Raw),
-    (TOKEN, "mini_app.access_token.{appid}.{secret}.1", Raw),
+const EASYWECHAT_6: &[Keys] = &[
+    (TOKEN, "official_account.access_token.{appid}.{secret}.0 official_account.access_token.{appid}.{secret}.1", Raw),
+    (TOKEN, "mini_app.access_token.{appid}.{secret}.0 mini_app.access_token.{appid}.{secret}.1", Raw),
     (JSAPI, "official_account.jsapi_ticket.{appid}", Raw),
     (WECOM_TOKEN, "work.access_token.{appid}.{secret}", Raw),
     (WECOM_JSAPI, "work.jsapi_ticket.{appid}", Raw),
@@ -255,19 +244,15 @@ const EASYWECHAT_6: &[Key] = &[
     (COMPONENT, "open_platform.component_access_token.{appid}", Raw),
 ];
 
-const TUTORIAL: &[Key] = &[
-    (TOKEN, "access_token", Raw),
-    (TOKEN, "{appid}", Raw),
-    (TOKEN, "access_token_{appid}", Raw),
+const TUTORIAL: &[Keys] = &[
+    (TOKEN, "access_token {appid} access_token_{appid}", Raw),
     (JSAPI, "jsapi_ticket", Raw),
     // "Fetched more than 7000 seconds ago?": it never was.
     (JSAPI, "jsapi_last_time", AlwaysFresh(Fact::FetchedAt)),
-    (WECOM_TOKEN, "access_token", Raw),
-    (WECOM_TOKEN, "{appid}", Raw),
-    (WECOM_TOKEN, "access_token_{appid}", Raw),
+    (WECOM_TOKEN, "access_token {appid} access_token_{appid}", Raw),
 ];
 
-const DODGEPUDDING: &[Key] = &[
+const DODGEPUDDING: &[Keys] = &[
     (TOKEN, "wechat_access_token{appid}", Raw),
     (JSAPI, "wechat_jsapi_ticket{appid}", Raw),
     (WX_CARD, "wechat_api_ticket_wxcard{appid}", Raw),
@@ -275,20 +260,20 @@ const DODGEPUDDING: &[Key] = &[
     (WECOM_JSAPI, "qywechat_jsapi_ticket{appid}", Raw),
 ];
 
-const ZOUJINGLI: &[Key] = &[
+const ZOUJINGLI: &[Keys] = &[
     (TOKEN, "{appid}_access_token", Raw),
     (JSAPI, "{appid}_ticket_jsapi", Raw),
     (WX_CARD, "{appid}_ticket_wx_card", Raw),
 ];
 
-const EASYWECHAT_3: &[Key] = &[
+const EASYWECHAT_3: &[Keys] = &[
     // Doctrine puts the version of its namespace into every key. Kept at 1, the keys below stay right.
     (TOKEN, "DoctrineNamespaceCacheKey[]", Shape::Constant(1)),
     (TOKEN, "[easywechat.common.access_token.{appid}][1]", Raw),
     (JSAPI, "[overtrue.wechat.jsapi_ticket.{appid}][1]", Raw),
 ];
 
-const WECHATPY: &[Key] = &[
+const WECHATPY: &[Keys] = &[
     (TOKEN, "access_token", JsonString),
     // Version 2 fetches 60 s before this time, and uses the token as it is where there is no time. Left to the clients,
     // one that fetched by itself would plant a time for all the others.
@@ -308,56 +293,40 @@ const WECHATPY: &[Key] = &[
 ];
 
 /// Its leads of 300 and 1500 s are in the TTL it writes; it reads no time.
-const SILENCEPER: &[Key] = &[
-    (TOKEN, "officialaccount__access_token_{appid}", JsonString),
-    (TOKEN, "officialaccount__stable_access_token_{appid}", JsonString),
-    (TOKEN, "miniprogram__access_token_{appid}", JsonString),
-    (TOKEN, "miniprogram__stable_access_token_{appid}", JsonString),
+const SILENCEPER: &[Keys] = &[
+    (TOKEN, "officialaccount__access_token_{appid} officialaccount__stable_access_token_{appid}", JsonString),
+    (TOKEN, "miniprogram__access_token_{appid} miniprogram__stable_access_token_{appid}", JsonString),
     (JSAPI, "officialaccount__jsapi_ticket_{appid}", JsonString),
     (WECOM_TOKEN, "work__access_token_{appid}", JsonString),
 ];
 
-const WORKERMAN: &[Key] = &[
+const WORKERMAN: &[Keys] = &[
     (TOKEN, "access_token", Raw),
     // "Is it later than now?": it always is while there is a token. Despite its name a time, not a duration.
     (TOKEN, "expires_in", AlwaysFresh(Fact::ExpiresAt)),
 ];
 
-const YII2_SDK: &[Key] = &[
+const YII2_SDK: &[Keys] = &[
     (TOKEN, "cache_wechat_sdk_mp_{appid}_access_token", Raw),
     (JSAPI, "cache_wechat_sdk_mp_{appid}_js_api_ticket", Raw),
 ];
 
-const NODE_WECHAT_API: &[Key] = &[
-    (TOKEN, "access_token", NODE_TOKEN),
-    (TOKEN, "{appid}", NODE_TOKEN),
-    (TOKEN, "access_token_{appid}", NODE_TOKEN),
-    (TOKEN, "wechat_access_token", NODE_TOKEN),
-    (TOKEN, "{appid}_access_token", NODE_TOKEN),
-    (JSAPI, "jsapi_ticket", NODE_TICKET),
-    (JSAPI, "jsapi_ticket_{appid}", NODE_TICKET),
-    (JSAPI, "{appid}_jsapi_ticket", NODE_TICKET),
+const NODE_WECHAT_API: &[Keys] = &[
+    (TOKEN, "access_token {appid} access_token_{appid} wechat_access_token {appid}_access_token", NODE_TOKEN),
+    (JSAPI, "jsapi_ticket jsapi_ticket_{appid} {appid}_jsapi_ticket", NODE_TICKET),
     (WX_CARD, "wx_card_ticket_{appid}", NODE_TICKET),
 ];
 
-const SYMFONY: &[Key] = &[
-    (TOKEN, "access_token_{appid}", PhpString),
-    (TOKEN, "wechat_access_token", PhpString),
-    (JSAPI, "jsapi_ticket_{appid}", PhpString),
-];
+const SYMFONY: &[Keys] =
+    &[(TOKEN, "access_token_{appid} wechat_access_token", PhpString), (JSAPI, "jsapi_ticket_{appid}", PhpString)];
 
-const WORDPRESS: &[Key] = &[
-    (TOKEN, "weixin_access_token", Raw),
-    (TOKEN, "weixin_robot_access_token", Raw),
-    (TOKEN, "wechat_access_token", Raw),
-    (TOKEN, "wx_access_token", Raw),
-    (TOKEN, "access_token_{appid}", Raw),
-    (TOKEN, "{appid}_access_token", Raw),
+const WORDPRESS: &[Keys] = &[
+    (TOKEN, "weixin_access_token weixin_robot_access_token wechat_access_token wx_access_token", Raw),
+    (TOKEN, "access_token_{appid} {appid}_access_token", Raw),
     (TOKEN, "weixin_access_token_expires", Time(Fact::ExpiresAt)),
     (JSAPI, "weixin_js_api_ticket", Raw),
     (JSAPI, "weixin_js_api_ticket_expires", Time(Fact::ExpiresAt)),
-    (JSAPI, "wechat_jsapi_ticket", Raw),
-    (JSAPI, "jsapi_ticket_{appid}", Raw),
+    (JSAPI, "wechat_jsapi_ticket jsapi_ticket_{appid}", Raw),
 ];
 
 /// All of them. Clients that look at nothing but the value need no reason: they take what is there.

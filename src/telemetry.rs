@@ -59,7 +59,7 @@ pub fn init(log: &Options) -> Result<(), LogFault> {
     let style = Style::of(log);
     let queue = start_queue(style).map_err(LogFault::Thread)?;
     let (filtered, handle) = reload::Layer::new(filter(log.verbosity, &directives));
-    let format = style.layer(move || LineWriter(queue.clone()));
+    let format = style.layer(line_writer(move |line| queue.push(&one_line(line))));
     tracing_subscriber::registry().with(format.with_filter(filtered)).try_init()?;
     let _ = SET_VERBOSITY.set(Box::new(move |verbosity| {
         // Fails only when the log is gone.
@@ -158,7 +158,7 @@ impl Style {
     /// The line about lines that are missing, as it would look in the log.
     fn dropped_line(self, lines: u64) -> Vec<u8> {
         let text = Arc::new(Mutex::new(Vec::new()));
-        let subscriber = tracing_subscriber::registry().with(self.layer(LineCollector(text.clone())));
+        let subscriber = tracing_subscriber::registry().with(self.layer(collector(text.clone())));
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(
                 lines,
@@ -169,18 +169,27 @@ impl Style {
     }
 }
 
-/// The formatter hands over each line whole.
-struct LineWriter(Arc<LogQueue>);
+/// Takes each line, which the formatter hands over whole.
+struct LineWriter<F>(F);
 
-impl Write for LineWriter {
+impl<F: Fn(&[u8])> Write for LineWriter<F> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(&one_line(line));
+        (self.0)(line);
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn line_writer<F: Fn(&[u8]) + Clone + Send + Sync + 'static>(take: F) -> impl Fn() -> LineWriter<F> + Send + Sync {
+    move || LineWriter(take.clone())
+}
+
+/// Keeps lines instead of writing them.
+fn collector(text: Arc<Mutex<Vec<u8>>>) -> impl for<'w> MakeWriter<'w> + Send + Sync + 'static {
+    line_writer(move |line: &[u8]| text.lock().extend_from_slice(line))
 }
 
 /// The line as it is written. What stands in it may come from outside, by ways that escape nothing: a path, an error.
@@ -202,27 +211,6 @@ fn one_line(line: &[u8]) -> Cow<'_, [u8]> {
     }
     fit.push('\n');
     Cow::Owned(fit.into_bytes())
-}
-
-struct LineCollector(Arc<Mutex<Vec<u8>>>);
-
-impl MakeWriter<'_> for LineCollector {
-    type Writer = LineCollector;
-
-    fn make_writer(&self) -> LineCollector {
-        LineCollector(self.0.clone())
-    }
-}
-
-impl Write for LineCollector {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// A text that was put together when the panic happened may hold a part of what was being worked on, such as a token.
@@ -282,7 +270,7 @@ mod tests {
         let written = |json, language| {
             let text = Arc::new(Mutex::new(Vec::new()));
             let style = Style { json, is_stamped: true, ansi: false, language };
-            let subscriber = tracing_subscriber::registry().with(style.layer(LineCollector(text.clone())));
+            let subscriber = tracing_subscriber::registry().with(style.layer(collector(text.clone())));
             tracing::subscriber::with_default(subscriber, || {
                 let advice = "make room on it, or raise the quota";
                 tracing::warn!(error = advice, advice, "it is busy");
@@ -319,7 +307,7 @@ mod tests {
         let written = |json| {
             let text = Arc::new(Mutex::new(Vec::new()));
             let style = Style { json, is_stamped: true, ansi: false, language: Language::English };
-            let subscriber = tracing_subscriber::registry().with(style.layer(LineCollector(text.clone())));
+            let subscriber = tracing_subscriber::registry().with(style.layer(collector(text.clone())));
             tracing::subscriber::with_default(subscriber, || {
                 let path = std::path::Path::new("/a\nERROR forged");
                 tracing::warn!(path = %path.display(), error = "b\nERROR forged", "c\nERROR forged");

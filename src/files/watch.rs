@@ -301,23 +301,19 @@ impl File {
             FileState::Unreadable(reason) => Some(reason.clone()),
         };
         self.handled = Some(found);
-        match fault {
-            Some(reason) => self.warn_once(reason),
-            None => self.log_recovery(),
-        }
+        self.report(fault);
     }
 
-    fn warn_once(&mut self, reason: String) {
-        if self.logged_fault.as_ref() != Some(&reason) {
-            warn!("{} {reason}; the last good content is kept", self.description());
-            self.logged_fault = Some(reason);
+    /// Says a fault once, and when it is over.
+    fn report(&mut self, fault: Option<String>) {
+        match &fault {
+            Some(reason) if self.logged_fault != fault => {
+                warn!("{} {reason}; the last good content is kept", self.description());
+            }
+            None if self.logged_fault.is_some() => info!("{} can be used again", self.description()),
+            _ => {}
         }
-    }
-
-    fn log_recovery(&mut self) {
-        if self.logged_fault.take().is_some() {
-            info!("{} can be used again", self.description());
-        }
+        self.logged_fault = fault;
     }
 }
 

@@ -249,9 +249,9 @@ impl FileInFolder<'_> {
         let me = rustix::process::geteuid().as_raw();
         // A second descriptor: one opened with O_PATH cannot be listed.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(listed) = rustix::fs::openat(&self.folder, ".", flags, Mode::empty()) else { return };
-        let Ok(entries) = Dir::new(listed) else { return };
-        for entry in entries.flatten().filter(|entry| entry.file_name().to_bytes().starts_with(TEMPORARY.as_bytes())) {
+        let listed = rustix::fs::openat(&self.folder, ".", flags, Mode::empty()).and_then(Dir::new);
+        let entries = listed.into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_bytes().starts_with(TEMPORARY.as_bytes())) {
             let Ok(found) = rustix::fs::statat(&self.folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
                 continue;
             };
