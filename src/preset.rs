@@ -86,11 +86,11 @@ struct KeyGroup {
     before: &'static str,
     /// In place of the keys' own.
     shape: Option<Shape>,
-    keys: &'static [Keys],
+    keys: &'static [KeyRow],
 }
 
 /// Whose some keys are, the keys with blanks between them, and how they are stored.
-type Keys = (KeyOwner, &'static str, Shape);
+type KeyRow = (KeyOwner, &'static str, Shape);
 
 #[derive(Clone, Copy)]
 struct KeyOwner {
@@ -175,13 +175,13 @@ const fn preset(name: &'static str, store: Store, keys: &'static [KeyGroup]) -> 
     Preset { name, store, keys }
 }
 
-/// Keys with shapes of their own.
-const fn own(before: &'static str, keys: &'static [Keys]) -> KeyGroup {
+/// KeyRow with shapes of their own.
+const fn own(before: &'static str, keys: &'static [KeyRow]) -> KeyGroup {
     KeyGroup { before, shape: None, keys }
 }
 
-/// Keys that all have this shape.
-const fn all(before: &'static str, shape: Shape, keys: &'static [Keys]) -> KeyGroup {
+/// KeyRow that all have this shape.
+const fn all(before: &'static str, shape: Shape, keys: &'static [KeyRow]) -> KeyGroup {
     KeyGroup { before, shape: Some(shape), keys }
 }
 
@@ -206,7 +206,7 @@ const NODE_TOKEN: Shape = FreshJson(&[("accessToken", Fact::Value), ("expireTime
 const NODE_TICKET: Shape = FreshJson(&[("ticket", Fact::Value), ("expireTime", Fact::ExpiresAtMs)]);
 
 /// The keys that a site's own code chooses, in a framework's cache too.
-const USUAL: &[Keys] = &[
+const USUAL: &[KeyRow] = &[
     (TOKEN, "access_token {appid} access_token_{appid} wechat_access_token wechat_access_token{appid}", Raw),
     (TOKEN, "{appid}_access_token", Raw),
     (JSAPI, "jsapi_ticket jsapi_ticket_{appid} wechat_jsapi_ticket{appid} {appid}_ticket_jsapi", Raw),
@@ -216,7 +216,7 @@ const USUAL: &[Keys] = &[
 ];
 
 /// What EasyWeChat 4 and 5 read; a token's key ends in a digest of what is sent to WeChat.
-const EASYWECHAT_4: &[Keys] = &[
+const EASYWECHAT_4: &[KeyRow] = &[
     (
         TOKEN,
         r#"easywechat.kernel.access_token.{md5:{"grant_type":"client_credential","appid":"{appid}","secret":"{secret}"}}"#,
@@ -228,13 +228,13 @@ const EASYWECHAT_4: &[Keys] = &[
     (WECOM_JSAPI, "easywechat.work.jssdk.ticket.config.{appid}", Raw),
 ];
 /// The two differ in the key of an agent's ticket.
-const AGENT_OF_EASYWECHAT_4: &[Keys] =
+const AGENT_OF_EASYWECHAT_4: &[KeyRow] =
     &[(WECOM_AGENT, "easywechat.work.jssdk.ticket.agent_config.{appid}.{agent}", Raw)];
-const AGENT_OF_EASYWECHAT_5: &[Keys] =
+const AGENT_OF_EASYWECHAT_5: &[KeyRow] =
     &[(WECOM_AGENT, "easywechat.work.jssdk.ticket.{agent}.agent_config.{appid}", Raw)];
 
 /// The last part of a token's key is 1 where EasyWeChat is told to use stable tokens.
-const EASYWECHAT_6: &[Keys] = &[
+const EASYWECHAT_6: &[KeyRow] = &[
     (TOKEN, "official_account.access_token.{appid}.{secret}.0 official_account.access_token.{appid}.{secret}.1", Raw),
     (TOKEN, "mini_app.access_token.{appid}.{secret}.0 mini_app.access_token.{appid}.{secret}.1", Raw),
     (JSAPI, "official_account.jsapi_ticket.{appid}", Raw),
@@ -244,7 +244,7 @@ const EASYWECHAT_6: &[Keys] = &[
     (COMPONENT, "open_platform.component_access_token.{appid}", Raw),
 ];
 
-const TUTORIAL: &[Keys] = &[
+const TUTORIAL: &[KeyRow] = &[
     (TOKEN, "access_token {appid} access_token_{appid}", Raw),
     (JSAPI, "jsapi_ticket", Raw),
     // "Fetched more than 7000 seconds ago?": it never was.
@@ -252,7 +252,7 @@ const TUTORIAL: &[Keys] = &[
     (WECOM_TOKEN, "access_token {appid} access_token_{appid}", Raw),
 ];
 
-const DODGEPUDDING: &[Keys] = &[
+const DODGEPUDDING: &[KeyRow] = &[
     (TOKEN, "wechat_access_token{appid}", Raw),
     (JSAPI, "wechat_jsapi_ticket{appid}", Raw),
     (WX_CARD, "wechat_api_ticket_wxcard{appid}", Raw),
@@ -260,20 +260,20 @@ const DODGEPUDDING: &[Keys] = &[
     (WECOM_JSAPI, "qywechat_jsapi_ticket{appid}", Raw),
 ];
 
-const ZOUJINGLI: &[Keys] = &[
+const ZOUJINGLI: &[KeyRow] = &[
     (TOKEN, "{appid}_access_token", Raw),
     (JSAPI, "{appid}_ticket_jsapi", Raw),
     (WX_CARD, "{appid}_ticket_wx_card", Raw),
 ];
 
-const EASYWECHAT_3: &[Keys] = &[
+const EASYWECHAT_3: &[KeyRow] = &[
     // Doctrine puts the version of its namespace into every key. Kept at 1, the keys below stay right.
     (TOKEN, "DoctrineNamespaceCacheKey[]", Shape::Constant(1)),
     (TOKEN, "[easywechat.common.access_token.{appid}][1]", Raw),
     (JSAPI, "[overtrue.wechat.jsapi_ticket.{appid}][1]", Raw),
 ];
 
-const WECHATPY: &[Keys] = &[
+const WECHATPY: &[KeyRow] = &[
     (TOKEN, "access_token", JsonString),
     // Version 2 fetches 60 s before this time, and uses the token as it is where there is no time. Left to the clients,
     // one that fetched by itself would plant a time for all the others.
@@ -293,34 +293,34 @@ const WECHATPY: &[Keys] = &[
 ];
 
 /// Its leads of 300 and 1500 s are in the TTL it writes; it reads no time.
-const SILENCEPER: &[Keys] = &[
+const SILENCEPER: &[KeyRow] = &[
     (TOKEN, "officialaccount__access_token_{appid} officialaccount__stable_access_token_{appid}", JsonString),
     (TOKEN, "miniprogram__access_token_{appid} miniprogram__stable_access_token_{appid}", JsonString),
     (JSAPI, "officialaccount__jsapi_ticket_{appid}", JsonString),
     (WECOM_TOKEN, "work__access_token_{appid}", JsonString),
 ];
 
-const WORKERMAN: &[Keys] = &[
+const WORKERMAN: &[KeyRow] = &[
     (TOKEN, "access_token", Raw),
     // "Is it later than now?": it always is while there is a token. Despite its name a time, not a duration.
     (TOKEN, "expires_in", AlwaysFresh(Fact::ExpiresAt)),
 ];
 
-const YII2_SDK: &[Keys] = &[
+const YII2_SDK: &[KeyRow] = &[
     (TOKEN, "cache_wechat_sdk_mp_{appid}_access_token", Raw),
     (JSAPI, "cache_wechat_sdk_mp_{appid}_js_api_ticket", Raw),
 ];
 
-const NODE_WECHAT_API: &[Keys] = &[
+const NODE_WECHAT_API: &[KeyRow] = &[
     (TOKEN, "access_token {appid} access_token_{appid} wechat_access_token {appid}_access_token", NODE_TOKEN),
     (JSAPI, "jsapi_ticket jsapi_ticket_{appid} {appid}_jsapi_ticket", NODE_TICKET),
     (WX_CARD, "wx_card_ticket_{appid}", NODE_TICKET),
 ];
 
-const SYMFONY: &[Keys] =
+const SYMFONY: &[KeyRow] =
     &[(TOKEN, "access_token_{appid} wechat_access_token", PhpString), (JSAPI, "jsapi_ticket_{appid}", PhpString)];
 
-const WORDPRESS: &[Keys] = &[
+const WORDPRESS: &[KeyRow] = &[
     (TOKEN, "weixin_access_token weixin_robot_access_token wechat_access_token wx_access_token", Raw),
     (TOKEN, "access_token_{appid} {appid}_access_token", Raw),
     (TOKEN, "weixin_access_token_expires", Time(Fact::ExpiresAt)),

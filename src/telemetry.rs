@@ -25,7 +25,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
@@ -110,6 +110,8 @@ fn is_standard_error(stream: &str) -> bool {
     file.is_ok_and(|file| stream == format!("{}:{}", file.dev(), file.ino()))
 }
 
+type LogLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
 #[derive(Clone, Copy, Debug)]
 struct Style {
     json: bool,
@@ -127,9 +129,8 @@ impl Style {
         Style { json: log.json, is_stamped, ansi, language: log.advice_language }
     }
 
-    fn layer<S, W>(self, out: W) -> Box<dyn Layer<S> + Send + Sync>
+    fn layer<W>(self, out: W) -> LogLayer
     where
-        S: tracing::Subscriber + for<'span> LookupSpan<'span>,
         W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
     {
         // Its own complaints would go to standard error past the queue.
@@ -146,9 +147,8 @@ impl Style {
     }
 
     /// Lines for people, their fields written by `F`.
-    fn text<S, F, W>(self, layer: fmt::Layer<S, F, fmt::format::Format, W>) -> Box<dyn Layer<S> + Send + Sync>
+    fn text<F, W>(self, layer: fmt::Layer<Registry, F, fmt::format::Format, W>) -> LogLayer
     where
-        S: tracing::Subscriber + for<'span> LookupSpan<'span>,
         F: for<'writer> FormatFields<'writer> + Send + Sync + 'static,
         W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
     {

@@ -20,12 +20,12 @@ use crate::encoding::Times;
 pub(super) type Contents = Vec<Option<Vec<u8>>>;
 
 /// What a store is waited for.
-pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, SinkFault>>;
+pub(super) type SinkAnswer<'a, T> = BoxFuture<'a, Result<T, SinkFault>>;
 
 /// A store that credentials are written to.
 pub(super) trait SinkBackend: Send + Sync + 'static {
     /// Connects. Called again after the connection failed.
-    fn open(&self) -> Answer<'_, ()> {
+    fn open(&self) -> SinkAnswer<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -55,15 +55,15 @@ pub(super) trait SinkBackend: Send + Sync + 'static {
     }
 
     /// Writes all entries of one credential. Returns what was at each before, as far as that can be known.
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> Answer<'a, Contents>;
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents>;
 
     /// The content at each entry now; `None` from a backend that cannot read.
-    fn read<'a>(&'a self, _entries: &'a [SinkEntry]) -> Answer<'a, Option<Contents>> {
+    fn read<'a>(&'a self, _entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Contents>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 
     /// Likewise, with the times that the store has, for a value that was there before ours.
-    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> Answer<'a, Option<Vec<StoredBytes>>> {
+    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Vec<StoredBytes>>> {
         Box::pin(async move {
             let stored = |contents: Contents| contents.into_iter().flatten().map(StoredBytes::from).collect();
             Ok(self.read(entries).await?.map(stored))
@@ -72,7 +72,7 @@ pub(super) trait SinkBackend: Send + Sync + 'static {
 
     /// Removes our entries, or marks them as expired, because there is no good value any more. Leaves what is not ours.
     /// Returns how many entries were ours.
-    fn retract<'a>(&'a self, _retract: &'a Retraction) -> Answer<'a, u64> {
+    fn retract<'a>(&'a self, _retract: &'a Retraction) -> SinkAnswer<'a, u64> {
         Box::pin(std::future::ready(Ok(0)))
     }
 }

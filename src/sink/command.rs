@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tracing::info;
 
 use self::process::{Program, ProgramEnd, ProgramOutcome};
-use super::backend::{Answer, Contents, CredentialWrite, CurrentValue, SinkBackend, SinkFault, SinkFaultScope};
+use super::backend::{Contents, CredentialWrite, CurrentValue, SinkAnswer, SinkBackend, SinkFault, SinkFaultScope};
 use super::options::{SinkCommand, SinkEntry};
 use crate::clock::{LogThrottle, boot_ms};
 use crate::descriptors;
@@ -75,7 +75,7 @@ impl CommandBackend {
 }
 
 impl SinkBackend for CommandBackend {
-    fn open(&self) -> Answer<'_, ()> {
+    fn open(&self) -> SinkAnswer<'_, ()> {
         Box::pin(self.judge())
     }
 
@@ -91,7 +91,7 @@ impl SinkBackend for CommandBackend {
         Some(&process::PERMITS)
     }
 
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> Answer<'a, Contents> {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents> {
         Box::pin(async {
             for (entry, content) in write.entries.iter().zip(&write.contents) {
                 self.run(write, entry, content).await?;

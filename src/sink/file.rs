@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::backend::{Answer, Contents, CredentialWrite, CurrentValue, Retraction, SinkBackend, SinkFault};
+use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend, SinkFault};
 use super::options::{SinkContent, SinkEntry, SinkFile};
 use super::template::{Escape, Piece, Template, TimeShown};
 use crate::credential::adopt::StoredBytes;
@@ -123,7 +123,7 @@ impl SinkBackend for FileBackend {
         }
     }
 
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> Answer<'a, Contents> {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents> {
         Box::pin(async {
             let mut before = Vec::new();
             for (entry, content) in write.entries.iter().zip(&write.contents) {
@@ -133,7 +133,7 @@ impl SinkBackend for FileBackend {
         })
     }
 
-    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> Answer<'a, Option<Contents>> {
+    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Contents>> {
         Box::pin(async move {
             let mut found = Vec::new();
             for entry in entries {
@@ -144,7 +144,7 @@ impl SinkBackend for FileBackend {
     }
 
     /// The modification time says how old the content can be at most.
-    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> Answer<'a, Option<Vec<StoredBytes>>> {
+    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Vec<StoredBytes>>> {
         Box::pin(async move {
             let mut stored = Vec::new();
             for entry in entries {
@@ -161,7 +161,7 @@ impl SinkBackend for FileBackend {
 
     /// Writes times in the past and keeps the value: PHP warns when it includes a missing file. The reader then fetches for
     /// itself, as it did before.
-    fn retract<'a>(&'a self, retract: &'a Retraction) -> Answer<'a, u64> {
+    fn retract<'a>(&'a self, retract: &'a Retraction) -> SinkAnswer<'a, u64> {
         Box::pin(async {
             let Some(last) = &retract.last else { return Ok(0) };
             let mut count = 0;

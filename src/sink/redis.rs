@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
-use super::backend::{Answer, Contents, CredentialWrite, Retraction, SinkBackend, SinkFault, SinkFaultScope};
+use super::backend::{Contents, CredentialWrite, Retraction, SinkAnswer, SinkBackend, SinkFault, SinkFaultScope};
 use super::options::{SinkEntry, Ttl};
 use crate::credential::adopt::StoredBytes;
 use crate::redis_client::options::RedisOptions;
@@ -108,7 +108,7 @@ impl RedisBackend {
 }
 
 impl SinkBackend for RedisBackend {
-    fn open(&self) -> Answer<'_, ()> {
+    fn open(&self) -> SinkAnswer<'_, ()> {
         Box::pin(async {
             let connection = self.client.connect().await?;
             *self.connection.lock() = Some(connection);
@@ -120,15 +120,15 @@ impl SinkBackend for RedisBackend {
         true
     }
 
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> Answer<'a, Contents> {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents> {
         Box::pin(async { Ok(self.replace(write).await?) })
     }
 
-    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> Answer<'a, Option<Contents>> {
+    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Contents>> {
         Box::pin(async { Ok(Some(self.contents(entries).await?)) })
     }
 
-    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> Answer<'a, Option<Vec<StoredBytes>>> {
+    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Vec<StoredBytes>>> {
         Box::pin(async {
             let contents = self.contents(entries).await?.into_iter().zip(self.times_left_ms(entries).await?);
             let stored = contents
@@ -137,7 +137,7 @@ impl SinkBackend for RedisBackend {
         })
     }
 
-    fn retract<'a>(&'a self, retract: &'a Retraction) -> Answer<'a, u64> {
+    fn retract<'a>(&'a self, retract: &'a Retraction) -> SinkAnswer<'a, u64> {
         Box::pin(async { Ok(self.delete_ours(retract).await?) })
     }
 }

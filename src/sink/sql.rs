@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use self::database::{Database, Query, RowChange, SqlValue};
 use self::fault::SqlFault;
-use super::backend::{Answer, Contents, CredentialWrite, CurrentValue, Retraction, SinkBackend, SinkFault};
+use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend, SinkFault};
 use super::options::{SinkEntry, SqlPlan, SqlSink};
 use super::sql_statement::{SqlParameter, SqlStatement};
 use crate::credential::adopt::StoredBytes;
@@ -93,11 +93,11 @@ impl SqlBackend {
 }
 
 impl SinkBackend for SqlBackend {
-    fn open(&self) -> Answer<'_, ()> {
+    fn open(&self) -> SinkAnswer<'_, ()> {
         Box::pin(async { Ok(self.database.open().await?) })
     }
 
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> Answer<'a, Contents> {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents> {
         Box::pin(async {
             let mut before = Vec::with_capacity(write.entries.len());
             for (entry, value) in write.entries.iter().zip(&write.contents) {
@@ -107,7 +107,7 @@ impl SinkBackend for SqlBackend {
         })
     }
 
-    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> Answer<'a, Option<Contents>> {
+    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Contents>> {
         Box::pin(async {
             let rows = self.read_rows(entries).await?;
             Ok(rows.map(|rows| rows.into_iter().map(|row| row.into_iter().next().flatten()).collect()))
@@ -115,14 +115,14 @@ impl SinkBackend for SqlBackend {
     }
 
     /// Further columns of the same row may have a time.
-    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> Answer<'a, Option<Vec<StoredBytes>>> {
+    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Vec<StoredBytes>>> {
         Box::pin(async {
             let rows = self.read_rows(entries).await?;
             Ok(rows.map(|rows| rows.into_iter().flatten().flatten().map(StoredBytes::from).collect()))
         })
     }
 
-    fn retract<'a>(&'a self, retract: &'a Retraction) -> Answer<'a, u64> {
+    fn retract<'a>(&'a self, retract: &'a Retraction) -> SinkAnswer<'a, u64> {
         Box::pin(async {
             let Some(last) = &retract.last else { return Ok(0) };
             let mut retracted = 0;

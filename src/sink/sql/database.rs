@@ -80,10 +80,10 @@ impl Database {
 
     /// Changes rows, by all statements or none. Returns how many rows.
     pub async fn change(&self, change: &RowChange) -> Result<u64, SqlFault> {
-        let mut turn = self.take().await?;
-        let changing = turn.connection.change(change, self.server.timeout_ms);
+        let mut used = self.take().await?;
+        let changing = used.connection.change(change, self.server.timeout_ms);
         let changed = tokio::time::timeout(2 * self.timeout() + LOCK_WAIT_EXTRA, changing).await;
-        turn.end(changed)
+        used.end(changed)
     }
 
     pub async fn read(&self, query: &Query) -> Result<Option<Vec<u8>>, SqlFault> {
@@ -92,22 +92,22 @@ impl Database {
 
     /// The columns of the first row, as bytes; none where there is no row.
     pub async fn read_row(&self, query: &Query) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
-        let mut turn = self.take().await?;
-        let read = tokio::time::timeout(self.timeout(), turn.connection.read(query)).await;
-        turn.end(read)
+        let mut used = self.take().await?;
+        let read = tokio::time::timeout(self.timeout(), used.connection.read(query)).await;
+        used.end(read)
     }
 
     /// Has the database prepare a statement without running it.
     pub async fn prepare(&self, query: &Query) -> Result<(), SqlFault> {
-        let mut turn = self.take().await?;
-        let prepared = tokio::time::timeout(self.timeout(), turn.connection.prepare(query)).await;
-        turn.end(prepared)
+        let mut used = self.take().await?;
+        let prepared = tokio::time::timeout(self.timeout(), used.connection.prepare(query)).await;
+        used.end(prepared)
     }
 
-    async fn take(&self) -> Result<Turn<'_>, SqlFault> {
+    async fn take(&self) -> Result<ConnectionInUse<'_>, SqlFault> {
         let mut slot = self.connection.lock().await;
         let connection = slot.take().ok_or(SqlFault::Dropped)?;
-        Ok(Turn { slot, connection })
+        Ok(ConnectionInUse { slot, connection })
     }
 
     fn timeout(&self) -> Duration {
@@ -115,12 +115,12 @@ impl Database {
     }
 }
 
-struct Turn<'d> {
+struct ConnectionInUse<'d> {
     slot: MutexGuard<'d, Option<SqlConnection>>,
     connection: SqlConnection,
 }
 
-impl Turn<'_> {
+impl ConnectionInUse<'_> {
     /// Keeps the connection, unless it is in an unknown state.
     fn end<T>(mut self, done: Result<Result<T, SqlFault>, Elapsed>) -> Result<T, SqlFault> {
         let done = done.map_err(|_| SqlFault::Timeout)?;
