@@ -15,7 +15,7 @@ use crate::support::rust_sources;
 const HOUSE: &str = "
 main -> app app/options check cli clock config demo descriptors health process server/options sink telemetry
 check -> app/options cluster/options config credential credential/app platform platform/client platform/client/options
-    process redis_client secret secret_source server/options sink sink/options texts unit
+    process redis_client secret secret_source server server/options sink sink/options texts unit
 demo -> app app/options cli credential/app credential/options http_api http_api/options platform
     platform/client/options sandbox secret secret_source server/options telemetry
 app -> app/options cache cluster/options credential credential/refresher credential/state_lock descriptors files
