@@ -73,7 +73,7 @@ pub struct CredentialType {
     pub api: ApiCall,
     /// Fetched with another credential's live value: the app's access token, an authorizer's component token.
     pub needs_token: bool,
-    pub request: fn(&FetchParams<'_>) -> HttpRequest,
+    template: RequestTemplate,
     /// A cheap call that works with any live value; none is known for some types.
     pub probe: Option<ProbeCall>,
     /// The platform can be told to replace a live value; see [`FetchParams::force`].
@@ -110,13 +110,17 @@ pub enum ApiEndpoint {
 pub struct ProbeCall {
     /// Who answers it, as [`Platform::name`].
     pub platform: &'static str,
-    /// Takes the base URL and the value.
-    pub request: fn(&str, &str) -> HttpRequest,
+    template: RequestTemplate,
 }
 
 impl ProbeCall {
     pub const fn api(&self) -> ApiCall {
         ApiCall { platform: self.platform, endpoint: ApiEndpoint::Probe }
+    }
+
+    pub fn request(&self, base_url: &str, value: &str) -> HttpRequest {
+        let secret = &Secret::new(String::new());
+        self.template.fill(&FetchParams { base_url, appid: "", secret, token: value, force: false, component: "" })
     }
 }
 
@@ -159,27 +163,40 @@ impl Quota {
 }
 
 impl CredentialType {
+    /// An app's access token, as WeChat's are. No number of calls is known, and no call that probes or forces one.
+    const fn token(api: ApiCall, id: &'static str, renewal: Renewal, template: RequestTemplate) -> CredentialType {
+        CredentialType {
+            id,
+            key: "access_token",
+            renewal,
+            life_ms_max: TWO_HOURS,
+            answer_fields: AnswerFields::of("access_token"),
+            api,
+            needs_token: false,
+            template,
+            probe: None,
+            can_force: false,
+            quota: Quota::NONE,
+        }
+    }
+
     /// A ticket: fetched with the access token, and polled.
     const fn ticket(
         platform: &'static str,
         id: &'static str,
         key: &'static str,
-        request: fn(&FetchParams<'_>) -> HttpRequest,
+        template: RequestTemplate,
         quota: Quota,
     ) -> CredentialType {
-        CredentialType {
-            id,
-            key,
-            renewal: Renewal::Poll,
-            life_ms_max: TWO_HOURS,
-            answer_fields: AnswerFields::of("ticket"),
-            api: ApiCall { platform, endpoint: ApiEndpoint::Ticket },
-            needs_token: true,
-            request,
-            probe: None,
-            can_force: false,
-            quota,
-        }
+        let api = ApiCall { platform, endpoint: ApiEndpoint::Ticket };
+        let answer_fields = AnswerFields::of("ticket");
+        let ticket = CredentialType::token(api, id, Renewal::Poll, template);
+        CredentialType { key, answer_fields, needs_token: true, quota, ..ticket }
+    }
+
+    /// The call that fetches one.
+    pub fn request(&self, params: &FetchParams<'_>) -> HttpRequest {
+        self.template.fill(params)
     }
 }
 
@@ -245,18 +262,60 @@ pub struct HttpRequest {
     pub body: Option<String>,
 }
 
-impl HttpRequest {
-    fn get(base_url: &str, path: &str, query: Vec<(&'static str, String)>) -> HttpRequest {
-        HttpRequest { url: join(base_url, path), query, body: None }
+/// A request as data.
+#[derive(Clone, Copy, Debug)]
+struct RequestTemplate {
+    path: &'static str,
+    query: &'static [(&'static str, Part)],
+    /// Of the JSON object that is posted; empty for a GET.
+    body: &'static [(&'static str, Part)],
+}
+
+/// What a request has under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Word(&'static str),
+    Appid,
+    Secret,
+    Token,
+    Component,
+    Force,
+}
+
+impl RequestTemplate {
+    const fn get(path: &'static str, query: &'static [(&'static str, Part)]) -> RequestTemplate {
+        RequestTemplate { path, query, body: &[] }
     }
 
-    fn post(base_url: &str, path: &str, body: &serde_json::Value) -> HttpRequest {
-        HttpRequest { url: join(base_url, path), query: Vec::new(), body: Some(body.to_string()) }
+    const fn post(path: &'static str, body: &'static [(&'static str, Part)]) -> RequestTemplate {
+        RequestTemplate { path, query: &[], body }
+    }
+
+    fn fill(&self, params: &FetchParams<'_>) -> HttpRequest {
+        let url = format!("{}{}", params.base_url.trim_end_matches('/'), self.path);
+        let query = self.query.iter().map(|(name, part)| (*name, part.text(params).to_owned())).collect();
+        let field = |(name, part): &(&str, Part)| match part {
+            Part::Force => ((*name).to_owned(), params.force.into()),
+            part => ((*name).to_owned(), part.text(params).into()),
+        };
+        let body: serde_json::Map<_, _> = self.body.iter().map(field).collect();
+        let body = (!body.is_empty()).then(|| serde_json::Value::Object(body).to_string());
+        HttpRequest { url, query, body }
     }
 }
 
-fn join(base_url: &str, path: &str) -> String {
-    format!("{}{path}", base_url.trim_end_matches('/'))
+impl Part {
+    fn text<'p>(self, params: &FetchParams<'p>) -> &'p str {
+        match self {
+            Part::Word(word) => word,
+            Part::Appid => params.appid,
+            Part::Secret => params.secret.expose(),
+            Part::Token => params.token,
+            Part::Component => params.component,
+            Part::Force if params.force => "true",
+            Part::Force => "false",
+        }
+    }
 }
 
 /// The platform of that name.
@@ -304,7 +363,7 @@ mod tests {
                 component: "",
                 force: false,
             };
-            let sent = (credential_type.request)(&params);
+            let sent = credential_type.request(&params);
             assert!(sent.url.starts_with("https://a/") && !sent.url.contains("s3cr3t"), "{}", credential_type.id);
             let carries = |text: &str| {
                 sent.query.iter().any(|(_, value)| value == text)

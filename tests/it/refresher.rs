@@ -16,7 +16,7 @@ use tokencached::credential::state::{FileStore, StateStore};
 use tokencached::credential::table::{Credential, CredentialState, CredentialStatus, Reading, Table};
 use tokencached::credential::{App, Env, Refresher, build_in};
 use tokencached::platform::{
-    Class, Client, ClientBuildError, ClientOptions, CredentialType, Delivery, FetchParams, Pace, mp,
+    Class, Client, ClientBuildError, ClientOptions, CredentialType, Delivery, FetchParams, Pace, Upstream, mp,
 };
 use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options, Sandbox, Verdict};
 use tokencached::secret::Secret;
@@ -382,7 +382,7 @@ async fn fetch(upstream: &ClientOptions) -> Result<tokencached::platform::Token,
         force: false,
     };
     let deadline = Duration::from_millis(upstream.total_timeout_ms);
-    Client::new(upstream).unwrap().fetch(&mp::CLASSIC, &ask, deadline).await
+    Client::new(upstream).unwrap().fetch(&mp::CLASSIC, ask, deadline).await
 }
 
 #[tokio::test]
