@@ -45,43 +45,22 @@ macro_rules! log_credential {
 }
 pub(crate) use log_credential;
 
-/// Calls by how they ended.
+/// Calls by how they ended: with a new value, with the present one, or by the class of their failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CallOutcomes {
-    /// Calls that returned a new value.
-    pub new: u64,
-    /// Calls that returned the present value.
-    pub same: u64,
-    pub retry: u64,
-    pub wait: u64,
-    pub operator: u64,
-    pub internal: u64,
-}
+pub struct CallOutcomes([u64; 6]);
 
 impl CallOutcomes {
-    /// All with their names.
+    const NAMES: [&str; 6] = ["new", "same", "retry", "wait", "operator", "internal"];
+
     pub fn each(&self) -> [(&'static str, u64); 6] {
-        [
-            ("new", self.new),
-            ("same", self.same),
-            ("retry", self.retry),
-            ("wait", self.wait),
-            ("operator", self.operator),
-            ("internal", self.internal),
-        ]
+        let mut counts = self.0.into_iter();
+        CallOutcomes::NAMES.map(|name| (name, counts.next().unwrap_or_default()))
     }
 
     /// Counts a call that ended with this name.
     pub fn record(&mut self, name: &str) {
-        let place = match name {
-            "new" => &mut self.new,
-            "same" => &mut self.same,
-            "wait" => &mut self.wait,
-            "operator" => &mut self.operator,
-            "internal" => &mut self.internal,
-            _ => &mut self.retry,
-        };
-        *place += 1;
+        let known = CallOutcomes::NAMES.iter().zip(&mut self.0).find(|(known, _)| **known == name);
+        known.into_iter().for_each(|(_, count)| *count += 1);
     }
 }
 
@@ -101,7 +80,6 @@ pub enum VerificationResult {
 }
 
 impl VerificationResult {
-    /// One word for it.
     pub fn name(self) -> &'static str {
         match self {
             VerificationResult::Accepted => "accepted",
@@ -145,15 +123,18 @@ impl RefusedWriters {
     pub(super) fn record(&self, peer: String, times: u64, is_foreign: bool, now: Now) {
         let mut writers = self.0.lock();
         let known = writers.iter().position(|writer| writer.peer == peer).and_then(|at| writers.remove(at));
-        let (noted, is_foreign) =
-            known.map_or((times, is_foreign), |known| (known.noted + times, known.is_foreign || is_foreign));
-        writers.push_back(RefusedWriter { peer, noted, last: now, is_foreign });
+        let (noted, was_foreign) = known.map_or((0, false), |known| (known.noted, known.is_foreign));
+        writers.push_back(RefusedWriter {
+            peer,
+            noted: noted + times,
+            last: now,
+            is_foreign: was_foreign || is_foreign,
+        });
         if writers.len() > WRITERS_MAX {
             writers.pop_front();
         }
     }
 
-    /// The last one.
     pub(super) fn last(&self) -> Option<RefusedWriter> {
         self.0.lock().back().cloned()
     }
@@ -251,10 +232,7 @@ impl ClusterStatus {
     /// How long this node has had no contact with the nodes that renew: 0 on a single node, the machine's whole uptime
     /// if there was none since the start.
     pub fn behind_ms(&self, now_ms: BootMs) -> u64 {
-        match self.node() {
-            None => 0,
-            Some(_) => now_ms.saturating_sub(self.as_of.lock().unwrap_or(0)),
-        }
+        self.node().map_or(0, |_| now_ms.saturating_sub(self.as_of.lock().unwrap_or(0)))
     }
 
     /// Whether the store can be reached; none without a cluster, or before the first try.
@@ -288,13 +266,10 @@ impl Durations {
         let mut all = self.0.lock();
         let histogram = all.entry((endpoint, outcome)).or_default();
         let at = DURATION_BOUNDS_MS.partition_point(|bound| *bound < took_ms);
-        if let Some(bucket) = histogram.buckets.get_mut(at) {
-            *bucket += 1;
-        }
+        histogram.buckets[at] += 1;
         histogram.sum_ms = histogram.sum_ms.saturating_add(took_ms);
     }
 
-    /// All pairs of endpoint and outcome so far.
     pub fn all(&self) -> Vec<((&'static str, &'static str), Histogram)> {
         self.0.lock().iter().map(|(key, histogram)| (*key, *histogram)).collect()
     }

@@ -81,9 +81,7 @@ impl fmt::Display for QuotaExceeded {
 pub struct ChargedCall {
     why: CallReason,
     /// The periods it was counted in, and whether the clock was set back then.
-    day: (i64, bool),
-    hour: (i64, bool),
-    minute: (i64, bool),
+    periods: [(i64, bool); 3],
 }
 
 /// The counted calls of one credential. Kept in the state file.
@@ -140,10 +138,12 @@ impl QuotaUsage {
         self.checks += u64::from(why == CallReason::Verification);
         Ok(ChargedCall {
             why,
-            day: self.day.count(index(unix_ms, DAY_MS)),
-            hour: self.hour.count(index(unix_ms, HOUR_MS)),
-            minute: self.minute.count(index(unix_ms, MINUTE_MS)),
+            periods: self.periods().map(|(period, period_ms)| period.count(index(unix_ms, period_ms))),
         })
+    }
+
+    fn periods(&mut self) -> [(&mut PeriodCounter, i64); 3] {
+        [(&mut self.day, DAY_MS), (&mut self.hour, HOUR_MS), (&mut self.minute, MINUTE_MS)]
     }
 
     /// Counts probes.
@@ -154,13 +154,11 @@ impl QuotaUsage {
 
     /// Takes back a call that was not sent.
     pub fn refund(&mut self, charge: ChargedCall) {
-        if self.day.index == charge.day.0 {
+        if self.day.index == charge.periods[0].0 {
             self.checks = self.checks.saturating_sub(u64::from(charge.why == CallReason::Verification));
             self.forced = self.forced.saturating_sub(u64::from(charge.why == CallReason::Forced));
         }
-        self.day.refund(charge.day);
-        self.hour.refund(charge.hour);
-        self.minute.refund(charge.minute);
+        self.periods().into_iter().zip(charge.periods).for_each(|((period, _), counted)| period.refund(counted));
     }
 
     /// Whether nodes can have counted this by that time, if all nodes together count at most `most` a day. The next day
@@ -174,12 +172,12 @@ impl QuotaUsage {
     /// Takes over what another node has counted, where that is more: of two periods the later one, of the same period
     /// the larger number.
     pub fn merge(&mut self, other: &QuotaUsage) {
-        let (today, theirs) = (self.day.index, other.day.index);
-        if theirs >= today {
-            let newer = theirs > today;
-            self.checks = if newer { other.checks } else { self.checks.max(other.checks) };
-            self.forced = if newer { other.forced } else { self.forced.max(other.forced) };
-            self.probes = if newer { other.probes } else { self.probes.max(other.probes) };
+        if other.day.index > self.day.index {
+            (self.checks, self.forced, self.probes) = (other.checks, other.forced, other.probes);
+        } else if other.day.index == self.day.index {
+            self.checks = self.checks.max(other.checks);
+            self.forced = self.forced.max(other.forced);
+            self.probes = self.probes.max(other.probes);
         }
         self.forced_unix_ms = self.forced_unix_ms.max(other.forced_unix_ms);
         self.day.merge(&other.day);
@@ -187,7 +185,6 @@ impl QuotaUsage {
         self.minute.merge(&other.minute);
     }
 
-    /// Calls counted in the present day.
     pub fn calls_today(&self) -> u64 {
         self.day.used
     }
@@ -265,15 +262,15 @@ impl QuotaUsage {
             return Err(QuotaExceeded { limit: QuotaLimit::Forced, used: self.forced, of: per_day, until_unix_ms });
         }
         let since_ms = self.forced_unix_ms.map_or(FORCED_GAP_MS, |last| unix_ms.saturating_sub(last));
-        match since_ms {
-            FORCED_GAP_MS.. => Ok(()),
-            _ => Err(QuotaExceeded {
-                limit: QuotaLimit::ForcedGap,
-                used: u64::try_from(since_ms).unwrap_or(0),
-                of: FORCED_GAP_MS.unsigned_abs(),
-                until_unix_ms: unix_ms.saturating_add(FORCED_GAP_MS - since_ms),
-            }),
+        if since_ms >= FORCED_GAP_MS {
+            return Ok(());
         }
+        Err(QuotaExceeded {
+            limit: QuotaLimit::ForcedGap,
+            used: u64::try_from(since_ms).unwrap_or(0),
+            of: FORCED_GAP_MS.unsigned_abs(),
+            until_unix_ms: unix_ms.saturating_add(FORCED_GAP_MS - since_ms),
+        })
     }
 }
 

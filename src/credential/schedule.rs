@@ -142,10 +142,7 @@ impl RenewalState {
 
     /// `learned_ms` including what the present value has shown: for the next value and for the state file.
     pub fn learned_so_far_ms(&self) -> Option<u64> {
-        match (self.learned_ms, self.same_at_ms) {
-            (Some(learned), Some(same_at)) => Some(learned.min(same_at)),
-            (learned, same_at) => learned.or(same_at),
-        }
+        self.learned_ms.into_iter().chain(self.same_at_ms).min()
     }
 
     /// Milliseconds the value can still be served; 0 without one.
@@ -174,9 +171,9 @@ impl RenewalState {
     pub fn record_answer(&mut self, answer: &RenewalAnswer, random: f64) -> BootMs {
         (self.failures, self.blocks) = (0, 0);
         if answer.same {
-            self.record_same_value(answer);
+            self.record_same_value(answer)
         } else {
-            self.record_new_value(answer);
+            self.record_new_value(answer)
         }
         let now = answer.received_ms;
         if self.renewal == Renewal::Poll {
@@ -435,12 +432,9 @@ impl RenewalState {
             LifetimeSource::AsGiven if current > answer.received_ms + lifetime_ms + 1_000 => earliest,
             LifetimeSource::AsGiven => current.max(earliest),
             LifetimeSource::Zero => self.expiry_after_zero(answer, current, earliest),
-            LifetimeSource::Missing | LifetimeSource::Unusable | LifetimeSource::TooLong
-                if current > answer.received_ms =>
-            {
-                current
+            LifetimeSource::Missing | LifetimeSource::Unusable | LifetimeSource::TooLong => {
+                if current > answer.received_ms { current } else { earliest }
             }
-            LifetimeSource::Missing | LifetimeSource::Unusable | LifetimeSource::TooLong => earliest,
         };
         self.expires_ms = Some(expires);
         self.longest_ms = self.longest_ms.max(lifetime_ms.min(expires.saturating_sub(answer.sent_ms)));

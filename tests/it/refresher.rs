@@ -66,7 +66,7 @@ impl Node {
 
     /// How many values there were since the start.
     pub fn values(&self) -> u64 {
-        self.status().outcomes.new
+        self.status().outcomes.each()[0].1
     }
 
     /// The generation of the present value.
@@ -160,7 +160,7 @@ async fn both_endpoints_give_a_value_wechat_accepts() {
         assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
         assert_eq!((sandbox.calls("wx1").total(), sandbox.calls("wx1").of(endpoint)), (1, 1));
         let status = node.status();
-        assert_eq!((status.state, status.outcomes.new, status.calls), (CredentialState::Fresh, 1, 1));
+        assert_eq!((status.state, status.outcomes.each()[0].1, status.calls), (CredentialState::Fresh, 1, 1));
         assert!(status.next_try_boot_ms < status.expires_boot_ms);
         node.stop().await;
     }
