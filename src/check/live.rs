@@ -11,7 +11,7 @@ use super::report::{CheckOutcome, CheckReport, Subject};
 use crate::cluster;
 use crate::config::Config;
 use crate::credential::App;
-use crate::platform::{Client, ClientOptions, FetchParams, component};
+use crate::platform::{Client, ClientOptions, FetchParams, Upstream, component};
 #[cfg(feature = "redis")]
 use crate::redis_client::{self, RedisClient};
 use crate::secret::fingerprint;
@@ -105,7 +105,7 @@ async fn fetch_one(client: &Client, app: &App, upstream: &ClientOptions) -> Chec
         component: "",
         force: false,
     };
-    match client.fetch(token, &params, Duration::from_millis(upstream.total_timeout_ms)).await {
+    match client.fetch(token, params, Duration::from_millis(upstream.total_timeout_ms)).await {
         Ok(token) => CheckOutcome::Good(format!(
             "WeChat gave a token of {} bytes with {} s to live (fingerprint {})",
             token.value.len(),

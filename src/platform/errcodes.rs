@@ -4,17 +4,11 @@
 //! number means different things on different platforms and calls, so a code is looked up by all three, and nothing is
 //! taken from another platform. A new code is a new row in the platform's file. Never parses an answer's text.
 
-mod component;
-mod feishu;
-mod mp;
-mod qq;
-mod wecom;
-
-pub use component::ERRCODES as COMPONENT_ERRCODES;
-pub use feishu::ERRCODES as FEISHU_ERRCODES;
-pub use mp::ERRCODES as MP_ERRCODES;
-pub use qq::ERRCODES as QQ_ERRCODES;
-pub use wecom::ERRCODES as WECOM_ERRCODES;
+pub mod component;
+pub mod feishu;
+pub mod mp;
+pub mod qq;
+pub mod wecom;
 
 use super::failure::{Class, Pace, Wait};
 use crate::platform::{ApiCall, ApiEndpoint, PLATFORMS, platform};
@@ -65,8 +59,8 @@ pub fn classify(call: ApiCall, errcode: i64) -> Class {
 
 /// The row of a code. A row of another platform or of another call is never taken for it.
 pub fn find(call: ApiCall, errcode: i64) -> Option<&'static ErrcodeRow> {
-    let table = platform(call.platform)?.errcodes;
-    table.rows.iter().find(|row| row.code == errcode && row.calls.contains(&call.endpoint))
+    let rows = platform(call.platform)?.errcodes.rows;
+    rows.iter().find(|row| row.code == errcode && row.calls.contains(&call.endpoint))
 }
 
 /// Every row, with its platform's name.
@@ -75,7 +69,7 @@ pub fn rows() -> impl Iterator<Item = (&'static str, &'static ErrcodeRow)> {
 }
 
 /// An unknown code is looked at again slowly, because fast retries might spend a quota.
-pub const UNKNOWN_CLASS: Class = Class::Operator(Pace::Slow);
+pub const UNKNOWN_CLASS: Class = SLOW;
 pub const UNKNOWN_MEANING: BilingualText = text("unknown error", "未知错误");
 
 /// Where to look up a code that has no row.
@@ -92,6 +86,9 @@ pub fn texts_on_unknown() -> impl Iterator<Item = BilingualText> {
 const UNKNOWN_PLATFORM: BilingualText =
     text("look the error code up in the platform's documentation", "请在该平台的文档中查询该错误码");
 
+// Classes, as the rows name them.
+const RETRY: Class = Class::Retry;
+const INTERNAL: Class = Class::Internal;
 const SOON: Class = Class::Operator(Pace::Soon);
 const SLOW: Class = Class::Operator(Pace::Slow);
 const NEXT_DAY: Class = Class::Wait(Wait::NextDay);
@@ -102,7 +99,7 @@ const fn wait(ms: u64) -> Class {
     Class::Wait(Wait::AtLeastMs(ms))
 }
 
-const fn text(en: &'static str, zh: &'static str) -> BilingualText {
+pub(super) const fn text(en: &'static str, zh: &'static str) -> BilingualText {
     BilingualText { en, zh }
 }
 
@@ -110,28 +107,23 @@ const fn source(page: &'static str, date: &'static str) -> ErrcodeSource {
     ErrcodeSource { page, date }
 }
 
+/// A row; what it advises is added with [`ErrcodeRow::advise`].
 const fn row(
     calls: &'static [ApiEndpoint],
     code: i64,
     class: Class,
-    meaning: BilingualText,
-    advice: BilingualText,
     source: ErrcodeSource,
+    meaning: BilingualText,
 ) -> ErrcodeRow {
-    ErrcodeRow {
-        calls,
-        code,
-        class,
-        refuses_token: false,
-        asks_for_secret: false,
-        meaning,
-        advice,
-        advice_with_ip: None,
-        source,
-    }
+    let (refuses_token, asks_for_secret, advice, advice_with_ip) = (false, false, NOTHING, None);
+    ErrcodeRow { calls, code, class, refuses_token, asks_for_secret, meaning, advice, advice_with_ip, source }
 }
 
 impl ErrcodeRow {
+    const fn advise(self, advice: BilingualText) -> ErrcodeRow {
+        ErrcodeRow { advice, ..self }
+    }
+
     const fn with_ip(self, advice: BilingualText) -> ErrcodeRow {
         ErrcodeRow { advice_with_ip: Some(advice), ..self }
     }
@@ -153,6 +145,7 @@ const NOTICE_48017: ErrcodeSource = source("developers.weixin.qq.com: notice on 
 const NOTHING: BilingualText = text("nothing; it is tried again", "无需处理，会自动重试");
 const NOTHING_FOR_A_MINUTE: BilingualText =
     text("nothing; it is tried again after a minute", "无需处理，一分钟后自动重试");
+const ACCOUNT_GONE: BilingualText = text("account frozen, cancelled or moved", "账号已冻结、注销或迁移");
 const BUSY: BilingualText = text("WeChat is busy", "微信系统繁忙");
 const REPORT_BUG: BilingualText = text(
     "check the app's appid and secret; if they are right, please report this as a bug",
