@@ -12,14 +12,11 @@ use crate::platform::{ClientOptions, CredentialName, CredentialType, Platform, R
 use crate::raw_value::{Fields, Given, PartsResult, RawValue, text};
 use crate::secret_source::{SecretSource, surplus};
 
-/// One app of WeChat or another platform.
 #[derive(Clone, Debug)]
 pub struct App {
     pub appid: String,
-    /// What people call it.
     pub name: Option<String>,
     pub platform: &'static Platform,
-    /// The type of its access token.
     pub token: &'static CredentialType,
     /// What else is kept current; fetched with the access token.
     pub tickets: Vec<&'static CredentialType>,
@@ -53,7 +50,6 @@ pub struct App {
 /// Where a site keeps a token that it has fetched itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adopt {
-    /// In what the app's sink writes.
     Sink,
     /// Under a key of the memcached that it has used so far. An address that begins with `/` is a Unix socket.
     Memcached {
@@ -262,7 +258,6 @@ pub fn judge_fallback(fallback: &CredentialType, token: &CredentialType) -> Resu
     Ok(())
 }
 
-/// Whether a token may be probed so often.
 pub fn judge_probe_every(seconds: u64) -> Result<(), InvalidValue> {
     if (1..PROBE_EVERY_S_MIN).contains(&seconds) {
         let what = "the token would be tried more often than its call has a quota for";
@@ -272,7 +267,6 @@ pub fn judge_probe_every(seconds: u64) -> Result<(), InvalidValue> {
 }
 
 impl Adopt {
-    /// How it is written.
     pub const REMEDY: &str = "Write adopt = \"sink\", adopt = { memcached = \"127.0.0.1:11212\", key = \"access_token\" } or \
                               adopt = { file = \"/path\" }.";
 

@@ -9,7 +9,6 @@ use crate::invalid_value::{InvalidValue, looks_like_secret, quoted, wrong};
 
 const NAME_CHARS_MAX: usize = 64;
 
-/// Judges a name.
 pub fn app_name(name: &str) -> Result<String, InvalidValue> {
     let remedy = "Write what people call the app, such as name = \"商城小程序\".";
     let chars = name.chars().count();

@@ -17,15 +17,12 @@ pub struct CredentialInfo {
     pub platform: &'static str,
     /// The id as the platform knows it, without an agent.
     pub appid: String,
-    /// WeCom's agent id of the app.
     pub agent: Option<String>,
-    /// What people call the app.
     pub name: Option<String>,
     /// What is kept: `access_token`, `jsapi_ticket` and so on.
     pub credential_type: &'static str,
     /// Fetched by its own secret, not with another credential's value.
     pub is_token: bool,
-    /// The value can be probed.
     pub can_probe: bool,
 }
 
@@ -64,12 +61,9 @@ impl CallOutcomes {
     }
 }
 
-/// The result of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerificationResult {
-    /// WeChat accepts it.
     Accepted,
-    /// WeChat refuses it.
     Refused,
     /// WeChat answers with a new value by now.
     Replaced,
@@ -91,16 +85,13 @@ impl VerificationResult {
     }
 }
 
-/// The last verification of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verification {
     pub at_boot_ms: BootMs,
-    /// The generation of that value.
     pub generation: u64,
     pub verdict: VerificationResult,
 }
 
-/// A host whose writes were refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedWriter {
     /// An address without the port, or `unix socket`.
@@ -116,7 +107,6 @@ pub struct RefusedWriter {
 #[derive(Default)]
 pub struct RefusedWriters(Mutex<VecDeque<RefusedWriter>>);
 
-/// How many hosts are kept per credential.
 const WRITERS_MAX: usize = 8;
 
 impl RefusedWriters {
@@ -139,13 +129,11 @@ impl RefusedWriters {
         self.0.lock().back().cloned()
     }
 
-    /// All that are kept, the last one last.
     pub fn all(&self) -> Vec<RefusedWriter> {
         self.0.lock().iter().cloned().collect()
     }
 }
 
-/// A peer's address without its port.
 pub fn host_of(peer: &dyn std::fmt::Display) -> String {
     let peer = peer.to_string();
     peer.parse::<core::net::SocketAddr>().map_or(peer, |address| address.ip().to_canonical().to_string())
@@ -188,7 +176,6 @@ impl ClusterStatus {
         self.has_store
     }
 
-    /// Records that a node has fetched a value.
     pub(super) fn record_node(&self, node: &str, fetched_unix_ms: i64) {
         if self.node() == Some(node) {
             return;

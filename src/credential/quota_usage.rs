@@ -18,16 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::platform::Quota;
 
-/// What a call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallReason {
-    /// A renewal by the schedule.
     Renewal,
     /// A renewal of a value that has expired or is about to.
     Expiring,
-    /// A verification of the present value.
     Verification,
-    /// A forced refresh of a live value.
     Forced,
 }
 
@@ -39,9 +35,7 @@ pub enum QuotaLimit {
     Day,
     /// The part of the day for renewals: all but the reserve.
     Renewals,
-    /// The part of the day for verifications.
     Verifications,
-    /// The day's forced refreshes.
     Forced,
     /// Forced refreshes too close together have no effect.
     ForcedGap,
@@ -51,7 +45,6 @@ pub enum QuotaLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaExceeded {
     pub limit: QuotaLimit,
-    /// Calls that count against the limit.
     pub used: u64,
     /// The limit, calls.
     pub of: u64,
@@ -104,7 +97,6 @@ pub struct QuotaUsage {
     behind_unix_ms: Option<i64>,
 }
 
-/// Calls in one period.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct PeriodCounter {
@@ -146,7 +138,6 @@ impl QuotaUsage {
         [(&mut self.day, DAY_MS), (&mut self.hour, HOUR_MS), (&mut self.minute, MINUTE_MS)]
     }
 
-    /// Counts probes.
     pub fn count_probes(&mut self, unix_ms: i64, probes: u64) {
         self.begin_periods(unix_ms);
         self.probes = self.probes.saturating_add(probes);
@@ -194,12 +185,10 @@ impl QuotaUsage {
         self.probes
     }
 
-    /// The wall time at which the present day ends.
     pub fn day_ends_unix_ms(&self) -> i64 {
         self.day.ends_unix_ms(DAY_MS)
     }
 
-    /// Begins new periods if it is time.
     fn begin_periods(&mut self, unix_ms: i64) {
         let today = index(unix_ms, DAY_MS);
         if today > self.day.index {

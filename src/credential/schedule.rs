@@ -33,7 +33,6 @@ pub struct RenewalState {
     pub longest_ms: u64,
     /// The remaining time at which the stable endpoint begins to answer a new value, as far as learned.
     pub learned_ms: Option<u64>,
-    /// Failures in a row.
     pub failures: u32,
     /// How often the call was blocked since the last answer.
     blocks: u32,
@@ -65,7 +64,6 @@ struct LostCalls {
     last_ms: BootMs,
 }
 
-/// A call that has returned a token.
 #[derive(Clone, Copy, Debug)]
 pub struct RenewalAnswer {
     pub sent_ms: BootMs,
@@ -118,7 +116,6 @@ const MINUTE_MS: u64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
 
 impl RenewalState {
-    /// Nothing known yet.
     pub fn new(renewal: Renewal) -> RenewalState {
         RenewalState {
             renewal,
@@ -145,7 +142,6 @@ impl RenewalState {
         self.learned_ms.into_iter().chain(self.same_at_ms).min()
     }
 
-    /// Milliseconds the value can still be served; 0 without one.
     pub fn left_ms(&self, now_ms: BootMs) -> u64 {
         self.expires_ms.map_or(0, |expires| expires.saturating_sub(now_ms))
     }
@@ -293,7 +289,6 @@ impl RenewalState {
         OVERLAP_MS.min(self.life_ms / 24)
     }
 
-    /// How long clients can rely on the present value.
     pub fn reliable(&self) -> ReliableUntil {
         let Some(expires) = self.expires_ms else { return ReliableUntil::TO_THE_END };
         // The promised time ends before a lost call is repeated, because the second token ends the value at once. A
@@ -343,7 +338,6 @@ impl RenewalState {
         Some(if last.last_ms > first.first_ms && last.last_ms + margin > now_ms { now_ms } else { before_end })
     }
 
-    /// True if lost calls may have ended the value.
     pub fn has_lost_calls(&self) -> bool {
         !self.lost_calls.is_empty()
     }

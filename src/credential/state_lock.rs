@@ -21,14 +21,12 @@ use super::state::{self, FileStore, LoadedState, Snapshot, StateStore};
 
 /// How long a start waits for a process that is ending.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it checks the lock meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Tries to take the lock: a process that only checks it holds it for a moment, too.
 const TRIES: usize = 5;
 /// Longer than anything we write into a lock file.
 const HOLDER_BYTES_MAX: u64 = 256;
 
-/// The path of the lock file for a state file.
 pub fn lock_path(state: &Path) -> PathBuf {
     let mut path = state.as_os_str().to_owned();
     path.push(".lock");

@@ -86,7 +86,6 @@ struct Progress {
     /// As [`StateWriter::wanted`] counts.
     saved: u64,
     tries: u64,
-    /// The last try failed.
     failing: bool,
     /// Another process has the store.
     elsewhere: bool,
@@ -137,7 +136,6 @@ impl StateWriter {
         }
     }
 
-    /// Writes these too.
     pub fn with_grants(self, grants: Arc<Grants>) -> StateWriter {
         StateWriter { grants, ..self }
     }
@@ -151,7 +149,6 @@ impl StateWriter {
         version
     }
 
-    /// True if the last write failed.
     pub fn is_failing(&self) -> bool {
         self.progress.borrow().failing
     }
@@ -274,7 +271,6 @@ impl StateWriter {
         }
     }
 
-    /// Records and logs the result of a write.
     fn record_write(&self, written: io::Result<()>, version: u64, table: &Table) -> Result<(), io::ErrorKind> {
         let failed = written.as_ref().err().map(io::Error::kind);
         let elsewhere = failed == Some(io::ErrorKind::WouldBlock);

@@ -21,7 +21,6 @@ pub struct Token {
     pub value: Bytes,
     /// How many seconds the token still lives; where [`Token::lifetime_source`] says so, an assumption.
     pub expires_in_s: u64,
-    /// Where the lifetime comes from.
     pub lifetime_source: LifetimeSource,
     /// The refresh token for the next renewal, if the answer brought one.
     pub refresh: Option<Secret>,
@@ -62,7 +61,6 @@ pub enum LifetimeSource {
 }
 
 impl LifetimeSource {
-    /// What to warn about, if anything.
     pub fn warning(self) -> Option<&'static str> {
         match self {
             LifetimeSource::AsGiven => None,
@@ -106,7 +104,6 @@ pub fn read_token(
     read_answer(credential_type.api, &credential_type.answer_fields, appid, hidden, status, body)
 }
 
-/// The same for any call.
 pub fn read_answer(
     api: ApiCall,
     answer_fields: &AnswerFields,

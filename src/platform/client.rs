@@ -50,7 +50,6 @@ pub trait Upstream: Send + Sync {
     ) -> UpstreamFuture<'a, Probe>;
 }
 
-/// A call under way.
 pub type UpstreamFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl Upstream for Client {

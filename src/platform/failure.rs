@@ -27,7 +27,6 @@ pub enum Class {
 /// How long a [`Class::Wait`] lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// At least so many milliseconds.
     AtLeastMs(u64),
     /// The day's quota is used up: until midnight in UTC+8. WeChat does not publish the hour, so try now and then.
     NextDay,
@@ -45,7 +44,6 @@ pub enum Pace {
 }
 
 impl Class {
-    /// One word for logs and statistics.
     pub fn name(self) -> &'static str {
         match self {
             Class::Retry => "retry",
@@ -168,9 +166,7 @@ pub struct Failure {
     pub seen_ip: Option<IpAddr>,
     pub delivery: Delivery,
     pub appid: Box<str>,
-    /// What was missing, if that is why it failed.
     pub missing: Option<Missing>,
-    /// The network's part in it, if that is why it failed.
     pub network: Option<NetworkFault>,
 }
 
@@ -212,7 +208,6 @@ impl Failure {
         }
     }
 
-    /// Nothing was sent.
     fn unsent(appid: &str, class: Class, missing: Option<Missing>, message: impl Into<String>) -> Failure {
         Failure { class, missing, ..Failure::transport(appid, Delivery::NotSent, message) }
     }

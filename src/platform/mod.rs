@@ -43,7 +43,6 @@ pub struct Platform {
     pub name: &'static str,
     /// Where its API is, unless `base_url` is configured.
     pub base_url: &'static str,
-    /// How the paths of its calls begin.
     pub calls_begin: &'static str,
     /// Hosts that give the same answers, in order of preference; the first is `base_url`.
     pub hosts: &'static [&'static str],
@@ -78,7 +77,6 @@ pub struct CredentialType {
     pub probe: Option<ProbeCall>,
     /// The platform can be told to replace a live value; see [`FetchParams::force`].
     pub can_force: bool,
-    /// How many calls the platform allows.
     pub quota: Quota,
 }
 
@@ -97,7 +95,6 @@ pub enum ApiEndpoint {
     Token,
     /// The same, from the endpoint that gives the same token again while it lives.
     StableToken,
-    /// A ticket.
     Ticket,
     ComponentToken,
     AuthorizerToken,
@@ -142,7 +139,6 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// No limit is known.
     pub const NONE: Quota = Quota { per_day: None, per_hour: None, per_minute: None, reserve: 0, forced_per_day: 0 };
 
     /// So many calls a day, with the usual reserve: a tenth, and five at least.
@@ -194,7 +190,6 @@ impl CredentialType {
         CredentialType { key, answer_fields, needs_token: true, quota, ..ticket }
     }
 
-    /// The call that fetches one.
     pub fn request(&self, params: &FetchParams<'_>) -> HttpRequest {
         self.template.fill(params)
     }
@@ -262,7 +257,6 @@ pub struct HttpRequest {
     pub body: Option<String>,
 }
 
-/// A request as data.
 #[derive(Clone, Copy, Debug)]
 struct RequestTemplate {
     path: &'static str,
@@ -271,7 +265,6 @@ struct RequestTemplate {
     body: &'static [(&'static str, Part)],
 }
 
-/// What a request has under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Word(&'static str),
@@ -318,7 +311,6 @@ impl Part {
     }
 }
 
-/// The platform of that name.
 pub fn platform(name: &str) -> Option<&'static Platform> {
     PLATFORMS.iter().copied().find(|platform| platform.name == name)
 }

@@ -8,7 +8,6 @@
 mod file;
 mod memcached;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,7 +20,6 @@ use crate::credential::Adopt;
 
 /// A place where the site keeps its value.
 pub trait TokenSource: Send + Sync + 'static {
-    /// The place, for a log.
     fn place(&self) -> String;
 
     /// Reads what is there now. The error says what is wrong with the place.
@@ -66,20 +64,17 @@ const LEFT_MS_MIN: i64 = 5_000;
 pub fn source(adopt: &Adopt) -> Option<Arc<dyn TokenSource>> {
     match adopt {
         Adopt::Sink => None,
-        Adopt::Memcached { address, key } => Some(Arc::new(MemcachedSource::new(address, key))),
-        Adopt::File(path) => Some(Arc::new(FileSource::new(PathBuf::clone(path)))),
+        Adopt::Memcached { address, key } => {
+            Some(Arc::new(MemcachedSource { address: address.clone(), key: key.clone() }))
+        }
+        Adopt::File(path) => Some(Arc::new(FileSource(path.clone()))),
     }
 }
 
 /// Finds the value and its times in any of the usual forms: bare, JSON, PHP's `serialize`, a PHP file. The value is the
 /// first long word after `access_token`, or the longest word of all.
 pub fn find(stored: &[StoredBytes], now_unix_ms: i64) -> Option<FoundToken> {
-    let of = |one: &StoredBytes| {
-        let text = String::from_utf8_lossy(&one.bytes).into_owned();
-        let value = token(&text)?.to_owned();
-        Some((value, text))
-    };
-    let (value, _) = stored.iter().find_map(of)?;
+    let value = stored.iter().find_map(|one| token(&String::from_utf8_lossy(&one.bytes)).map(str::to_owned))?;
     let (mut known, mut latest) = (Vec::new(), vec![LIFE_MS]);
     for one in stored {
         // Times may be in a place of their own.
