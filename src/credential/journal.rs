@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 
 use super::id::CredentialId;
 use crate::clock::Now;
-use crate::platform::errcodes::BilingualText;
 
 /// Entries of the whole server.
 pub const ENTRIES_MAX: usize = 4096;
@@ -22,7 +21,6 @@ pub const AGE_MS_MAX: u64 = 86_400_000;
 /// Refused writes of several hosts within this time are one entry, milliseconds.
 const WRITERS_APART_MS: u64 = 60_000;
 
-/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A new value is served; `from` another node, if it is not ours.
@@ -36,10 +34,8 @@ pub enum Event {
         network: Option<&'static str>,
         text: String,
         /// What the error code says; none without one.
-        meaning: Option<BilingualText>,
+        meaning: Option<&'static str>,
         advice: Cow<'static, str>,
-        /// The same in Chinese.
-        advice_zh: Cow<'static, str>,
     },
     /// A success after failures.
     Recovered,
@@ -82,7 +78,6 @@ impl Event {
     }
 }
 
-/// One entry.
 #[derive(Clone, Debug)]
 pub struct JournalEntry {
     /// Counts entries from 1.
@@ -90,16 +85,13 @@ pub struct JournalEntry {
     /// The version of the journal at the last change of this entry.
     pub version: u64,
     pub credential: CredentialId,
-    /// When it first happened.
     pub first: Now,
-    /// When it last happened.
     pub last: Now,
     /// How often it has happened in a row.
     pub times: u64,
     pub event: Event,
 }
 
-/// The last entries.
 #[derive(Default)]
 pub struct Journal(Mutex<JournalInner>);
 
@@ -147,7 +139,6 @@ impl Journal {
         }
     }
 
-    /// Changes so far.
     pub fn version(&self) -> u64 {
         self.0.lock().version
     }
@@ -182,17 +173,8 @@ mod tests {
     }
 
     fn failed(errcode: Option<i64>, text: &str) -> Event {
-        let (meaning, advice, advice_zh) = (None, "".into(), "".into());
-        Event::Failed {
-            class: "retry",
-            errcode,
-            rid: None,
-            network: None,
-            text: text.into(),
-            meaning,
-            advice,
-            advice_zh,
-        }
+        let (meaning, advice) = (None, "".into());
+        Event::Failed { class: "retry", errcode, rid: None, network: None, text: text.into(), meaning, advice }
     }
 
     #[test]
