@@ -49,11 +49,6 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
-    /// The Redis there, and the defaults for the rest.
-    pub fn at(at: RedisAt) -> RedisOptions {
-        RedisOptions { at, tls: None, db: 0, user: None, password: None, trusted_hosts: Vec::new(), timeout_ms: 2_000 }
-    }
-
     /// Longest wait for a connection and for each answer.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
