@@ -11,18 +11,12 @@ use crate::invalid_value::{InvalidValue, quoted};
 use crate::network::{Network, authority};
 use crate::secret_source::SecretSource;
 
+/// Where a Redis is; behind sentinels, wherever these say that the master of that name is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisAt {
-    Tcp {
-        host: String,
-        port: u16,
-    },
+    Tcp { host: String, port: u16 },
     Unix(PathBuf),
-    /// Wherever these sentinels say that the master of that name is.
-    Sentinel {
-        sentinels: Vec<(String, u16)>,
-        master: String,
-    },
+    Sentinel { sentinels: Vec<(String, u16)>, master: String },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
