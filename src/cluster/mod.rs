@@ -98,23 +98,13 @@ pub struct WatchedRecord {
 #[derive(Debug)]
 pub enum ClusterEvent {
     /// A record, by its index among those watched. It has changed, or all records are read again.
-    RecordChanged {
-        index: usize,
-        record: Record,
-        clock_reading: StoreClockReading,
-    },
+    RecordChanged { index: usize, record: Record, clock_reading: StoreClockReading },
     /// Another node asks this one to verify or renew a value. `done` is sent when that is finished.
-    RefreshRequested {
-        index: usize,
-        generation: Option<u64>,
-        why: RefreshReason,
-        done: oneshot::Sender<()>,
-    },
+    RefreshRequested { index: usize, generation: Option<u64>, why: RefreshReason, done: oneshot::Sender<()> },
+    /// Whether the store answers.
     Reachable(Result<(), Unreachable>),
     /// The records sent so far are complete as of that instant. Only a leader's store sends this.
-    UpToDate {
-        as_of_ms: BootMs,
-    },
+    UpToDate { as_of_ms: BootMs },
 }
 
 pub trait ClusterStore: Send + Sync {

@@ -62,12 +62,8 @@ pub struct LeaderOptions {
     pub node: String,
 }
 
-// Defaults.
-pub const PREFIX: &str = "tokencached";
-pub const POLL_EVERY_MS: u64 = 2_000;
-pub const TIMEOUT_MS: u64 = 1_000;
 /// The name of a node on a machine without a name.
-pub const NODE: &str = "node";
+const NODE: &str = "node";
 
 const PREFIX_BYTES_MAX: usize = 64;
 const NODE_BYTES_MAX: usize = 64;
@@ -75,11 +71,6 @@ const NODE_BYTES_MAX: usize = 64;
 const SEALING_CHARS_MIN: usize = 16;
 
 impl StoreOptions {
-    /// This Redis, and the defaults for the rest.
-    pub fn new(server: RedisOptions, sealing: SecretSource) -> StoreOptions {
-        StoreOptions { server, sealing, prefix: PREFIX.to_owned(), poll_every_ms: POLL_EVERY_MS, node: NODE.to_owned() }
-    }
-
     /// The hash tag of all keys: a Redis cluster keeps them on one node.
     pub fn key(&self) -> String {
         format!("{{{}}}", self.prefix)
@@ -153,12 +144,6 @@ pub fn node_of_host(host: &str) -> String {
 }
 
 impl LeaderOptions {
-    /// These leaders, and the defaults for the rest.
-    pub fn at(urls: Vec<String>) -> LeaderOptions {
-        let (timeout_ms, poll_every_ms, node) = (TIMEOUT_MS, POLL_EVERY_MS, NODE.to_owned());
-        LeaderOptions { urls, key: None, ca_file: None, timeout_ms, poll_every_ms, node }
-    }
-
     pub const REMEDY: &str = "Write leader_urls = \"http://other-node:2130\", or a list of such addresses.";
 
     /// The address of an HTTP API, without a slash at the end.

@@ -71,34 +71,17 @@ pub enum CallEnd {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op<V = Arc<str>> {
+    /// Changes nothing.
     Read,
-    /// Takes the lease, unless the record has a later value than the node.
-    Take {
-        node: NodeId,
-        lease_ms: u64,
-        /// The generation of the node's value, 0 if that is of no use any more.
-        known_generation: u64,
-        /// The least time since the platform's last answer, if there is a value. 0: the backoff after failures does not
-        /// count either.
-        spacing_ms: u64,
-    },
+    /// Takes the lease, unless the record has a later value than the node: `known_generation` is the node's, 0 if its value
+    /// is of no use any more. `spacing_ms` is the least time since the platform's last answer, if there is a value; 0: the
+    /// backoff after failures does not count either.
+    Take { node: NodeId, lease_ms: u64, known_generation: u64, spacing_ms: u64 },
     /// Notes that a call which makes a token is about to be sent. Granted if so much of the lease is left.
-    Announce {
-        node: NodeId,
-        epoch: u64,
-        need_ms: u64,
-    },
+    Announce { node: NodeId, epoch: u64, need_ms: u64 },
     /// Publishes the call's value; with the record's own generation, the same value with a later end. `minted`: a token
     /// was made for it, so a rejected publication leaves an unsettled call. The lease ends, or is kept for `keep_ms`.
-    Publish {
-        node: NodeId,
-        epoch: u64,
-        generation: u64,
-        value: V,
-        calls: Option<Arc<str>>,
-        minted: bool,
-        keep_ms: u64,
-    },
+    Publish { node: NodeId, epoch: u64, generation: u64, value: V, calls: Option<Arc<str>>, minted: bool, keep_ms: u64 },
     /// Ends the lease without a new value, or keeps it for `keep_ms`. `wait_ms` is the backoff for all nodes; `failed`
     /// counts a failure.
     Close {
@@ -111,34 +94,23 @@ pub enum Op<V = Arc<str>> {
         calls: Option<Arc<str>>,
     },
     /// Gives the node's value to a store that has lost it.
-    Offer {
-        generation: u64,
-        value: V,
-    },
+    Offer { generation: u64, value: V },
     /// Notes that there are two values of that generation and nobody knows which is later.
-    Doubt {
-        generation: u64,
-    },
+    Doubt { generation: u64 },
     /// Removes a forged value, if it is still the one that was read. Nodes that have a good value offer it then.
-    Discard {
-        generation: u64,
-        value: Option<V>,
-    },
+    Discard { generation: u64, value: Option<V> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OpOutcome {
     /// It was done: the node has the lease, may send the call, or has published its value.
     Done,
+    /// The record has a later value.
     NewerValue,
     /// Another node has the lease for so long.
-    LeaseHeld {
-        left_ms: u64,
-    },
+    LeaseHeld { left_ms: u64 },
     /// No call is needed for so long: one was just made, or has failed.
-    PutOff {
-        left_ms: u64,
-    },
+    PutOff { left_ms: u64 },
     /// It was not done: the node has lost its lease, or the record has something better.
     Rejected,
 }

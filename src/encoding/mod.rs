@@ -93,11 +93,6 @@ impl Field {
         Field::Named(fields.into_iter().map(|(name, fact)| (name.into(), Field::Fact(fact))).collect())
     }
 
-    /// Facts in a row.
-    pub fn listed(facts: impl IntoIterator<Item = Fact>) -> Field {
-        Field::Listed(facts.into_iter().map(Field::Fact).collect())
-    }
-
     fn holds_value(&self) -> bool {
         match self {
             Field::Fact(fact) => *fact == Fact::Value,
@@ -443,7 +438,7 @@ mod tests {
             shown(Form::Php(fields()), "t\"k", 0),
             "a:3:{s:12:\"access_token\";s:3:\"t\"k\";s:10:\"expires_in\";i:100;s:2:\"at\";i:1700000101;}"
         );
-        let list = Field::listed([Fact::Value, Fact::FetchedAt, Fact::ExpiresIn]);
+        let list = Field::Listed([Fact::Value, Fact::FetchedAt, Fact::ExpiresIn].map(Field::Fact).into());
         assert_eq!(shown(Form::Php(list.clone()), "tk", 0), "a:3:{i:0;s:2:\"tk\";i:1;i:1699992901;i:2;i:100;}");
         assert_eq!(shown(Form::Json(list), "tk", 0), r#"["tk",1699992901,100]"#);
         assert_eq!(shown(Form::Constant("1".into()), "tk", 0), "1");
@@ -530,8 +525,12 @@ mod tests {
     #[test]
     fn what_speaks_of_the_value() {
         let holds = |form| View { form, ..View::RAW }.holds_value();
-        for form in [Form::JSON_STRING, Form::PHP_STRING, Form::Php(fields()), Form::Json(Field::listed([Fact::Value]))]
-        {
+        for form in [
+            Form::JSON_STRING,
+            Form::PHP_STRING,
+            Form::Php(fields()),
+            Form::Json(Field::Listed(vec![Field::Fact(Fact::Value)])),
+        ] {
             assert!(holds(form));
         }
         for form in [

@@ -63,7 +63,7 @@ pub(super) async fn connect(
     let options =
         AsyncConnectionConfig::new().set_connection_timeout(Some(deadline)).set_response_timeout(Some(deadline));
     let connecting = client.get_multiplexed_async_connection_with_config(&options);
-    within(2 * deadline, connecting).await?.map_err(|error| fault_while_connecting(&error, server))
+    within(2 * deadline, connecting).await?.map_err(|error| fault_while_connecting(&error, server.tls.is_some()))
 }
 
 pub(super) async fn subscribe(
@@ -71,7 +71,7 @@ pub(super) async fn subscribe(
     address: &ServerAddress,
     channels: &[&str],
 ) -> Result<Subscriber, RedisFault> {
-    let (deadline, failed) = (server.timeout(), |error| fault_while_connecting(&error, server));
+    let (deadline, failed) = (server.timeout(), |error| fault_while_connecting(&error, server.tls.is_some()));
     let client = within(deadline, client(server, address, Login::AsConfigured)).await??;
     let mut pubsub = within(2 * deadline, client.get_async_pubsub()).await?.map_err(failed)?;
     within(2 * deadline, pubsub.subscribe(channels)).await?.map_err(failed)?;
@@ -148,8 +148,7 @@ pub fn fault_of(error: &RedisError) -> RedisFault {
 }
 
 /// Classifies an error while connecting.
-fn fault_while_connecting(error: &RedisError, server: &RedisOptions) -> RedisFault {
-    let tls = server.tls.is_some();
+fn fault_while_connecting(error: &RedisError, tls: bool) -> RedisFault {
     match fault_of(error) {
         // The error does not always say so: a name look-up that fails without descriptors gives another reason.
         RedisFault::Dropped if is_out_of_descriptors(error) || descriptors::are_exhausted() => RedisFault::NoDescriptor,
@@ -195,11 +194,10 @@ mod tests {
     #[test]
     fn without_a_file_descriptor_a_redis_is_not_blamed_and_no_other_is_gone_to() {
         let of = |errno: rustix::io::Errno| RedisError::from(std::io::Error::from(errno));
-        let server = RedisOptions::at(super::super::options::RedisAt::Unix("/r.sock".into()));
         for errno in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE] {
-            let fault = fault_while_connecting(&of(errno), &server);
+            let fault = fault_while_connecting(&of(errno), false);
             assert_eq!((fault, fault.advice()), (RedisFault::NoDescriptor, descriptors::REMEDY));
         }
-        assert_eq!(fault_while_connecting(&of(rustix::io::Errno::CONNREFUSED), &server), RedisFault::Unreachable);
+        assert_eq!(fault_while_connecting(&of(rustix::io::Errno::CONNREFUSED), false), RedisFault::Unreachable);
     }
 }

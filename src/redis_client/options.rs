@@ -11,18 +11,12 @@ use crate::invalid_value::{InvalidValue, quoted};
 use crate::network::{Network, authority};
 use crate::secret_source::SecretSource;
 
+/// Where a Redis is; behind sentinels, wherever these say that the master of that name is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisAt {
-    Tcp {
-        host: String,
-        port: u16,
-    },
+    Tcp { host: String, port: u16 },
     Unix(PathBuf),
-    /// Wherever these sentinels say that the master of that name is.
-    Sentinel {
-        sentinels: Vec<(String, u16)>,
-        master: String,
-    },
+    Sentinel { sentinels: Vec<(String, u16)>, master: String },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,11 +43,6 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
-    /// The Redis there, and the defaults for the rest.
-    pub fn at(at: RedisAt) -> RedisOptions {
-        RedisOptions { at, tls: None, db: 0, user: None, password: None, trusted_hosts: Vec::new(), timeout_ms: 2_000 }
-    }
-
     /// Longest wait for a connection and for each answer.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)

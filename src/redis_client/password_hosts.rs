@@ -97,7 +97,8 @@ mod tests {
     fn sentinels(hosts: &[&str]) -> RedisOptions {
         let sentinels = hosts.iter().map(|host| ((*host).to_owned(), 26379)).collect();
         let password = Some(SecretSource::Fixed(Secret::new("a password".into())));
-        RedisOptions { password, ..RedisOptions::at(RedisAt::Sentinel { sentinels, master: "m".into() }) }
+        let at = RedisAt::Sentinel { sentinels, master: "m".into() };
+        RedisOptions { at, tls: None, db: 0, user: None, password, trusted_hosts: Vec::new(), timeout_ms: 1 }
     }
 
     #[track_caller]

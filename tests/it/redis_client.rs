@@ -13,14 +13,10 @@ use tokencached::redis_client::options::{RedisAt, RedisOptions, TlsFiles, Truste
 use tokencached::redis_client::{RedisClient, RedisFault};
 use tokencached::secret_source::SecretSource;
 
-use crate::support::redis::{Authority, Redis, Sentinel, free_port};
+use crate::support::redis::{Authority, Redis, Sentinel, free_port, server};
 use crate::support::{APPID, Node, TIMEOUT, Wechat, run, tokencached, wait_for, write};
 
 pub const KEY: &str = "{tokencached}";
-
-fn server(at: RedisAt) -> RedisOptions {
-    RedisOptions::at(at)
-}
 
 fn on_port(port: u16) -> RedisOptions {
     server(RedisAt::Tcp { host: "127.0.0.1".into(), port })

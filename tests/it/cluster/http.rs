@@ -50,8 +50,8 @@ fn url(address: SocketAddr) -> String {
 }
 
 fn of(urls: &[String]) -> LeaderOptions {
-    let options = LeaderOptions::at(urls.to_vec());
-    LeaderOptions { timeout_ms: 10_000, poll_every_ms: 1_000, node: "follower".into(), ..options }
+    let (urls, node) = (urls.to_vec(), "follower".to_owned());
+    LeaderOptions { urls, key: None, ca_file: None, timeout_ms: 10_000, poll_every_ms: 1_000, node }
 }
 
 fn with_key(leader: &HttpNode, name: &str) -> LeaderOptions {

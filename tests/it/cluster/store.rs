@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::TIMEOUT;
-use crate::support::redis::{Redis, free_port};
+use crate::support::redis::{Redis, free_port, server};
 
 /// What a poll can find long before a test gives up, and what none finds within a test.
 const OFTEN_MS: u64 = 100;
@@ -25,10 +25,9 @@ const NEVER_MS: u64 = 3_600_000;
 const PREFIX: &str = "tc";
 
 fn state(redis: &Redis, poll_every_ms: u64) -> StoreOptions {
-    let server = RedisOptions { timeout_ms: 500, ..RedisOptions::at(RedisAt::Unix(redis.socket())) };
+    let server = RedisOptions { timeout_ms: 500, ..server(RedisAt::Unix(redis.socket())) };
     let sealing = SecretSource::Fixed(Secret::new("a secret for tests only".into()));
-    let options = StoreOptions::new(server, sealing);
-    StoreOptions { prefix: PREFIX.into(), poll_every_ms, node: "here".into(), ..options }
+    StoreOptions { server, sealing, prefix: PREFIX.into(), poll_every_ms, node: "here".into() }
 }
 
 /// A node's access to the cluster store: asks, and sees what comes.

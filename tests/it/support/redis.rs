@@ -7,9 +7,15 @@ use std::process::{Child, Stdio};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
+use tokencached::redis_client::options::{RedisAt, RedisOptions};
 
 pub use super::free_port;
 use super::{program, wait_for, write};
+
+/// How to reach a Redis without a password, for a client of ours.
+pub fn server(at: RedisAt) -> RedisOptions {
+    RedisOptions { at, tls: None, db: 0, user: None, password: None, trusted_hosts: Vec::new(), timeout_ms: 2_000 }
+}
 
 /// A redis-server process. Killed when dropped.
 pub struct Redis {
