@@ -167,12 +167,13 @@ fn limits(options: &server::Options) -> Limits {
 fn watched_secrets(config: &Options) -> Vec<Box<dyn WatchedFiles>> {
     let passwords = config.sinks.iter().filter_map(|sink| {
         let password = sink.password()?;
-        password.watched(format!("the password of {sink} in"), |_, _| {})
+        password.watched_until(CancellationToken::new(), format!("the password of {sink} in"), |_, _| {})
     });
     let cluster_secrets =
         config.credentials.cluster.iter().flat_map(cluster::Options::secrets).filter_map(|(what, source)| {
             let is_fixed = what == cluster::Options::SEALING;
-            source.watched(format!("{what} of [state] in"), move |_, at_start| {
+            let name = format!("{what} of [state] in");
+            source.watched_until(CancellationToken::new(), name, move |_, at_start| {
                 if is_fixed && !at_start {
                     tracing::warn!(
                         "the secret of [state] has changed: restart to use it; it must be the same on all nodes"

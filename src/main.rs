@@ -76,7 +76,10 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
     let args = absolute(args);
     let mut loaded = load(&args)?;
     let shutdown = CancellationToken::new();
-    let on_hangup = watch_signals_of_server(&shutdown)?;
+    let on_hangup = OnHangup::default();
+    // First, because the start may wait for the state file. Without it a signal could not end the first process of a
+    // container, and SIGHUP would end any other.
+    watch_signals(&shutdown, &on_hangup, "still starting; nothing to reload")?;
     // Before -d leaves the terminal, and before anybody can connect.
     app::await_state(&loaded.config, || shutdown.is_cancelled(), telemetry::print)?;
     if shutdown.is_cancelled() || loaded.config.server.daemonize && go_to_background()? == Daemonized::Parent {
@@ -202,24 +205,13 @@ fn block_on<T>(work: impl Future<Output = T>) -> Result<T, StartError> {
 /// What SIGHUP does, from when the server runs.
 type OnHangup = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
 
-/// Called first, because the start may wait for the state file. Without it a signal could not end the first process of a
-/// container, and SIGHUP would end any other.
-fn watch_signals_of_server(shutdown: &CancellationToken) -> Result<OnHangup, StartError> {
-    let on_hangup = OnHangup::default();
-    let set_later = on_hangup.clone();
-    watch_signals(shutdown, move || match set_later.get() {
-        Some(reload) => reload(),
-        None => tracing::info!("SIGHUP: still starting; nothing to reload"),
-    })?;
-    Ok(on_hangup)
-}
-
 /// SIGTERM, SIGINT and SIGUSR1 end the server once the requests in flight are answered; a second one ends it at once.
-/// SIGHUP calls `on_hangup`, which may take its time. All this has a thread of its own: whatever the others wait for, the
-/// process ends when it is told to.
+/// SIGHUP calls `on_hangup`, which may take its time, or says why not. All this has a thread of its own: whatever the
+/// others wait for, the process ends when it is told to.
 fn watch_signals(
     shutdown: &CancellationToken,
-    on_hangup: impl Fn() + Clone + Send + 'static,
+    on_hangup: &OnHangup,
+    otherwise: &'static str,
 ) -> Result<(), StartError> {
     let failed = StartError::system("cannot watch for signals");
     let runtime =
@@ -229,9 +221,12 @@ fn watch_signals(
         runtime.spawn(end_at(signal(kind).map_err(failed)?, shutdown.clone()));
     }
     let mut hangups = signal(SignalKind::hangup()).map_err(failed)?;
+    let on_hangup = on_hangup.clone();
     runtime.spawn(async move {
         while hangups.recv().await.is_some() {
-            let _ = tokio::task::spawn_blocking(on_hangup.clone()).await;
+            let on_hangup = on_hangup.clone();
+            let hear = move || on_hangup.get().map_or_else(|| tracing::info!("SIGHUP: {otherwise}"), |reload| reload());
+            let _ = tokio::task::spawn_blocking(hear).await;
         }
     });
     drop(inside);
@@ -291,7 +286,7 @@ where
     start_telemetry(&telemetry::Options::default());
     let done = block_on(async {
         let shutdown = CancellationToken::new();
-        watch_signals(&shutdown, || tracing::info!("SIGHUP: nothing to reload"))?;
+        watch_signals(&shutdown, &OnHangup::default(), "nothing to reload")?;
         run(shutdown).await
     });
     done?.map(|()| ExitCode::SUCCESS)

@@ -164,17 +164,8 @@ impl SecretSource {
         Some(BilingualSentence { en, zh })
     }
 
-    /// Follows the file, if it is one, and has `then` hear of what it holds: whenever that changes, and first of what is
-    /// there at the start.
-    pub fn watched(
-        &self,
-        name: impl Into<String>,
-        then: impl FnMut(&Secret, bool) + Send + 'static,
-    ) -> Option<Box<dyn WatchedFiles>> {
-        self.watched_until(CancellationToken::new(), name, then)
-    }
-
-    /// The same until `end`.
+    /// Follows the file, if it is one, and has `then` hear of what it holds until `end`: whenever that changes, and first of
+    /// what is there at the start.
     pub fn watched_until(
         &self,
         end: CancellationToken,

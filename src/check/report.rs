@@ -147,7 +147,8 @@ pub fn count(number: usize, what: &str) -> String {
 
 /// Those with the same key together, in the order of the first of each.
 fn grouped<K: Clone + Eq + Hash, V>(all: impl Iterator<Item = (K, V)>) -> Vec<(K, Vec<V>)> {
-    let (mut at, mut groups): (HashMap<K, usize>, Vec<(K, Vec<V>)>) = Default::default();
+    let mut at: HashMap<K, usize> = HashMap::new();
+    let mut groups: Vec<(K, Vec<V>)> = Vec::new();
     for (key, value) in all {
         let index = *at.entry(key.clone()).or_insert(groups.len());
         match groups.get_mut(index) {

@@ -24,7 +24,7 @@ use crate::encoding::Fact;
 use crate::encoding::key_words::fill_type;
 use crate::files::trusted;
 
-pub(super) use self::process::kill_all;
+pub use self::process::kill_all;
 
 /// The output of programs is logged at most so often, for each sink.
 const LOG_OUTPUT_EVERY_MS: u64 = 1000;

@@ -42,6 +42,7 @@ use tracing::error;
 
 pub use self::adopt_source::source;
 use self::backend::SinkBackend;
+pub use self::command::kill_all as kill_commands;
 pub use self::options::Options;
 use self::options::SinkTo;
 use self::runner::LAST_WRITES;
@@ -102,10 +103,4 @@ pub async fn run(sinks: Vec<SinkRunner>, end: CancellationToken, supervisor: &Su
         // A store that does not answer must not delay the shutdown.
         () = async { end.cancelled().await; tokio::time::sleep(2 * LAST_WRITES).await } => {}
     }
-}
-
-/// Kills every command that a sink has started, with its child processes, and lets no other start. Called when the process
-/// ends.
-pub fn kill_commands() {
-    command::kill_all();
 }

@@ -16,11 +16,6 @@ use crate::secret_source::SecretSource;
 /// Access rights of a file. The site's own programs write it too, where they have to fetch for themselves again.
 pub const FILE_MODE: u32 = 0o660;
 
-/// Default of [`Options::check_every_ms`].
-pub const CHECK_EVERY_MS: u64 = 5_000;
-/// Default of [`Options::rewrite_every_ms`] of everything but commands.
-pub const REWRITE_EVERY_MS: u64 = 300_000;
-
 /// How long a key lives in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ttl {
@@ -50,12 +45,6 @@ pub enum SinkTo {
 }
 
 impl Options {
-    /// These entries there, and the defaults for the rest. A command runs on a change only.
-    pub fn new(to: SinkTo, entries: Vec<SinkEntry>) -> Options {
-        let rewrite_every_ms = if matches!(to, SinkTo::Command(_)) { 0 } else { REWRITE_EVERY_MS };
-        Options { to, entries, check_every_ms: CHECK_EVERY_MS, rewrite_every_ms }
-    }
-
     /// How long before a value expires its entries have to be gone.
     pub fn margin_ms(&self) -> u64 {
         match &self.to {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::{self, BoxStream, FuturesUnordered, SelectAll, StreamExt};
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -68,37 +68,17 @@ pub struct SinkRunner {
     throttle: RepeatThrottle<&'static str>,
 }
 
-struct Changes(FuturesUnordered<ChangeFuture>);
+/// The indices of items that have changed.
+type Changes = SelectAll<BoxStream<'static, usize>>;
 
-/// An item's index and its receiver again, once it has changed; none if it never will.
-type ChangeFuture = BoxFuture<'static, Option<(usize, watch::Receiver<u64>)>>;
-
-impl Changes {
-    fn of(items: &[SinkItem]) -> Changes {
-        let receivers = items.iter().map(|item| item.credential.subscribe()).enumerate();
-        Changes(receivers.map(|(index, receiver)| change(index, receiver)).collect())
-    }
-
-    async fn next(&mut self) -> usize {
-        while let Some(changed) = self.0.next().await {
-            // Always: a credential lives as long as the table, which the runner holds.
-            if let Some((index, receiver)) = changed {
-                self.0.push(change(index, receiver));
-                return index;
-            }
-        }
-        std::future::pending().await
-    }
-
-    fn queue_pending(&mut self, queue: &mut WriteQueue) {
-        while let Some(index) = self.next().now_or_never() {
-            queue.add_changed(index);
-        }
-    }
-}
-
-fn change(index: usize, mut receiver: watch::Receiver<u64>) -> ChangeFuture {
-    async move { receiver.changed().await.ok().map(|()| (index, receiver)) }.boxed()
+fn changes_of(items: &[SinkItem]) -> Changes {
+    stream::select_all(items.iter().enumerate().map(|(index, item)| {
+        let next = move |mut receiver: watch::Receiver<u64>| async move {
+            receiver.changed().await.ok()?;
+            Some((index, receiver))
+        };
+        stream::unfold(item.credential.subscribe(), next).boxed()
+    }))
 }
 
 type RunningJobs = FuturesUnordered<BoxFuture<'static, (usize, Result<JobOutcome, SinkFault>)>>;
@@ -150,7 +130,7 @@ impl SinkRunner {
     /// Keeps the store current until `end`.
     pub(super) async fn run(mut self, end: CancellationToken) {
         // Before the first write, so that no change is missed in between.
-        let mut changes = Changes::of(&self.items);
+        let mut changes = changes_of(&self.items);
         while !end.is_cancelled() {
             let backend = self.backend.clone();
             let opened = tokio::select! {
@@ -189,7 +169,7 @@ impl SinkRunner {
         let mut check = every(Duration::from_millis(self.options.check_every_ms));
         let mut rewrite = self.rewrite_pace().map(every);
         loop {
-            changes.queue_pending(&mut self.queue);
+            self.queue_changed(changes);
             self.start_jobs(under_way);
             self.count_waiting();
             if under_way.is_empty() {
@@ -203,11 +183,11 @@ impl SinkRunner {
             tokio::select! {
                 biased;
                 () = end.cancelled() => {
-                    changes.queue_pending(&mut self.queue);
+                    self.queue_changed(changes);
                     let _ = tokio::time::timeout(LAST_WRITES, self.write_rest(under_way)).await;
                     return None;
                 }
-                index = changes.next() => self.queue.add_changed(index),
+                Some(index) = changes.next() => self.queue.add_changed(index),
                 Some((index, outcome)) = under_way.next(), if !under_way.is_empty() => {
                     if let Err(fault) = self.finish(index, outcome) {
                         return Some(fault);
@@ -224,6 +204,12 @@ impl SinkRunner {
                     self.queue_rewrite();
                 }
             }
+        }
+    }
+
+    fn queue_changed(&mut self, changes: &mut Changes) {
+        while let Some(Some(index)) = changes.next().now_or_never() {
+            self.queue.add_changed(index);
         }
     }
 

@@ -165,14 +165,14 @@ fn the_defaults_of_sinks_and_of_the_cluster_are_those_of_the_parts() {
     );
     assert_eq!((store.server.timeout_ms, store.poll_every_ms, store.prefix.as_str()), (1_000, 2_000, "tokencached"));
     for sink in &loaded.sinks {
-        assert_eq!(sink.check_every_ms, sink::options::CHECK_EVERY_MS);
+        assert_eq!(sink.check_every_ms, 5_000);
         match &sink.to {
             SinkTo::Redis { server, .. } => assert_eq!(server.timeout_ms, of("sink", "timeout_ms")),
             SinkTo::File(file) => assert_eq!(file.mode, sink::options::FILE_MODE),
             SinkTo::Command(_) => assert_eq!(sink.rewrite_every_ms, 0),
             SinkTo::Sql(_) => panic!(),
         }
-        assert!(matches!(sink.to, SinkTo::Command(_)) || sink.rewrite_every_ms == sink::options::REWRITE_EVERY_MS);
+        assert!(matches!(sink.to, SinkTo::Command(_)) || sink.rewrite_every_ms == 300_000);
     }
 }
 

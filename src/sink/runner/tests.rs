@@ -109,7 +109,8 @@ fn start_with_stats(
         content: SinkContent::Value,
     };
     let to = SinkTo::File(SinkFile::plain("/nowhere"));
-    let config = Options { rewrite_every_ms, ..Options::new(to, (0..apps).map(entry).collect()) };
+    let entries = (0..apps).map(entry).collect();
+    let config = Options { to, entries, check_every_ms: 5_000, rewrite_every_ms };
     let target = Arc::new(CountingBackend::default());
     let stats = Arc::<SinkStats>::default();
     let sink = SinkRunner::new(&config, target.clone(), &table, stats.clone());
