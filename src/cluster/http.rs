@@ -27,8 +27,8 @@ use super::{
     WatchedRecord,
 };
 use crate::clock::{self, BootMs, RepeatThrottle};
-use crate::https::TlsFault;
 use crate::secret::Secret;
+use crate::tls::TlsFault;
 use client::{LeaderClient, LeaderFault};
 use leader_records::{LeaderRecords, RecordUpdate};
 use page::LeaderPage;

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::options::{Options, RESERVED_CONNECTIONS as RESERVED};
@@ -23,7 +24,6 @@ const RESERVED_FOR_SHORT_CALLS: usize = RESERVED / 2;
 const YOUNG_MS: u64 = 100;
 const LOG_SPACING_MS: u64 = 60_000;
 
-/// All connections of the HTTP API.
 pub struct HttpConnections {
     max: usize,
     max_per_peer: usize,
@@ -36,7 +36,8 @@ pub struct HttpConnections {
     pub rejected: AtomicU64,
     /// Closed before they had sent a request, because another connection needed the slot.
     pub evicted: AtomicU64,
-    short_calls: AtomicUsize,
+    /// For short calls other than health checks that are answered in the reserve.
+    short_calls: Arc<Semaphore>,
     too_many_logged: LogThrottle,
     pub accept_failure_logged: LogThrottle,
 }
@@ -49,11 +50,9 @@ struct OpenConnections {
     reserved: usize,
 }
 
-/// One connection.
 pub struct HttpConnection {
     /// The address group that it comes from.
     peer: IpAddr,
-    /// It comes from a trusted proxy.
     is_proxy: bool,
     /// It has a slot of the reserve, beyond `max_connections`.
     is_reserved: AtomicBool,
@@ -115,6 +114,11 @@ impl OpenConnections {
         connection.evicted.cancel();
         true
     }
+
+    /// Closes one of these outside the reserve; one from this address group, if there is one named.
+    fn make_room(&mut self, peer: Option<IpAddr>, of: impl Fn(&HttpConnection) -> bool) -> bool {
+        self.evict(|other| !other.is_reserved() && peer.is_none_or(|peer| other.peer == peer) && of(other))
+    }
 }
 
 impl HttpConnections {
@@ -128,7 +132,7 @@ impl HttpConnections {
             total: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
-            short_calls: AtomicUsize::new(0),
+            short_calls: Arc::new(Semaphore::new(RESERVED_FOR_SHORT_CALLS)),
             too_many_logged: LogThrottle::default(),
             accept_failure_logged: LogThrottle::default(),
         }
@@ -142,11 +146,10 @@ impl HttpConnections {
         let (is_full, peer_is_full) = self.is_full(&open, network, is_proxy);
         let is_reserved = is_full && {
             self.log_too_many(peer, peer_is_full, now_ms);
-            let can_be_evicted_for = |of: &HttpConnection| !of.is_reserved() && (!peer_is_full || of.peer == network);
+            let peer_only = peer_is_full.then_some(network);
             let is_old = |of: &HttpConnection| of.waiting_since_ms.load(Relaxed).saturating_add(YOUNG_MS) <= now_ms;
             let no_reserve = open.reserved >= RESERVED;
-            let has_place =
-                open.evict(|of| can_be_evicted_for(of) && is_old(of)) || (no_reserve && open.evict(can_be_evicted_for));
+            let has_place = open.make_room(peer_only, is_old) || (no_reserve && open.make_room(peer_only, |_| true));
             let has_reserved = !has_place && no_reserve && open.evict(|of| of.is_reserved());
             if has_place || has_reserved {
                 self.evicted.fetch_add(1, Relaxed);
@@ -188,9 +191,7 @@ impl HttpConnections {
         }
         let (is_full, peer_is_full) = self.is_full(&open, connection.peer, connection.is_proxy);
         if is_full {
-            let can_be_evicted_for =
-                |of: &HttpConnection| !of.is_reserved() && (!peer_is_full || of.peer == connection.peer);
-            if !open.evict(can_be_evicted_for) {
+            if !open.make_room(peer_is_full.then_some(connection.peer), |_| true) {
                 return false;
             }
             self.evicted.fetch_add(1, Relaxed);
@@ -225,17 +226,17 @@ pub struct ConnectionSlot {
 impl ConnectionSlot {
     /// Marks the connection as busy; `None` if its slot is kept for other requests.
     pub fn begin_answer(&self, cost: RequestCost) -> Option<AnswerGuard> {
-        let is_counted = self.connection.is_reserved()
+        let stays_in_reserve = self.connection.is_reserved()
             && cost != RequestCost::Health
             && !self.connections.leave_reserve(&self.connection, self.id);
-        if is_counted {
-            let one_more =
-                |number| (cost == RequestCost::Short && number < RESERVED_FOR_SHORT_CALLS).then_some(number + 1);
-            self.connections.short_calls.fetch_update(Relaxed, Relaxed, one_more).ok()?;
-        }
+        let permit = match cost {
+            _ if !stays_in_reserve => None,
+            RequestCost::Short => Some(self.connections.short_calls.clone().try_acquire_owned().ok()?),
+            _ => return None,
+        };
         self.connection.waiting_since_ms.store(0, Relaxed);
         self.connection.has_asked.store(true, Relaxed);
-        Some(AnswerGuard { connections: self.connections.clone(), connection: self.connection.clone(), is_counted })
+        Some(AnswerGuard { connection: self.connection.clone(), _permit: permit })
     }
 }
 
@@ -258,17 +259,13 @@ pub enum RequestCost {
 
 /// While this lives, the connection counts as busy.
 pub struct AnswerGuard {
-    connections: Arc<HttpConnections>,
     connection: Arc<HttpConnection>,
-    is_counted: bool,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for AnswerGuard {
     fn drop(&mut self) {
         self.connection.waiting_since_ms.store(clock::boot_ms().max(1), Relaxed);
-        if self.is_counted {
-            self.connections.short_calls.fetch_sub(1, Relaxed);
-        }
     }
 }
 

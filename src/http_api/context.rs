@@ -11,15 +11,14 @@ use super::app_secret::AppSecret;
 use super::connections::HttpConnections;
 use super::events::EventFeed;
 use super::health::Readiness;
+use super::issued_tokens::IssuedTokens;
 use super::metrics::SCRAPES_MAX;
 use super::options::Options;
-use super::wechat::IssuedTokens;
 use crate::clock;
 use crate::credential;
 use crate::credential::table::{Credential, Table};
 use crate::service::Service;
 
-/// Everything a request may need.
 pub struct ApiContext {
     pub settings: Options,
     pub service: Arc<Service>,
@@ -30,7 +29,6 @@ pub struct ApiContext {
     pub feed: EventFeed,
     /// A random number of this process. Cursors hold it, because versions mean nothing to another process.
     pub run: u64,
-    /// The connections of the HTTP API.
     pub connections: Arc<HttpConnections>,
     /// Permits to write a scrape of `/metrics`.
     pub scrapes: Arc<Semaphore>,
@@ -39,7 +37,6 @@ pub struct ApiContext {
     pub shutdown: CancellationToken,
 }
 
-/// A configured app with its credentials.
 pub struct ApiApp {
     /// The appid, with `:agent` if there is an agent.
     pub id: String,
@@ -59,7 +56,6 @@ impl ApiApp {
         self.credentials.iter().find(|credential| credential.about().credential_type == credential_type)
     }
 
-    /// Its access token.
     pub fn token(&self) -> Option<&Arc<Credential>> {
         self.credentials.first()
     }
@@ -123,7 +119,6 @@ impl ApiContext {
         numbers.filter_map(|at| Some((*at, self.apps.get(*at)?)))
     }
 
-    /// The app with this id.
     pub fn app(&self, id: &str) -> Option<&ApiApp> {
         self.by_id.get(id).and_then(|at| self.apps.get(*at))
     }
