@@ -92,7 +92,7 @@ async fn handle(
     // Until all of the answer has been sent, the connection counts as busy: the guard goes with the body.
     Ok(response.map(|body| {
         Body::new(body.map_err(move |error| {
-            let _ = &answering;
+            let _held = &answering;
             error
         }))
     }))

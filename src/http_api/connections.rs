@@ -46,8 +46,6 @@ pub struct HttpConnections {
 struct OpenConnections {
     last_id: u64,
     by_id: HashMap<u64, Arc<HttpConnection>>,
-    by_peer: HashMap<IpAddr, usize>,
-    reserved: usize,
 }
 
 pub struct HttpConnection {
@@ -82,35 +80,15 @@ impl HttpConnection {
 }
 
 impl OpenConnections {
-    fn insert(&mut self, connection: Arc<HttpConnection>) -> u64 {
-        self.last_id += 1;
-        if connection.is_reserved() {
-            self.reserved += 1;
-        } else {
-            *self.by_peer.entry(connection.peer).or_default() += 1;
-        }
-        self.by_id.insert(self.last_id, connection);
-        self.last_id
-    }
-
-    fn remove(&mut self, id: u64) -> Option<Arc<HttpConnection>> {
-        let connection = self.by_id.remove(&id)?;
-        if connection.is_reserved() {
-            self.reserved -= 1;
-        } else if let Some(number) = self.by_peer.get_mut(&connection.peer) {
-            *number -= 1;
-            if *number == 0 {
-                self.by_peer.remove(&connection.peer);
-            }
-        }
-        Some(connection)
+    fn count(&self, of: impl Fn(&HttpConnection) -> bool) -> usize {
+        self.by_id.values().filter(|connection| of(connection)).count()
     }
 
     /// Closes the first one of these that are waiting; false if none is.
     fn evict(&mut self, of: impl Fn(&HttpConnection) -> bool) -> bool {
         let waiting = self.by_id.iter().filter(|(_, connection)| connection.is_waiting() && of(connection));
         let first = waiting.min_by_key(|(_, connection)| connection.rank()).map(|(id, _)| *id);
-        let Some(connection) = first.and_then(|id| self.remove(id)) else { return false };
+        let Some(connection) = first.and_then(|id| self.by_id.remove(&id)) else { return false };
         connection.evicted.cancel();
         true
     }
@@ -148,9 +126,9 @@ impl HttpConnections {
             self.log_too_many(peer, peer_is_full, now_ms);
             let peer_only = peer_is_full.then_some(network);
             let is_old = |of: &HttpConnection| of.waiting_since_ms.load(Relaxed).saturating_add(YOUNG_MS) <= now_ms;
-            let no_reserve = open.reserved >= RESERVED;
+            let no_reserve = open.count(HttpConnection::is_reserved) >= RESERVED;
             let has_place = open.make_room(peer_only, is_old) || (no_reserve && open.make_room(peer_only, |_| true));
-            let has_reserved = !has_place && no_reserve && open.evict(|of| of.is_reserved());
+            let has_reserved = !has_place && no_reserve && open.evict(HttpConnection::is_reserved);
             if has_place || has_reserved {
                 self.evicted.fetch_add(1, Relaxed);
             } else if no_reserve {
@@ -168,7 +146,9 @@ impl HttpConnections {
             is_writing: AtomicBool::new(false),
             evicted: CancellationToken::new(),
         });
-        let id = open.insert(connection.clone());
+        open.last_id += 1;
+        let id = open.last_id;
+        open.by_id.insert(id, connection.clone());
         self.total.fetch_add(1, Relaxed);
         self.current.store(open.by_id.len() as u64, Relaxed);
         Some(ConnectionSlot { connections: self.clone(), connection, id })
@@ -177,9 +157,9 @@ impl HttpConnections {
     /// Whether there is no free slot for a connection from this address group, and whether that is because the group has
     /// as many connections as it may have.
     fn is_full(&self, open: &OpenConnections, network: IpAddr, is_proxy: bool) -> (bool, bool) {
-        let of_peer = open.by_peer.get(&network).copied().unwrap_or(0);
-        let peer_is_full = !is_proxy && of_peer >= self.max_per_peer;
-        (peer_is_full || open.by_id.len() - open.reserved >= self.max, peer_is_full)
+        let of_peer = |of: &HttpConnection| !of.is_reserved() && of.peer == network;
+        let peer_is_full = !is_proxy && open.count(of_peer) >= self.max_per_peer;
+        (peer_is_full || open.count(|of| !of.is_reserved()) >= self.max, peer_is_full)
     }
 
     /// Moves a connection that has sent a whole request out of the reserve, if need be into the slot of one that has
@@ -197,8 +177,6 @@ impl HttpConnections {
             self.evicted.fetch_add(1, Relaxed);
         }
         connection.is_reserved.store(false, Relaxed);
-        open.reserved -= 1;
-        *open.by_peer.entry(connection.peer).or_default() += 1;
         true
     }
 
@@ -243,7 +221,7 @@ impl ConnectionSlot {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock();
-        open.remove(self.id);
+        open.by_id.remove(&self.id);
         self.connections.current.store(open.by_id.len() as u64, Relaxed);
     }
 }
@@ -344,8 +322,7 @@ mod tests {
         assert_eq!(half.iter().filter(|slot| is_evicted(slot)).count(), 1);
         drop(half);
         drop((_answering, whole));
-        let open = connections.open.lock();
-        assert!(open.by_peer.is_empty() && open.by_id.is_empty() && open.reserved == 0);
+        assert!(connections.open.lock().by_id.is_empty());
     }
 
     #[test]
@@ -378,6 +355,6 @@ mod tests {
             drop(half);
         }
         assert_eq!(connections.current.load(Relaxed), 0);
-        assert!(connections.open.lock().by_peer.is_empty());
+        assert!(connections.open.lock().by_id.is_empty());
     }
 }
