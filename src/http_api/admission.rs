@@ -30,31 +30,29 @@ const BODY_BYTES_MAX: usize = 16 * 1024;
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// On every answer. `Strict-Transport-Security` is not among them: it would apply to all ports of the host.
-const HEADERS: &[(&str, &str)] = &[
-    ("content-security-policy", CSP),
-    ("x-content-type-options", "nosniff"),
-    ("x-frame-options", "DENY"),
-    ("referrer-policy", "no-referrer"),
-    ("cross-origin-opener-policy", "same-origin"),
-    ("cross-origin-resource-policy", "same-origin"),
-    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
-];
-
 #[derive(Clone)]
 pub struct RequestConnection {
     pub addresses: ConnectionAddresses,
     pub slot: Arc<ConnectionSlot>,
 }
 
+/// The router behind what every request and every answer passes.
 pub fn admit_all(router: Router, context: Arc<ApiContext>) -> Router {
-    let router = router.layer(from_fn_with_state(context, admit));
-    let router = HEADERS.iter().fold(router, |router, (name, value)| {
-        let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static(value));
-        router.layer(SetResponseHeaderLayer::overriding(name, value))
-    });
-    let no_store = HeaderValue::from_static("no-store");
-    router.layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, no_store))
+    let set = |name, value| {
+        SetResponseHeaderLayer::overriding(HeaderName::from_static(name), HeaderValue::from_static(value))
+    };
+    // `Strict-Transport-Security` is not among them: it would apply to all ports of the host.
+    router.layer((
+        SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        set("permissions-policy", "camera=(), geolocation=(), microphone=()"),
+        set("cross-origin-resource-policy", "same-origin"),
+        set("cross-origin-opener-policy", "same-origin"),
+        set("referrer-policy", "no-referrer"),
+        set("x-frame-options", "DENY"),
+        set("x-content-type-options", "nosniff"),
+        set("content-security-policy", CSP),
+        from_fn_with_state(context, admit),
+    ))
 }
 
 async fn admit(

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +34,7 @@ pub struct ApiContext {
     /// Permits to write a scrape of `/metrics`.
     pub scrapes: Arc<Semaphore>,
     pub readiness: Readiness,
-    pub issued_tokens: IssuedTokens,
+    pub issued_tokens: Mutex<IssuedTokens>,
     pub shutdown: CancellationToken,
 }
 
@@ -90,8 +91,7 @@ impl ApiContext {
         for (at, app) in apps.iter().enumerate() {
             by_appid.entry(app.appid.clone()).or_default().push(at);
         }
-        let issued_tokens = IssuedTokens::new(service.table.credentials().len());
-        let feed = EventFeed::new();
+        let issued_tokens = Mutex::new(IssuedTokens::new(service.table.credentials().len()));
         ApiContext {
             settings: options.clone(),
             service,
@@ -99,7 +99,7 @@ impl ApiContext {
             apps,
             by_id,
             by_appid,
-            feed,
+            feed: EventFeed::new(),
             run: fastrand::u64(..),
             connections: Arc::new(HttpConnections::new(options)),
             scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::clock::BootMs;
@@ -12,9 +11,7 @@ use crate::credential::table::{Reading, Table};
 /// The most issued tokens that are remembered, besides four of each credential.
 const ISSUED_TOKENS_MAX: usize = 50_000;
 
-pub struct IssuedTokens(Mutex<TokenOwners>);
-
-struct TokenOwners {
+pub struct IssuedTokens {
     /// All values up to this version of [`Table::values`] are here.
     upto: u64,
     /// The credential's id, and when the token expires.
@@ -24,48 +21,36 @@ struct TokenOwners {
 
 impl IssuedTokens {
     pub fn new(credentials: usize) -> IssuedTokens {
-        IssuedTokens(Mutex::new(TokenOwners {
-            upto: 0,
-            by_digest: HashMap::new(),
-            max: ISSUED_TOKENS_MAX + 4 * credentials,
-        }))
+        IssuedTokens { upto: 0, by_digest: HashMap::new(), max: ISSUED_TOKENS_MAX + 4 * credentials }
     }
 
-    pub fn record(&self, value: &str, id: usize, expires_ms: BootMs, now_ms: BootMs) {
-        self.0.lock().record(value.as_bytes(), id, expires_ms, now_ms);
-    }
-
-    /// Adds the values that have been published since the last time.
-    pub fn record_published(&self, table: &Table, now_ms: BootMs) {
-        let upto = *table.values().borrow();
-        let mut known = self.0.lock();
-        if known.upto == upto {
-            return;
-        }
-        let from = known.upto;
-        for credential in table.credentials().iter().filter(|credential| credential.value_version() > from) {
-            if let Reading::Live(shown) = credential.read(now_ms)
-                && let Some(shown) = shown.as_ref()
-            {
-                known.record(&shown.value, credential.id, shown.expires_boot_ms, now_ms);
-            }
-        }
-        known.upto = upto;
-    }
-
-    pub fn owner_of(&self, value: &str, now_ms: BootMs) -> Option<usize> {
-        let digest: [u8; 32] = Sha256::digest(value).into();
-        self.0.lock().by_digest.get(&digest).filter(|(_, end_ms)| *end_ms > now_ms).map(|(id, _)| *id)
-    }
-}
-
-impl TokenOwners {
-    fn record(&mut self, value: &[u8], id: usize, expires_ms: BootMs, now_ms: BootMs) {
+    pub fn record(&mut self, value: &[u8], id: usize, expires_ms: BootMs, now_ms: BootMs) {
         if self.by_digest.len() >= self.max {
             self.by_digest.retain(|_, (_, end_ms)| *end_ms > now_ms);
         }
         if self.by_digest.len() < self.max {
             self.by_digest.insert(Sha256::digest(value).into(), (id, expires_ms));
         }
+    }
+
+    /// Adds the values that have been published since the last time.
+    pub fn record_published(&mut self, table: &Table, now_ms: BootMs) {
+        let (from, upto) = (self.upto, *table.values().borrow());
+        if from == upto {
+            return;
+        }
+        for credential in table.credentials().iter().filter(|credential| credential.value_version() > from) {
+            if let Reading::Live(shown) = credential.read(now_ms)
+                && let Some(shown) = shown.as_ref()
+            {
+                self.record(&shown.value, credential.id, shown.expires_boot_ms, now_ms);
+            }
+        }
+        self.upto = upto;
+    }
+
+    pub fn owner_of(&self, value: &str, now_ms: BootMs) -> Option<usize> {
+        let digest: [u8; 32] = Sha256::digest(value).into();
+        self.by_digest.get(&digest).filter(|(_, end_ms)| *end_ms > now_ms).map(|(id, _)| *id)
     }
 }

@@ -4,7 +4,6 @@
 //! present token verified. The secret must be the app's own, or an API key with the right to read the app.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,8 +145,7 @@ pub async fn gettoken(call: WechatCall) -> WechatResult {
             .is_none_or(|agent| app.id.strip_prefix(corpid).and_then(|rest| rest.strip_prefix(':')) == Some(agent));
         app.platform == "wecom" && named
     };
-    let given = PresentedSecret { call: "GET /cgi-bin/gettoken", appid: corpid, secret, peer: call.caller.peer };
-    let apps = authenticate_app(&call.context, &given, is_it).await?;
+    let apps = call.authenticate("GET /cgi-bin/gettoken", corpid, secret, is_it).await?;
     let [app] = apps.as_slice() else {
         return Err(wechat_error(
             40056,
@@ -194,76 +192,18 @@ async fn answer_token_call(
     let appid = call.params.require("appid", 41002, "appid missing")?;
     let secret = call.params.require("secret", 41004, "appsecret missing")?;
     let is_it = |app: &ApiApp| matches!(app.platform, "mp" | "qq" | "component");
-    let given = PresentedSecret { call: name, appid, secret, peer: call.caller.peer };
-    let app = match authenticate_app(&call.context, &given, is_it).await?.as_slice() {
+    let app = match call.authenticate(name, appid, secret, is_it).await?.as_slice() {
         [app] => *app,
         _ => return Err(wechat_error(40125, "invalid appsecret")),
     };
     let credential = app.credential("access_token").ok_or_else(|| wechat_error(40013, "invalid appid"))?;
-    if force {
-        verify_value(&call.context, credential).await;
+    // The caller believes that the token is dead. It is verified as after a `delete`; whatever the result, the answer is
+    // the value that is live then.
+    if force && let Some(done) = call.context.table().report_refused(credential, None) {
+        let _ = call.context.shutdown.run_until_cancelled(tokio::time::timeout(VERIFICATION_MAX, done)).await;
     }
     let (token, expires_in) = call.wait_for_value(credential, endpoint).await?;
     Ok(Json(json!({ "access_token": token, "expires_in": expires_in })))
-}
-
-/// The secret that a call presents, and for which app.
-struct PresentedSecret<'g> {
-    call: &'static str,
-    appid: &'g str,
-    secret: &'g str,
-    peer: IpAddr,
-}
-
-/// The apps with this appid that the secret opens: it is theirs, or an API key that may read them. A right one passes
-/// whatever has come before; only wrong ones are counted.
-async fn authenticate_app<'p>(
-    context: &'p ApiContext,
-    given: &PresentedSecret<'_>,
-    is_it: impl Fn(&ApiApp) -> bool,
-) -> Result<Vec<&'p ApiApp>, WechatError> {
-    let now_ms = clock::boot_ms();
-    let apps: Vec<(usize, &ApiApp)> = context.of_appid(given.appid).filter(|(_, app)| is_it(app)).collect();
-    let Some((first, app)) = apps.first() else {
-        let shown = if looks_like_an_appid(given.appid) { given.appid } else { "an appid" };
-        let refused = wechat_error(40013, "invalid appid");
-        return Err(record_wrong_secret(context, given, SecretTarget::UnknownApp, shown, refused));
-    };
-    let mut opened: Vec<&ApiApp> = Vec::new();
-    for (_, app) in &apps {
-        if let Some(secret) = &app.secret
-            && secret.matches(given.secret, now_ms).await
-        {
-            opened.push(app);
-        }
-    }
-    if opened.is_empty()
-        && let Some(rights) = context.reload_handle.access_control.rights_of(given.secret.as_bytes())
-    {
-        opened.extend(apps.iter().map(|(_, app)| *app).filter(|app| rights.read(&app.id)));
-    }
-    if opened.is_empty() {
-        let refused = wechat_error(40125, "invalid appsecret");
-        return Err(record_wrong_secret(context, given, SecretTarget::App(*first), &app.id, refused));
-    }
-    Ok(opened)
-}
-
-/// Counts a wrong secret and gives the error: after many of them WeChat's error for too many calls, on which SDKs call
-/// less often.
-fn record_wrong_secret(
-    context: &ApiContext,
-    given: &PresentedSecret<'_>,
-    target: SecretTarget,
-    app: &str,
-    refused: WechatError,
-) -> WechatError {
-    let counted =
-        context.reload_handle.access_control.record_wrong_secret(given.peer, given.call, app, target, clock::boot_ms());
-    match counted {
-        Ok(()) => refused,
-        Err(_) => wechat_error(45011, "api minute-quota reach limit, too many calls with a wrong appid or secret"),
-    }
 }
 
 /// Whether this may be logged: it cannot be a secret in the wrong parameter.
@@ -273,6 +213,51 @@ fn looks_like_an_appid(text: &str) -> bool {
 }
 
 impl WechatCall {
+    /// The apps with this appid that the secret opens: it is theirs, or an API key that may read them. A right one passes
+    /// whatever has come before; only wrong ones are counted. `name` is the call's, for the log.
+    async fn authenticate(
+        &self,
+        name: &str,
+        appid: &str,
+        secret: &str,
+        is_it: impl Fn(&ApiApp) -> bool,
+    ) -> Result<Vec<&ApiApp>, WechatError> {
+        let now_ms = clock::boot_ms();
+        let apps: Vec<(usize, &ApiApp)> = self.context.of_appid(appid).filter(|(_, app)| is_it(app)).collect();
+        let Some((first, app)) = apps.first() else {
+            let shown = if looks_like_an_appid(appid) { appid } else { "an appid" };
+            return Err(self.record_wrong_secret(name, SecretTarget::UnknownApp, shown, (40013, "invalid appid")));
+        };
+        let mut opened: Vec<&ApiApp> = Vec::new();
+        for (_, app) in &apps {
+            if let Some(known) = &app.secret
+                && known.matches(secret, now_ms).await
+            {
+                opened.push(app);
+            }
+        }
+        if opened.is_empty()
+            && let Some(rights) = self.context.reload_handle.access_control.rights_of(secret.as_bytes())
+        {
+            opened.extend(apps.iter().map(|(_, app)| *app).filter(|app| rights.read(&app.id)));
+        }
+        if opened.is_empty() {
+            let (target, refused) = (SecretTarget::App(*first), (40125, "invalid appsecret"));
+            return Err(self.record_wrong_secret(name, target, &app.id, refused));
+        }
+        Ok(opened)
+    }
+
+    /// Counts a wrong secret and gives the error: after many of them WeChat's error for too many calls, on which SDKs call
+    /// less often.
+    fn record_wrong_secret(&self, name: &str, target: SecretTarget, app: &str, refused: (i64, &str)) -> WechatError {
+        let access_control = &self.context.reload_handle.access_control;
+        match access_control.record_wrong_secret(self.caller.peer, name, app, target, clock::boot_ms()) {
+            Ok(()) => wechat_error(refused.0, refused.1),
+            Err(_) => wechat_error(45011, "api minute-quota reach limit, too many calls with a wrong appid or secret"),
+        }
+    }
+
     /// The live value and its `expires_in`, seconds.
     async fn wait_for_value(
         &self,
@@ -289,7 +274,12 @@ impl WechatCall {
                     let value = String::from_utf8(shown.value.to_vec()).map_err(|_| no_value_error(credential))?;
                     let reliable_s = shown.reliable_until(now_ms).saturating_sub(now_ms) / 1000;
                     let min_s = self.context.settings.wechat_expires_in_min_s;
-                    self.context.issued_tokens.record(&value, credential.id, shown.expires_boot_ms, now_ms);
+                    self.context.issued_tokens.lock().record(
+                        &shown.value,
+                        credential.id,
+                        shown.expires_boot_ms,
+                        now_ms,
+                    );
                     return Ok((value, wechat_expiry::expires_in_s(reliable_s, endpoint, self.client, min_s)));
                 }
                 Reading::Absent => return Err(no_value_error(credential)),
@@ -311,14 +301,6 @@ fn no_value_error(credential: &Credential) -> WechatError {
     platform_error.unwrap_or_else(|| wechat_error(-1, "system error"))
 }
 
-/// The caller believes that the token is dead. It is verified as after a `delete`.
-async fn verify_value(context: &ApiContext, credential: &Credential) {
-    if let Some(done) = context.table().report_refused(credential, None) {
-        // Whatever the result, the answer is the value that is live then.
-        let _ = context.shutdown.run_until_cancelled(tokio::time::timeout(VERIFICATION_MAX, done)).await;
-    }
-}
-
 async fn answer_ticket_call(call: &WechatCall, credential_type: &str, of_platform: fn(&str) -> bool) -> WechatResult {
     let token = call.params.require("access_token", 41001, "access_token missing")?;
     let invalid = || wechat_error(40001, "invalid credential, access_token is invalid or not latest");
@@ -334,7 +316,8 @@ async fn answer_ticket_call(call: &WechatCall, credential_type: &str, of_platfor
 /// The app that has issued this token: its live one, or an earlier one that has not expired.
 fn app_of_token<'p>(context: &'p ApiContext, token: &str) -> Option<&'p ApiApp> {
     let now_ms = clock::boot_ms();
-    context.issued_tokens.record_published(context.table(), now_ms);
-    let id = context.issued_tokens.owner_of(token, now_ms)?;
+    let mut issued_tokens = context.issued_tokens.lock();
+    issued_tokens.record_published(context.table(), now_ms);
+    let id = issued_tokens.owner_of(token, now_ms)?;
     context.apps.iter().find(|app| app.token().is_some_and(|token| token.id == id))
 }
