@@ -28,27 +28,10 @@ use crate::stats::Stats;
 use crate::supervision::Supervisor;
 use crate::telemetry;
 
-/// A command line must be whole after this long when memory or connections are scarce.
-const LINE_TIMEOUT: Duration = Duration::from_secs(10);
-/// When they are not, a person may pause this long between two keys, and take this long in all. Some telnet programs send
-/// each key by itself.
-const TYPING_PAUSE: Duration = Duration::from_secs(60);
-const TYPING_MAX: Duration = Duration::from_secs(600);
-/// A data block must be whole after this long, and longer if it is large; people type slowly.
-const BLOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Half-received requests may hold at least this much memory together, bytes.
 const IN_FLIGHT_BYTES_MIN: u64 = 64 * 1024 * 1024;
-/// A peer that does not read for this long is given up.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Shards of the cache, each with a lock: so many that workers seldom wait for each other.
 const CACHE_SHARDS: usize = 64;
-
-/// Time for a client to log in.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// The answer to a wrong password is delayed this long. Shorter than the second after which pecl memcache gives up.
-const LOGIN_FAILURE_DELAY: Duration = Duration::from_millis(500);
-/// A TLS handshake must be over after this long.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The file descriptors that the clients, the HTTP port and the server itself would need.
 pub fn descriptors(config: &Options) -> DescriptorNeeds {
@@ -78,7 +61,7 @@ impl Running {
         let Bound { options, authenticator, listeners, http, pid_file } = bound;
         let supervisor = Supervisor::new(shutdown);
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(BoundListener::tcp_addr).collect();
-        let (table, refresher) = crate::credential::build(&options.credentials).map_err(StartError::Credentials)?;
+        let (table, refresher) = crate::credential::build(&options.credentials).map_err(StartError::Unavailable)?;
         let mut refresher = refresher.supervised_by(&supervisor);
         if let Some(period) = systemd::watchdog_period() {
             refresher = refresher.with_watchdog(period / 4, systemd::notify_watchdog);
@@ -101,7 +84,6 @@ impl Running {
         Ok(Running { server, http, refresher, sinks, watched, supervisor, addresses, _pid_file: pid_file })
     }
 
-    /// The TCP addresses served, with real port numbers.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -161,15 +143,21 @@ fn limits(options: &server::Options) -> Limits {
         requests_per_turn: options.requests_per_turn.max(1),
         value_bytes_max: options.item_size_max_bytes,
         idle_timeout: (options.idle_timeout_s > 0).then(|| Duration::from_secs(options.idle_timeout_s)),
-        line_timeout: LINE_TIMEOUT,
-        typing_pause: TYPING_PAUSE,
-        typing_max: TYPING_MAX,
-        block_timeout: BLOCK_TIMEOUT,
+        // When memory or connections are scarce, a command line must be whole after this long.
+        line_timeout: Duration::from_secs(10),
+        // When they are not, a person may pause this long between two keys, and take this long in all. Some telnet
+        // programs send each key by itself.
+        typing_pause: Duration::from_secs(60),
+        typing_max: Duration::from_secs(600),
+        // A data block may take longer if it is large; people type slowly.
+        block_timeout: Duration::from_secs(60),
         in_flight_bytes_max: in_flight_bytes_max(options),
-        write_timeout: WRITE_TIMEOUT,
-        login_timeout: LOGIN_TIMEOUT,
-        login_failure_delay: LOGIN_FAILURE_DELAY,
-        handshake_timeout: HANDSHAKE_TIMEOUT,
+        // A peer that does not read for this long is given up.
+        write_timeout: Duration::from_secs(30),
+        login_timeout: Duration::from_secs(60),
+        // Shorter than the second after which pecl memcache gives up.
+        login_failure_delay: Duration::from_millis(500),
+        handshake_timeout: Duration::from_secs(10),
         hold: Duration::from_millis(options.first_get_wait_ms),
     }
 }

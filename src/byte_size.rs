@@ -1,4 +1,6 @@
 //! Numbers of bytes as people write them. Pure.
+//!
+//! No crate reads the same texts: to bytesize `64mb` are 64,000,000, and parse-size takes `1.5m`, `1e3` and `1_000` too.
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

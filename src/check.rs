@@ -45,7 +45,6 @@ fn may_end_tokens_of_others(app: &App) -> bool {
     ends_others && app.component.is_none() && app.adopt.is_none() && !app.secret.is_absent()
 }
 
-/// The verdict on a configuration that is accepted.
 pub fn verdict(config: &Config) -> String {
     let apps = if config.credentials.apps.is_empty() {
         "no apps".to_owned()

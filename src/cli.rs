@@ -57,7 +57,7 @@ Exit codes:
 )]
 struct Cli {
     #[command(subcommand)]
-    command: Option<CliSubcommand>,
+    command: Option<CliCommand>,
     /// Language of the help and of check: en or zh [default: that of the locale]
     #[arg(long, global = true, value_name = "LANGUAGE", value_parser = ["en", "zh"], hide_possible_values = true)]
     language: Option<String>,
@@ -65,9 +65,10 @@ struct Cli {
     serve: ServeArgs,
 }
 
+/// What to do.
 #[derive(Subcommand, Debug)]
 #[command(args_override_self = true)]
-enum CliSubcommand {
+pub enum CliCommand {
     /// Run the server (what happens without a command)
     Serve(Box<ServeArgs>),
     /// Run a server beside a simulated WeChat, to watch tokens being renewed
@@ -85,19 +86,6 @@ enum CliSubcommand {
     Tied(TiedArgs),
     /// Write the manual pages or the completions of a shell (for packages)
     #[command(hide = true)]
-    Generate(GenerateArgs),
-}
-
-/// What to do.
-#[derive(Debug)]
-pub enum CliCommand {
-    Serve(ServeArgs),
-    Demo(DemoArgs),
-    Sandbox(SandboxArgs),
-    Check(CheckArgs),
-    Health(HealthArgs),
-    Version,
-    Tied(TiedArgs),
     Generate(GenerateArgs),
 }
 
@@ -247,34 +235,18 @@ pub fn parse() -> CliCommand {
     }
 }
 
-/// The arguments given, the program's name first.
-pub fn parse_from<I, T>(arguments: I) -> Result<CliCommand, clap::Error>
+/// The arguments given, the program's name first; what is said about them is in that language.
+pub fn parse_in<T>(language: Language, arguments: impl IntoIterator<Item = T>) -> Result<CliCommand, clap::Error>
 where
-    I: IntoIterator<Item = T>,
-    T: Into<OsString> + Clone,
-{
-    parse_in(Language::English, arguments)
-}
-
-/// The same, with help in a language.
-pub fn parse_in<I, T>(language: Language, arguments: I) -> Result<CliCommand, clap::Error>
-where
-    I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
     let mut command = command_in(language);
     let matches = command.try_get_matches_from_mut(arguments)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     Ok(match cli.command {
-        None => CliCommand::Serve(cli.serve),
-        Some(CliSubcommand::Serve(args)) => CliCommand::Serve(*args),
-        Some(CliSubcommand::Demo(args)) => CliCommand::Demo(args),
-        Some(CliSubcommand::Sandbox(args)) => CliCommand::Sandbox(*args),
-        Some(CliSubcommand::Check(args)) => CliCommand::Check(CheckArgs { language, ..*args }),
-        Some(CliSubcommand::Health(args)) => CliCommand::Health(*args),
-        Some(CliSubcommand::Version) => CliCommand::Version,
-        Some(CliSubcommand::Tied(args)) => CliCommand::Tied(args),
-        Some(CliSubcommand::Generate(args)) => CliCommand::Generate(args),
+        None => CliCommand::Serve(Box::new(cli.serve)),
+        Some(CliCommand::Check(args)) => CliCommand::Check(Box::new(CheckArgs { language, ..*args })),
+        Some(command) => command,
     })
 }
 
@@ -286,7 +258,7 @@ pub fn command_in(language: Language) -> clap::Command {
     }
 }
 
-/// `60s`, `2m`, `2h`, `500ms`; a number alone counts seconds.
+/// `60s`, `2m`, `2h`, `500ms`; a number alone counts seconds. To humantime, a number alone is wrong and `5M` are months.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time: write 60s, 2m, 2h or 500ms");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -38,10 +38,10 @@ const DEMO_SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<(), StartError> {
     let sandbox = Sandbox::start(sandbox_options(args.lifetime))
         .await
-        .map_err(|error| StartError::Demo(format!("the sandbox cannot start: {error}")))?;
+        .map_err(|error| StartError::Unavailable(format!("the sandbox cannot start: {error}")))?;
     let done = match args.nodes {
         1 => run_one_node(args, &sandbox, shutdown).await,
-        _ => multi_node::run(args, &sandbox.base_url(), &shutdown).await.map_err(StartError::Demo),
+        _ => multi_node::run(args, &sandbox.base_url(), &shutdown).await.map_err(StartError::Unavailable),
     };
     sandbox.stop().await;
     done
@@ -165,7 +165,7 @@ What was called:
 
 /// Runs only the simulated platforms until told to stop.
 pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Result<(), StartError> {
-    let apps = sandbox_apps(args).map_err(StartError::Demo)?;
+    let apps = sandbox_apps(args).map_err(StartError::Unavailable)?;
     let named: Vec<String> = apps.iter().map(|app| app.appid.clone()).collect();
     let tls = args.tls_cert.clone().zip(args.tls_key.clone()).map(|(cert, key)| SandboxTlsFiles { cert, key });
     let options = Options {
@@ -180,7 +180,7 @@ pub async fn run_sandbox(args: &SandboxArgs, shutdown: CancellationToken) -> Res
     };
     let sandbox = Sandbox::start(options)
         .await
-        .map_err(|error| StartError::Demo(format!("the sandbox cannot listen on {}: {error}", args.listen)))?;
+        .map_err(|error| StartError::Unavailable(format!("the sandbox cannot listen on {}: {error}", args.listen)))?;
     print(&how_to_use(args, &named, &sandbox.base_url()));
     shutdown.cancelled().await;
     sandbox.stop().await;

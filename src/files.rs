@@ -32,7 +32,6 @@ const CAPACITY: usize = 1024;
 
 static READS: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new(READS_MAX));
 
-/// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadFault {
     /// A folder, a pipe, a device.
@@ -103,7 +102,6 @@ pub struct BlockingPool {
 type PathLocks = HashMap<PathBuf, Arc<Semaphore>>;
 
 impl BlockingPool {
-    /// So many threads at once.
     pub fn new(threads_max: usize) -> BlockingPool {
         BlockingPool { threads: Arc::new(Semaphore::new(threads_max)), locks: Arc::default() }
     }

@@ -18,7 +18,6 @@ use tokencached::health::{self, Question};
 use tokencached::process::{Daemonized, systemd};
 use tokencached::server::ListenAt;
 use tokencached::{check, clock, demo, descriptors, process, sink, telemetry};
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +41,7 @@ fn main() -> ExitCode {
         CliCommand::Sandbox(args) => show(|shutdown| demo::run_sandbox(&args, shutdown)),
         CliCommand::Check(args) => Ok(run_check(&args)),
         CliCommand::Health(args) => run_health(&args),
-        CliCommand::Version => print_version(),
+        CliCommand::Version => print(concat!("tokencached ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
         CliCommand::Tied(args) => {
             let error = process::exec_tied(args.parent, &args.command);
             Err(StartError::system("cannot become the program")(error))
@@ -60,21 +59,15 @@ fn main() -> ExitCode {
 /// The code that the process ends with; `tokencached --help` explains them.
 fn exit_code(error: &StartError) -> u8 {
     match error {
-        StartError::Configuration(_) | StartError::ClientAuth(_) | StartError::Permission(_) => EXIT_CONFIG,
-        StartError::Listen(_)
-        | StartError::HttpApi(_)
-        | StartError::State(_)
-        | StartError::Credentials(_)
-        | StartError::Demo(_)
-        | StartError::LiveCheck(_)
-        | StartError::System { .. } => EXIT_UNAVAILABLE,
+        StartError::Refused(_) => EXIT_CONFIG,
+        StartError::Unavailable(_) | StartError::System { .. } => EXIT_UNAVAILABLE,
         StartError::PartEnded(_) => EXIT_SOFTWARE,
     }
 }
 
 fn load(args: &ServeArgs) -> Result<Loaded, StartError> {
     config::load(args.config.as_deref(), &ProcessEnvironment, &args.flags)
-        .map_err(|faults| StartError::Configuration(faults.to_string()))
+        .map_err(|faults| StartError::Refused(faults.to_string()))
 }
 
 /// The server. Threads are there before privileges are dropped, that of signals and that of the log: limits and the user
@@ -95,15 +88,14 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
     loaded.notices.iter().for_each(|notice| tracing::info!("{notice}"));
     fit_below_file_limit(&mut loaded.config);
     let config = &loaded.config;
-    let bound = Configured::new(config.clone()).bind().map_err(|error| with_file_advice(error, config))?;
+    let bound = Configured::new(config.clone()).bind()?;
     let (reloader, http_addresses) = (bound.reloader(), bound.http_addresses());
     let unprivileged = bound.drop_privileges()?;
     if config.server.user.is_some() {
         // Becoming another user has set it anew.
         set_core_dumps(args.flags.enable_coredumps);
     }
-    let runtime = runtime()?;
-    let ended = runtime.block_on(async {
+    let ended = block_on(async {
         // It is set once, here.
         let _ = on_hangup.set(Box::new(move || reload(&args, &reloader)));
         let app = unprivileged.start(shutdown)?;
@@ -115,8 +107,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
         Ok(ExitCode::SUCCESS)
     });
     sink::kill_commands();
-    runtime.shutdown_background();
-    ended
+    ended?
 }
 
 /// `-d`. The parent is the process that was called; its work is done.
@@ -160,11 +151,6 @@ fn announce(config: &Config, addresses: &[SocketAddr], http: &[SocketAddr]) {
     );
 }
 
-/// Says what to do if it is that systemd's user may not read a file.
-fn with_file_advice(error: StartError, config: &Config) -> StartError {
-    error.with_file_advice(|| config.remedy_for_tls(&ProcessEnvironment))
-}
-
 fn start_telemetry(log: &telemetry::Options) {
     if let Err(error) = telemetry::init(log) {
         telemetry::print(&format!("logs cannot be set up: {error}"));
@@ -202,14 +188,15 @@ fn fit_below_file_limit(config: &mut Config) {
     }
 }
 
-/// One thread beside the workers: accepting and renewing are not much work.
-fn runtime() -> Result<Runtime, StartError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .map_err(StartError::system("cannot start the runtime"))
+/// Does this with one thread beside the workers: accepting and renewing are not much work. What is still blocked at the end,
+/// such as the look-up of a name, is not waited for.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, StartError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(1).thread_name("control").enable_all().build();
+    let runtime = runtime.map_err(StartError::system("cannot start the runtime"))?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 /// What SIGHUP does, from when the server runs.
@@ -302,27 +289,23 @@ where
     F: Future<Output = Result<(), StartError>>,
 {
     start_telemetry(&telemetry::Options::default());
-    let runtime = runtime()?;
-    let done = runtime.block_on(async {
+    let done = block_on(async {
         let shutdown = CancellationToken::new();
         watch_signals(&shutdown, || tracing::info!("SIGHUP: nothing to reload"))?;
         run(shutdown).await
     });
-    runtime.shutdown_background();
-    done.map(|()| ExitCode::SUCCESS)
+    done?.map(|()| ExitCode::SUCCESS)
 }
 
-fn print_version() -> Result<ExitCode, StartError> {
-    let version = concat!("tokencached ", env!("CARGO_PKG_VERSION"), "\n");
-    std::io::stdout().write_all(version.as_bytes()).map_err(StartError::system("cannot print"))?;
+fn print(text: &[u8]) -> Result<ExitCode, StartError> {
+    std::io::stdout().write_all(text).map_err(StartError::system("cannot print"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn generate(args: &GenerateArgs) -> Result<ExitCode, StartError> {
     let mut page = Vec::new();
     args.run(&mut page).map_err(StartError::system("cannot write the pages"))?;
-    std::io::stdout().write_all(&page).map_err(StartError::system("cannot print"))?;
-    Ok(ExitCode::SUCCESS)
+    print(&page)
 }
 
 /// In the language of its arguments.
@@ -337,19 +320,13 @@ fn check_configuration(args: &CheckArgs) -> Result<ExitCode, StartError> {
     let serve = absolute(&args.serve);
     let loaded = config::load(serve.config.as_deref(), &ProcessEnvironment, &serve.flags).map_err(|faults| {
         let command: Vec<_> = std::env::args_os().collect();
-        StartError::Configuration(check::refusal(&faults, &command, serve.config.as_deref()))
+        StartError::Refused(check::refusal(&faults, &command, serve.config.as_deref()))
     })?;
-    app::check_files(&loaded.config).map_err(|error| {
-        let error = with_file_advice(error, &loaded.config);
-        StartError::Configuration(format!("{error}\nconfiguration refused: 1 fault"))
-    })?;
+    app::check_files(&loaded.config)
+        .map_err(|error| StartError::Refused(format!("{error}\nconfiguration refused: 1 fault")))?;
     let mut report = check::examine(&loaded);
     if args.live {
-        let runtime = runtime()?;
-        let asked = runtime.block_on(check::check_live(&loaded.config, &mut report));
-        // A name that is still being looked up is not waited for.
-        runtime.shutdown_background();
-        asked.map_err(StartError::LiveCheck)?;
+        block_on(check::check_live(&loaded.config, &mut report))?.map_err(StartError::Unavailable)?;
     }
     let detail = match (args.quiet, args.print) {
         (true, _) => Detail::Quiet,
@@ -363,21 +340,15 @@ fn check_configuration(args: &CheckArgs) -> Result<ExitCode, StartError> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+const NOBODY_KNOWS_WHERE: &str = "not healthy: the configuration is refused, so nobody knows where to ask; \"tokencached check\" \
+                                  with the same arguments says why";
+
 /// Says in a sentence how the server is. It is asked where the same configuration makes it listen.
 fn run_health(args: &HealthArgs) -> Result<ExitCode, StartError> {
     let question = if args.ready { Question::IsReady } else { Question::IsAlive };
     let answer = match load(&args.serve) {
-        Ok(loaded) => {
-            let runtime = runtime()?;
-            let answer = runtime.block_on(health::wait(&loaded.config, question, args.timeout, args.wait));
-            runtime.shutdown_background();
-            answer
-        }
-        Err(_) => {
-            Err("not healthy: the configuration is refused, so nobody knows where to ask; \"tokencached check\" \
-                       with the same arguments says why"
-                .to_owned())
-        }
+        Ok(loaded) => block_on(health::wait(&loaded.config, question, args.timeout, args.wait))?,
+        Err(_) => Err(NOBODY_KNOWS_WHERE.to_owned()),
     };
     let (code, sentence) = match answer {
         Ok(sentence) => (ExitCode::SUCCESS, sentence),

@@ -41,16 +41,7 @@ impl PartialEq for Secret {
 /// A name for a value that must not show: the first eight hex digits of its SHA-256.
 /// Enough to tell two tokens apart in a log, useless for calling WeChat.
 pub fn fingerprint(value: &[u8]) -> String {
-    hex(&Sha256::digest(value)[..4])
-}
-
-/// Two lower-case hex digits for each byte.
-pub fn hex(bytes: &[u8]) -> String {
-    use fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(&Sha256::digest(value)[..4])
 }
 
 #[cfg(test)]

@@ -24,7 +24,6 @@ pub enum SecretSource {
     Absent,
     File(SecretFile),
     Environment(Secret),
-    /// Written in the configuration.
     Fixed(Secret),
 }
 
@@ -47,7 +46,6 @@ pub struct BilingualSentence {
 /// What `check` prints in place of a secret; refused as a secret, so that its output is not taken for real.
 pub const HIDDEN: &str = "<hidden>";
 
-/// Why a secret cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretFault {
     #[error("is not here: the app is only followed")]
@@ -189,7 +187,6 @@ impl SecretSource {
 }
 
 impl SecretFile {
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }

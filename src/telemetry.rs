@@ -25,7 +25,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::{self, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
@@ -42,11 +42,9 @@ const ESCAPE: u8 = 0x1b;
 
 /// Changes what is logged; there is one log in a process.
 static SET_VERBOSITY: OnceLock<Box<dyn Fn(u8) + Send + Sync>> = OnceLock::new();
-/// Where the lines go.
 static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 static DROPPED: LazyLock<Arc<AtomicU64>> = LazyLock::new(Arc::default);
 
-/// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogFault {
     #[error("the thread that writes them cannot be started: {0}")]
@@ -61,7 +59,7 @@ pub fn init(log: &Options) -> Result<(), LogFault> {
     let style = Style::of(log);
     let queue = start_queue(style).map_err(LogFault::Thread)?;
     let (filtered, handle) = reload::Layer::new(filter(log.verbosity, &directives));
-    let format = style.layer(move || LineWriter(queue.clone()));
+    let format = style.layer(line_writer(move |line| queue.push(&one_line(line))));
     tracing_subscriber::registry().with(format.with_filter(filtered)).try_init()?;
     let _ = SET_VERBOSITY.set(Box::new(move |verbosity| {
         // Fails only when the log is gone.
@@ -112,7 +110,8 @@ fn is_standard_error(stream: &str) -> bool {
     file.is_ok_and(|file| stream == format!("{}:{}", file.dev(), file.ino()))
 }
 
-/// How a line looks.
+type LogLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
 #[derive(Clone, Copy, Debug)]
 struct Style {
     json: bool,
@@ -130,9 +129,8 @@ impl Style {
         Style { json: log.json, is_stamped, ansi, language: log.advice_language }
     }
 
-    fn layer<S, W>(self, out: W) -> Box<dyn Layer<S> + Send + Sync>
+    fn layer<W>(self, out: W) -> LogLayer
     where
-        S: tracing::Subscriber + for<'span> LookupSpan<'span>,
         W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
     {
         // Its own complaints would go to standard error past the queue.
@@ -149,9 +147,8 @@ impl Style {
     }
 
     /// Lines for people, their fields written by `F`.
-    fn text<S, F, W>(self, layer: fmt::Layer<S, F, fmt::format::Format, W>) -> Box<dyn Layer<S> + Send + Sync>
+    fn text<F, W>(self, layer: fmt::Layer<Registry, F, fmt::format::Format, W>) -> LogLayer
     where
-        S: tracing::Subscriber + for<'span> LookupSpan<'span>,
         F: for<'writer> FormatFields<'writer> + Send + Sync + 'static,
         W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
     {
@@ -161,7 +158,7 @@ impl Style {
     /// The line about lines that are missing, as it would look in the log.
     fn dropped_line(self, lines: u64) -> Vec<u8> {
         let text = Arc::new(Mutex::new(Vec::new()));
-        let subscriber = tracing_subscriber::registry().with(self.layer(LineCollector(text.clone())));
+        let subscriber = tracing_subscriber::registry().with(self.layer(collector(text.clone())));
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(
                 lines,
@@ -172,18 +169,27 @@ impl Style {
     }
 }
 
-/// The formatter hands over each line whole.
-struct LineWriter(Arc<LogQueue>);
+/// Takes each line, which the formatter hands over whole.
+struct LineWriter<F>(F);
 
-impl Write for LineWriter {
+impl<F: Fn(&[u8])> Write for LineWriter<F> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(&one_line(line));
+        (self.0)(line);
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn line_writer<F: Fn(&[u8]) + Clone + Send + Sync + 'static>(take: F) -> impl Fn() -> LineWriter<F> + Send + Sync {
+    move || LineWriter(take.clone())
+}
+
+/// Keeps lines instead of writing them.
+fn collector(text: Arc<Mutex<Vec<u8>>>) -> impl for<'w> MakeWriter<'w> + Send + Sync + 'static {
+    line_writer(move |line: &[u8]| text.lock().extend_from_slice(line))
 }
 
 /// The line as it is written. What stands in it may come from outside, by ways that escape nothing: a path, an error.
@@ -205,28 +211,6 @@ fn one_line(line: &[u8]) -> Cow<'_, [u8]> {
     }
     fit.push('\n');
     Cow::Owned(fit.into_bytes())
-}
-
-/// Keeps a line instead of writing it.
-struct LineCollector(Arc<Mutex<Vec<u8>>>);
-
-impl MakeWriter<'_> for LineCollector {
-    type Writer = LineCollector;
-
-    fn make_writer(&self) -> LineCollector {
-        LineCollector(self.0.clone())
-    }
-}
-
-impl Write for LineCollector {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// A text that was put together when the panic happened may hold a part of what was being worked on, such as a token.
@@ -286,7 +270,7 @@ mod tests {
         let written = |json, language| {
             let text = Arc::new(Mutex::new(Vec::new()));
             let style = Style { json, is_stamped: true, ansi: false, language };
-            let subscriber = tracing_subscriber::registry().with(style.layer(LineCollector(text.clone())));
+            let subscriber = tracing_subscriber::registry().with(style.layer(collector(text.clone())));
             tracing::subscriber::with_default(subscriber, || {
                 let advice = "make room on it, or raise the quota";
                 tracing::warn!(error = advice, advice, "it is busy");
@@ -323,7 +307,7 @@ mod tests {
         let written = |json| {
             let text = Arc::new(Mutex::new(Vec::new()));
             let style = Style { json, is_stamped: true, ansi: false, language: Language::English };
-            let subscriber = tracing_subscriber::registry().with(style.layer(LineCollector(text.clone())));
+            let subscriber = tracing_subscriber::registry().with(style.layer(collector(text.clone())));
             tracing::subscriber::with_default(subscriber, || {
                 let path = std::path::Path::new("/a\nERROR forged");
                 tracing::warn!(path = %path.display(), error = "b\nERROR forged", "c\nERROR forged");

@@ -26,7 +26,6 @@ impl Language {
     /// The words for them, as in the configuration.
     pub const WORDS: [(&str, Language); 2] = [("en", Language::English), ("zh", Language::Chinese)];
 
-    /// The one of that word.
     pub fn of_word(word: &str) -> Option<Language> {
         Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, language)| *language)
     }
@@ -105,7 +104,6 @@ struct Table {
     templates: Vec<Template>,
 }
 
-/// A text with holes.
 struct Template {
     /// What stands before, between and behind the holes.
     between: Vec<String>,
@@ -140,7 +138,6 @@ impl Table {
     }
 }
 
-/// One text that is looked for.
 struct Search<'s> {
     table: &'s Table,
     /// How many bytes may still be compared; once there are none left, nothing is found any more.

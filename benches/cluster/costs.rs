@@ -10,7 +10,7 @@ use redis::{Cmd, Connection, FromRedisValue, cmd, pipe};
 use tempfile::TempDir;
 use tokencached::cluster::Op;
 use tokencached::cluster::record::CallEnd;
-use tokencached::cluster::redis::script::{FIELDS, RecordScript, ScriptClock, arguments};
+use tokencached::cluster::redis::script::{CLOCK, FIELDS, RecordScript, arguments};
 use tokencached::cluster::seal::{PublishedValue, Seal};
 use tokencached::secret::Secret;
 
@@ -100,7 +100,7 @@ impl Server {
 pub fn measure() -> Option<Costs> {
     let server = Server::start()?;
     let mut redis = server.connect();
-    let script = RecordScript::new(ScriptClock::OfStore);
+    let script = RecordScript::new(CLOCK);
     let _: String = cmd("SCRIPT").arg("LOAD").arg(&script.text).query(&mut redis).unwrap();
     let call = |tag: usize, op: &Op| {
         let mut call = cmd("EVALSHA");

@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_key_is_found_plain_or_hashed_and_nothing_like_it_is() {
-        let digest: String = crate::secret::hex(&digest_of(KEY.as_bytes()));
+        let digest: String = hex::encode(digest_of(KEY.as_bytes()));
         for text in [format!("ops {KEY} status\n"), format!("# ours\n\n ops\tsha256:{digest}  status\r\n")] {
             let keys = keys(&text);
             let found = keys.find(KEY.as_bytes()).unwrap();

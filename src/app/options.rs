@@ -9,13 +9,10 @@ use crate::server::{Access, ListenAt, Listener};
 use crate::unit::credentials;
 use crate::{credential, http_api, server, sink, telemetry};
 
-/// The whole, checked configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub server: server::Options,
-    /// What lets clients in.
     pub access: Access,
-    /// What is kept current.
     pub credentials: credential::Options,
     /// The HTTP port for people, monitoring and other code; none: off.
     pub http: Option<http_api::Options>,

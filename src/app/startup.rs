@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Options, Running, StartError};
 use crate::cluster;
 use crate::credential::state_lock::lock_path;
+use crate::environment::ProcessEnvironment;
 use crate::http_api::{BoundListeners, ReloadHandle};
 use crate::process::{self, PidFile};
 use crate::server::{self, Authenticator, BoundListener, ListenAt, Listener, ListenerPolicy, SocketOwner};
@@ -56,9 +57,10 @@ impl Configured {
         mut self,
         open_http: impl FnOnce(&mut Options) -> Result<Option<BoundListeners>, String>,
     ) -> Result<Bound, StartError> {
-        let authenticator = Authenticator::new(&self.options.access).map_err(StartError::ClientAuth)?;
-        let listeners = bind_listeners(&self.options).map_err(StartError::Listen)?;
-        let http = open_http(&mut self.options).map_err(StartError::HttpApi)?;
+        let authenticator = read_access(&self.options)?;
+        let listeners = bind_listeners(&self.options).map_err(StartError::Unavailable)?;
+        let http = open_http(&mut self.options);
+        let http = http.map_err(|fault| StartError::Unavailable(with_remedy_for_tls(fault, &self.options)))?;
         let pid_file = self.options.server.pid_file.as_deref().map(PidFile::write).transpose();
         let pid_file = pid_file.map_err(StartError::system("cannot write the pid file (-P)"))?;
         Ok(Bound { options: self.options, authenticator: Arc::new(authenticator), listeners, http, pid_file })
@@ -84,7 +86,7 @@ impl Bound {
         let made = make_state_folder(self.options.credentials.state_path.as_deref());
         if let Some(user) = &self.options.server.user {
             process::switch_user(user, &made).map_err(StartError::system("cannot switch the user (-u)"))?;
-            check_access(user, &self.options).map_err(StartError::Permission)?;
+            check_access(user, &self.options).map_err(StartError::Refused)?;
         }
         if self.options.server.lock_memory
             && let Err(error) = process::lock_memory()
@@ -116,8 +118,22 @@ impl Reloader {
 
 /// Reads the users, keys and certificates that a start would read, and opens nothing: for `check`.
 pub fn check_files(options: &Options) -> Result<(), StartError> {
-    Authenticator::new(&options.access).map_err(StartError::ClientAuth)?;
-    options.http.as_ref().map_or(Ok(()), BoundListeners::check_files).map_err(StartError::HttpApi)
+    read_access(options)?;
+    let checked = options.http.as_ref().map_or(Ok(()), BoundListeners::check_files);
+    checked.map_err(|fault| StartError::Unavailable(with_remedy_for_tls(fault, options)))
+}
+
+/// The users, keys and certificates that let clients in.
+fn read_access(options: &Options) -> Result<Authenticator, StartError> {
+    Authenticator::new(&options.access).map_err(|fault| StartError::Refused(with_remedy_for_tls(fault, options)))
+}
+
+/// Says what to do if it is that systemd's user may not read a file.
+fn with_remedy_for_tls(fault: String, options: &Options) -> String {
+    match options.remedy_for_tls(&ProcessEnvironment) {
+        Some(remedy) => format!("{fault}\n{remedy}"),
+        None => fault,
+    }
 }
 
 /// Waits until a server that is ending releases the state file, if this server cannot start without it.
@@ -126,7 +142,7 @@ pub fn await_state(
     is_given_up: impl Fn() -> bool,
     waiting: impl FnOnce(&str),
 ) -> Result<(), StartError> {
-    crate::credential::await_state(&options.credentials, is_given_up, waiting).map_err(StartError::State)
+    crate::credential::await_state(&options.credentials, is_given_up, waiting).map_err(StartError::Unavailable)
 }
 
 fn bind_listeners(options: &Options) -> Result<Vec<BoundListener>, String> {

@@ -10,6 +10,11 @@ fn text(cache: &Cache, key: &[u8], now: Seconds) -> Option<String> {
     cache.get(key, now, |item| String::from_utf8_lossy(item.value).into_owned())
 }
 
+/// Looks without leaving a trace: no use, no statistics.
+fn peek<R>(cache: &Cache, key: &[u8], now: Seconds, visit: impl FnOnce(ItemView<'_>) -> R) -> Option<R> {
+    cache.with_key(key, now, |slot| slot.view().map(visit))
+}
+
 fn set(cache: &Cache, key: &[u8], value: &[u8], expiry: Seconds, now: Seconds) {
     assert_eq!(cache.store(Mode::Set, key, 0, expiry, value, now), Stored::Stored);
     cache.validate().unwrap();
@@ -51,7 +56,7 @@ fn expiry_to_the_second() {
 #[test]
 fn a_cas_id_for_every_change_and_none_for_a_touch() {
     let cache = cache(8 << 20);
-    let cas = || cache.peek(b"k", 1, |item| item.cas);
+    let cas = || peek(&cache, b"k", 1, |item| item.cas);
     set(&cache, b"k", b"7", 0, 1);
     assert_eq!(cas(), Some(1));
     cache.touch(b"k", 50, 1);
@@ -72,7 +77,7 @@ fn arithmetic_keeps_the_length_flags_and_expiry() {
     assert_eq!(text(&cache, b"n", 1).as_deref(), Some("7 "));
     assert_eq!(cache.arithmetic(b"n", 100, false, 1), ArithmeticOutcome::Value(0));
     assert_eq!(cache.arithmetic(b"n", u64::MAX, true, 1), ArithmeticOutcome::Value(u64::MAX));
-    assert_eq!(cache.peek(b"n", 1, |item| (item.flags, item.exptime)), Some((7, 99)));
+    assert_eq!(peek(&cache, b"n", 1, |item| (item.flags, item.exptime)), Some((7, 99)));
     assert_eq!(cache.arithmetic(b"n", 2, true, 1), ArithmeticOutcome::Value(1));
     assert_eq!(text(&cache, b"n", 1).map(|text| text.len()), Some(20));
     assert_eq!(cache.arithmetic(b"absent", 1, true, 1), ArithmeticOutcome::NotFound);
@@ -138,7 +143,7 @@ fn many_small_items_make_way_for_a_large_one() {
         set_fast(&cache, n, 1_048_500);
         cache.validate().unwrap();
     }
-    let value_len = |n: u32| cache.peek(format!("key{n}").as_bytes(), 1, |item| item.value.len());
+    let value_len = |n: u32| peek(&cache, format!("key{n}").as_bytes(), 1, |item| item.value.len());
     assert_eq!(value_len(3), Some(1_048_500));
     for n in 0..40_000 {
         set_fast(&cache, n, 1);
@@ -237,8 +242,8 @@ fn views_show_the_time_before() {
     set(&cache, b"k", b"v", 0, 5);
     let seen = |now| cache.get(b"k", now, |item| (item.fetched, item.last_access));
     assert_eq!((seen(7), seen(9)), (Some((false, 5)), Some((true, 7))));
-    assert_eq!(cache.peek(b"k", 20, |item| (item.fetched, item.last_access)), Some((true, 9)));
-    assert_eq!(cache.peek(b"k", 20, |item| (item.class, item.size_bytes)), Some((1, 61)));
+    assert_eq!(peek(&cache, b"k", 20, |item| (item.fetched, item.last_access)), Some((true, 9)));
+    assert_eq!(peek(&cache, b"k", 20, |item| (item.class, item.size_bytes)), Some((1, 61)));
 }
 
 #[test]
@@ -263,20 +268,6 @@ fn class_statistics() {
 }
 
 #[test]
-fn a_dump_sees_everything() {
-    let cache = Cache::new(&Options { budget_bytes: 8 << 20, item_size_max_bytes: 1 << 16, evict: true, shards: 4 });
-    (0..1000).for_each(|n| set_fast(&cache, n, 10));
-    let mut seen = std::collections::HashSet::new();
-    let mut cursor = Some(0);
-    while let Some(at) = cursor {
-        cursor = cache.scan(at, 7, 1, |item| {
-            seen.insert(item.key.to_vec());
-        });
-    }
-    assert_eq!(seen.len(), 1000);
-}
-
-#[test]
 fn a_place_in_hand_is_one_step() {
     let cache = cache(8 << 20);
     cache.with_key(b"k", 1, |slot| {
@@ -287,9 +278,9 @@ fn a_place_in_hand_is_one_step() {
         slot.set_expiry(9);
     });
     let view = |item: ItemView<'_>| (item.cas, item.flags, item.exptime, item.stale, item.token_sent);
-    assert_eq!(cache.peek(b"k", 1, view), Some((77, 3, 9, true, true)));
+    assert_eq!(peek(&cache, b"k", 1, view), Some((77, 3, 9, true, true)));
     set(&cache, b"k", b"v", 0, 1);
-    assert_eq!(cache.peek(b"k", 1, view), Some((1, 0, 0, false, false)), "a new store is fresh");
+    assert_eq!(peek(&cache, b"k", 1, view), Some((1, 0, 0, false, false)), "a new store is fresh");
 }
 
 #[test]

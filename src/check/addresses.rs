@@ -4,15 +4,15 @@
 //! itself runs, its own addresses are taken.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::report::CheckReport;
 use crate::config::Config;
-use crate::server::ListenAt;
+use crate::server::{ListenAt, bound_socket};
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
@@ -34,7 +34,7 @@ pub fn examine(config: &Config, report: &mut CheckReport) {
         }
     }
     for address in tcp {
-        if bind(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
+        if bound_socket(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
             let owner = owner(address).unwrap_or_else(|| "another process".to_owned());
             let then = if owner.starts_with("tokencached (") { IF_OURS } else { then };
             report.note(format!("the address {address} is in use by {owner}: {then}"));
@@ -49,16 +49,6 @@ fn is_answered(path: &Path) -> bool {
         socket.connect(&SockAddr::unix(path)?)
     });
     connected.map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |()| true)
-}
-
-/// As the server binds it.
-fn bind(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())
 }
 
 /// The program that listens there, and its process; `None` if this process may not know.

@@ -8,9 +8,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgroups};
+use nix::unistd::{Uid, User};
 use rustix::fs::Access;
 use rustix::io::Errno;
+use rustix::process::{Gid, getegid, geteuid, getgroups};
 
 use super::report::CheckReport;
 use crate::config::Config;
@@ -23,7 +24,6 @@ const FOLDERS_MAX: usize = 5;
 /// The folders that the shipped unit makes for the service at its start.
 const SHIPPED_UNIT_FOLDERS: [&str; 2] = ["/run/tokencached", "/var/lib/tokencached"];
 
-/// Examines all these folders and groups.
 pub fn examine(config: &Config, report: &mut CheckReport) {
     check_state_folder(config, report);
     for listener in config.listeners() {
@@ -90,7 +90,6 @@ fn check_state_owner(path: &Path, report: &mut CheckReport) {
     }
 }
 
-/// Whether a socket's file can be made.
 fn check_socket_folder(path: &Path, report: &mut CheckReport) {
     let folder = folder_of(path);
     let (shown, socket) = (folder.display(), path.display());
@@ -176,7 +175,6 @@ fn report_folder(folder: &Path, text: String, report: &mut CheckReport) {
     }
 }
 
-/// How to make a folder that is not there.
 fn how_to_make(folder: &Path, mode: &str, owner: Option<&str>) -> String {
     let owner = owner.map(|owner| format!("-o {owner} ")).unwrap_or_default();
     let command = format!("install -d -m {mode} {owner}{}", unit::shell_word(folder.as_os_str()));

@@ -2,20 +2,16 @@
 //!
 //! Never forces a new token, never shows a token or a secret.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use futures_util::stream::{self, StreamExt};
 
 use super::report::{CheckOutcome, CheckReport, Subject};
 #[cfg(feature = "redis")]
 use crate::cluster;
 use crate::config::Config;
 use crate::credential::App;
-use crate::platform::Client;
-use crate::platform::ClientOptions;
-use crate::platform::{FetchParams, component};
+use crate::platform::{Client, ClientOptions, FetchParams, component};
 #[cfg(feature = "redis")]
 use crate::redis_client::{self, RedisClient};
 use crate::secret::fingerprint;
@@ -59,20 +55,11 @@ pub async fn check_live(config: &Config, report: &mut CheckReport) -> Result<(),
 
 /// As many calls at once as the server would make: other apps do not wait for one that gets no answer.
 async fn check_apps(config: &Config, report: &mut CheckReport) -> Result<(), String> {
-    let client = Client::new(&config.credentials.upstream).map_err(|error| error.to_string())?;
-    let upstream = Arc::new(config.credentials.upstream.clone());
-    let at_once = Arc::new(Semaphore::new(config.credentials.upstream.concurrency.max(1)));
-    let mut tasks = JoinSet::new();
-    for (index, app) in config.credentials.apps.iter().cloned().enumerate() {
-        let (client, upstream, at_once) = (client.clone(), upstream.clone(), at_once.clone());
-        tasks.spawn(async move {
-            let _permit = at_once.acquire().await;
-            (index, fetch_one(&client, &app, &upstream).await)
-        });
-    }
-    let mut outcomes = tasks.join_all().await;
-    outcomes.sort_by_key(|(index, _)| *index);
-    for ((_, outcome), app) in outcomes.into_iter().zip(&config.credentials.apps) {
+    let (apps, upstream) = (&config.credentials.apps, &config.credentials.upstream);
+    let client = Client::new(upstream).map_err(|error| error.to_string())?;
+    let asked = stream::iter(apps).map(|app| fetch_one(&client, app, upstream));
+    let outcomes: Vec<CheckOutcome> = asked.buffered(upstream.concurrency.max(1)).collect().await;
+    for (app, outcome) in apps.iter().zip(outcomes) {
         report.record(Subject::App, app.display_name(), outcome);
     }
     Ok(())

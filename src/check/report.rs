@@ -6,18 +6,17 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::hash::Hash;
 use std::io::{self, Write};
 
 use crate::texts::Language;
 
 /// Up to so many good apps are listed one by one; with `--print` all are.
 const GOOD_SHOWN_MAX: usize = 10;
-/// The width of a list of apps.
 const WIDTH: usize = 100;
 /// How many further lines of one warning are named.
 const PLACES_MAX: usize = 20;
 
-/// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
     /// Faults, warnings and the verdict.
@@ -28,46 +27,14 @@ pub enum Detail {
     All,
 }
 
-/// The results of `--live`, counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    pub good: usize,
-    pub bad: usize,
-    pub not_asked: usize,
-}
-
-impl Tally {
-    fn total(self) -> usize {
-        self.good + self.bad + self.not_asked
-    }
-
-    /// `291 of 300 apps good, 9 not`.
-    fn text(self, what: &str) -> String {
-        let total = self.total();
-        let mut text = format!("{} of {} good", self.good, count(total, what));
-        for (number, how) in [(self.bad, "not"), (self.not_asked, "not asked")] {
-            if number > 0 {
-                let _ = write!(text, ", {number} {how}");
-            }
-        }
-        text
-    }
-}
-
-/// What was found.
 #[derive(Debug, Default)]
 pub struct CheckReport {
     notes: Vec<String>,
-    good: Vec<(String, String)>,
-    not_asked: Vec<(String, String)>,
     warnings: Vec<String>,
-    bad: Vec<(String, String)>,
-    apps: Tally,
-    sinks: Tally,
-    cluster_store: Tally,
+    /// What `--live` has asked, and the name of each.
+    asked: Vec<(Subject, String, CheckOutcome)>,
 }
 
-/// What was checked with `--live`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     App,
@@ -75,7 +42,6 @@ pub enum Subject {
     ClusterStore,
 }
 
-/// The result of one check with `--live`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckOutcome {
     Good(String),
@@ -99,30 +65,31 @@ impl CheckReport {
     }
 
     pub fn record(&mut self, subject: Subject, name: String, outcome: CheckOutcome) {
-        let tally = match subject {
-            Subject::App => &mut self.apps,
-            Subject::Sink => &mut self.sinks,
-            Subject::ClusterStore => &mut self.cluster_store,
-        };
-        let (number, list, text) = match outcome {
-            CheckOutcome::Good(text) => (&mut tally.good, &mut self.good, text),
-            CheckOutcome::NotAsked(text) => (&mut tally.not_asked, &mut self.not_asked, text),
-            CheckOutcome::Bad(text) => (&mut tally.bad, &mut self.bad, text),
-        };
-        *number += 1;
-        list.push((name, text));
+        self.asked.push((subject, name, outcome));
     }
 
-    /// Whether nothing that was checked is wrong.
     pub fn is_good(&self) -> bool {
-        self.bad.is_empty()
+        !self.asked.iter().any(|(.., outcome)| matches!(outcome, CheckOutcome::Bad(_)))
     }
 
-    /// The verdict of `check --live`; `None` if there was nothing to check.
+    /// The verdict of `check --live`, such as `291 of 300 apps good, 9 not`; `None` if there was nothing to check.
     fn live_verdict(&self) -> Option<String> {
-        let parts = [(self.apps, "app"), (self.sinks, "sink"), (self.cluster_store, "cluster store")];
-        let parts: Vec<String> =
-            parts.iter().filter(|(tally, _)| tally.total() > 0).map(|(tally, what)| tally.text(what)).collect();
+        let of = |(subject, what): (Subject, &str)| {
+            let (mut good, mut bad, mut not_asked) = (0, 0, 0);
+            for (.., outcome) in self.asked.iter().filter(|(asked, ..)| *asked == subject) {
+                match outcome {
+                    CheckOutcome::Good(_) => good += 1,
+                    CheckOutcome::NotAsked(_) => not_asked += 1,
+                    CheckOutcome::Bad(_) => bad += 1,
+                }
+            }
+            let others = [(bad, "not"), (not_asked, "not asked")].into_iter().filter(|(number, _)| *number > 0);
+            let others: String = others.map(|(number, how)| format!(", {number} {how}")).collect();
+            let total = good + bad + not_asked;
+            (total > 0).then(|| format!("{good} of {} good{others}", count(total, what)))
+        };
+        let subjects = [(Subject::App, "app"), (Subject::Sink, "sink"), (Subject::ClusterStore, "cluster store")];
+        let parts: Vec<String> = subjects.into_iter().filter_map(of).collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
@@ -141,6 +108,14 @@ impl CheckReport {
             out.write_all(settings.as_bytes())?;
         }
         let verdict = self.live_verdict().unwrap_or_else(|| verdict.to_owned());
+        let (mut good, mut not_asked, mut bad) = (Vec::new(), Vec::new(), Vec::new());
+        for (_, name, outcome) in self.asked {
+            match outcome {
+                CheckOutcome::Good(text) => good.push(format!("{name}: {text}")),
+                CheckOutcome::NotAsked(text) => not_asked.push((name, text)),
+                CheckOutcome::Bad(text) => bad.push((name, text)),
+            }
+        }
         let mut lines = Vec::new();
         let mut add = |word: &str, texts: Vec<String>| {
             let word = language.of(word);
@@ -148,15 +123,15 @@ impl CheckReport {
         };
         if detail != Detail::Quiet {
             add("note", self.notes);
-            if detail == Detail::All || self.good.len() <= GOOD_SHOWN_MAX {
-                add("good", self.good.into_iter().map(|(name, text)| format!("{name}: {text}")).collect());
+            if detail == Detail::All || good.len() <= GOOD_SHOWN_MAX {
+                add("good", good);
             }
-            add("not asked", merge_equal(self.not_asked, detail == Detail::All));
+            add("not asked", merge_equal(not_asked, detail == Detail::All));
         }
         let warnings = merge_places(self.warnings);
         let warned = if warnings.is_empty() { "no warnings".to_owned() } else { count(warnings.len(), "warning") };
         add("warning", warnings);
-        add("bad", merge_equal(self.bad, true));
+        add("bad", merge_equal(bad, true));
         lines.push(language.of(&format!("{verdict}; {warned}")).into_owned());
         for line in lines.iter().flat_map(|text| text.lines()) {
             writeln!(out, "{prefix}{line}")?;
@@ -170,20 +145,22 @@ pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Texts that differ only in their app's name become one, with how many there are, and with the names below if wanted.
-fn merge_equal(all: Vec<(String, String)>, with_names: bool) -> Vec<String> {
-    let mut at: HashMap<String, usize> = HashMap::new();
-    let mut groups: Vec<(String, Vec<(String, String)>)> = Vec::new();
-    for (name, text) in all {
-        let general = generalize(&name, &text);
-        let index = *at.entry(general.clone()).or_insert(groups.len());
-        if index == groups.len() {
-            groups.push((general, Vec::new()));
-        }
-        if let Some((_, members)) = groups.get_mut(index) {
-            members.push((name, text));
+/// Those with the same key together, in the order of the first of each.
+fn grouped<K: Clone + Eq + Hash, V>(all: impl Iterator<Item = (K, V)>) -> Vec<(K, Vec<V>)> {
+    let (mut at, mut groups): (HashMap<K, usize>, Vec<(K, Vec<V>)>) = Default::default();
+    for (key, value) in all {
+        let index = *at.entry(key.clone()).or_insert(groups.len());
+        match groups.get_mut(index) {
+            Some((_, members)) => members.push(value),
+            None => groups.push((key, vec![value])),
         }
     }
+    groups
+}
+
+/// Texts that differ only in their app's name become one, with how many there are, and with the names below if wanted.
+fn merge_equal(all: Vec<(String, String)>, with_names: bool) -> Vec<String> {
+    let groups = grouped(all.into_iter().map(|(name, text)| (generalize(&name, &text), (name, text))));
     groups.into_iter().map(|(general, members)| group_text(&general, &members, with_names)).collect()
 }
 
@@ -232,33 +209,29 @@ fn without_rid(text: &str) -> String {
 
 /// `FILE:LINE: text` of several lines with the same text becomes one with the other lines at its end.
 fn merge_places(warnings: Vec<String>) -> Vec<String> {
-    let mut folded: Vec<(String, Vec<String>)> = Vec::new();
-    let mut at: HashMap<(String, String), usize> = HashMap::new();
-    for warning in warnings {
-        let placed = warning.split_once(": ").and_then(|(place, text)| Some((place.rsplit_once(':')?, text)));
-        let placed = placed.filter(|((_, line), _)| line.bytes().all(|byte| byte.is_ascii_digit()));
-        let Some(((file, line), text)) = placed else {
-            folded.push((warning, Vec::new()));
-            continue;
+    let placed = warnings.into_iter().enumerate().map(|(at, warning)| {
+        let parts = warning.split_once(": ").and_then(|(place, text)| Some((place.rsplit_once(':')?, text)));
+        let parts = parts.filter(|((_, line), _)| line.bytes().all(|byte| byte.is_ascii_digit()));
+        let (key, line) = match parts {
+            Some(((file, line), text)) => ((None, file.to_owned(), text.to_owned()), line.to_owned()),
+            // Equal to no other.
+            None => ((Some(at), String::new(), String::new()), String::new()),
         };
-        let index = *at.entry((file.to_owned(), text.to_owned())).or_insert(folded.len());
-        let line = line.to_owned();
-        match folded.get_mut(index) {
-            Some((_, more)) => more.push(line),
-            None => folded.push((warning, Vec::new())),
-        }
-    }
-    folded.into_iter().map(|(warning, more)| with_places(warning, &more)).collect()
+        (key, (warning, line))
+    });
+    grouped(placed).into_iter().filter_map(|(_, members)| with_places(&members)).collect()
 }
 
-fn with_places(warning: String, more: &[String]) -> String {
+/// The first warning, with the lines of the others.
+fn with_places(members: &[(String, String)]) -> Option<String> {
+    let ((warning, _), more) = members.split_first()?;
     if more.is_empty() {
-        return warning;
+        return Some(warning.clone());
     }
-    let shown = more.iter().take(PLACES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let shown = more.iter().take(PLACES_MAX).map(|(_, line)| line.as_str()).collect::<Vec<_>>().join(", ");
     let rest = more.len().saturating_sub(PLACES_MAX);
     let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-    format!("{warning}\nthe same in line{} {shown}{rest}", if more.len() == 1 { "" } else { "s" })
+    Some(format!("{warning}\nthe same in line{} {shown}{rest}", if more.len() == 1 { "" } else { "s" }))
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use crate::invalid_value::InvalidValue;
 /// What a word does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// What it says.
     Works,
     /// Nothing, for this reason.
     Ignored(&'static str),
@@ -24,68 +23,30 @@ const BUFFERS: Word = Word::Ignored("buffers are only held by busy connections")
 const EXTSTORE: Word = Word::Ignored("it means nothing without ext_path, which this version does not have");
 const WITHOUT_TLS: Word = Word::Ignored("it means nothing without -Z");
 
+/// Words of one effect, separated by blanks.
 const WORDS: &[(&str, Word)] = &[
-    ("idle_timeout", Word::Works),
-    ("maxconns_fast", Word::Works),
+    ("idle_timeout maxconns_fast", Word::Works),
     ("no_maxconns_fast", Word::Ignored("a connection above -c is always told so at once")),
     ("modern", Word::Ignored("it changes nothing in memcached 1.6 either")),
     ("no_modern", Word::Ignored("there is one way to evict")),
     ("hashpower", HASH),
     ("hash_algorithm", Word::Ignored("keys are spread by a hash that nobody outside can foresee")),
     ("no_hashexpand", HASH),
-    ("tail_repair_time", LRU),
-    ("lru_crawler", LRU),
-    ("no_lru_crawler", LRU),
-    ("lru_crawler_sleep", LRU),
-    ("lru_crawler_tocrawl", LRU),
-    ("lru_maintainer", LRU),
-    ("no_lru_maintainer", LRU),
-    ("hot_lru_pct", LRU),
-    ("warm_lru_pct", LRU),
-    ("hot_max_factor", LRU),
-    ("warm_max_factor", LRU),
-    ("temporary_ttl", LRU),
-    ("slab_reassign", SLABS),
-    ("no_slab_reassign", SLABS),
-    ("slab_automove", SLABS),
-    ("no_slab_automove", SLABS),
-    ("slab_automove_ratio", SLABS),
-    ("slab_automove_window", SLABS),
-    ("slab_automove_freeratio", SLABS),
-    ("slab_chunk_max", SLABS),
-    ("slab_sizes", SLABS),
-    ("no_chunked_items", SLABS),
+    ("tail_repair_time lru_crawler no_lru_crawler lru_crawler_sleep lru_crawler_tocrawl", LRU),
+    ("lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl", LRU),
+    ("slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window", SLABS),
+    ("slab_automove_freeratio slab_chunk_max slab_sizes no_chunked_items", SLABS),
     ("track_sizes", Word::Ignored("\"stats sizes\" is not kept")),
-    ("watcher_logbuf_size", WATCH),
-    ("worker_logbuf_size", WATCH),
-    ("read_buf_mem_limit", BUFFERS),
-    ("resp_obj_mem_limit", BUFFERS),
-    ("inline_ascii_response", Word::Ignored("memcached ignores it too")),
-    ("inline_ascii_resp", Word::Ignored("memcached ignores it too")),
-    ("no_inline_ascii_resp", Word::Ignored("memcached ignores it too")),
+    ("watcher_logbuf_size worker_logbuf_size", WATCH),
+    ("read_buf_mem_limit resp_obj_mem_limit", BUFFERS),
+    ("inline_ascii_response inline_ascii_resp no_inline_ascii_resp", Word::Ignored("memcached ignores it too")),
     ("drop_privileges", Word::Refused("this version does not confine itself", "Use systemd's sandboxing instead.")),
     ("no_drop_privileges", Word::Ignored("there is nothing to switch off")),
     ("sock_cookie_id", Word::Refused("sockets are not marked for the firewall", "Filter by port or by user instead.")),
     ("ext_path", Word::Refused("items are kept in memory only", "Remove it, and give -m what is needed.")),
-    ("ext_page_size", EXTSTORE),
-    ("ext_wbuf_size", EXTSTORE),
-    ("ext_threads", EXTSTORE),
-    ("ext_io_depth", EXTSTORE),
-    ("ext_item_size", EXTSTORE),
-    ("ext_item_age", EXTSTORE),
-    ("ext_low_ttl", EXTSTORE),
-    ("ext_drop_unread", EXTSTORE),
-    ("ext_recache_rate", EXTSTORE),
-    ("ext_compact_under", EXTSTORE),
-    ("ext_drop_under", EXTSTORE),
-    ("ext_max_frag", EXTSTORE),
-    ("ext_max_sleep", EXTSTORE),
-    ("ssl_chain_cert", WITHOUT_TLS),
-    ("ssl_key", WITHOUT_TLS),
-    ("ssl_keyformat", WITHOUT_TLS),
-    ("ssl_verify_mode", WITHOUT_TLS),
-    ("ssl_ca_cert", WITHOUT_TLS),
-    ("ssl_min_version", WITHOUT_TLS),
+    ("ext_page_size ext_wbuf_size ext_threads ext_io_depth ext_item_size ext_item_age ext_low_ttl", EXTSTORE),
+    ("ext_drop_unread ext_recache_rate ext_compact_under ext_drop_under ext_max_frag ext_max_sleep", EXTSTORE),
+    ("ssl_chain_cert ssl_key ssl_keyformat ssl_verify_mode ssl_ca_cert ssl_min_version", WITHOUT_TLS),
     ("ssl_ciphers", Word::Ignored("there are only good ones")),
     ("ssl_wbuf_size", BUFFERS),
     ("ssl_session_cache", Word::Ignored("sessions are resumed by tickets")),
@@ -94,12 +55,11 @@ const WORDS: &[(&str, Word)] = &[
 
 /// What becomes of a word; none if memcached has no such word.
 pub fn word(name: &str) -> Option<Word> {
-    WORDS.iter().find(|(known, _)| *known == name).map(|(_, word)| *word)
+    WORDS.iter().find(|(names, _)| names.split(' ').any(|known| known == name)).map(|(_, word)| *word)
 }
 
-/// All words.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    WORDS.iter().map(|(name, _)| *name)
+    WORDS.iter().flat_map(|(names, _)| names.split(' '))
 }
 
 /// memcached's numbers, in this server's words.

@@ -11,6 +11,7 @@ mod client;
 mod leader_records;
 mod page;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -26,7 +27,7 @@ use super::{
     ClusterEvent, ClusterStore, Op, OpOutcome, RefreshReason, StoreAnswer, StoreClockReading, StoreFuture, Unreachable,
     WatchedRecord,
 };
-use crate::clock::{self, BootMs, RepeatThrottle};
+use crate::clock::{self, RepeatThrottle};
 use crate::secret::Secret;
 use crate::tls::TlsFault;
 use client::{LeaderClient, LeaderFault};
@@ -35,7 +36,6 @@ use page::LeaderPage;
 
 /// How long a refresh request may take.
 const REFRESH_MAX: Duration = Duration::from_secs(20);
-/// How many refresh requests are sent at once; more wait.
 const REFRESHES_MAX: usize = 16;
 /// The pause between rounds in which no leader answered, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -73,7 +73,6 @@ impl LeaderConfigError {
     }
 }
 
-/// The records of a leader.
 pub struct HttpStore {
     urls: Vec<String>,
     /// The index of the URL that is followed, or tried.
@@ -86,7 +85,6 @@ pub struct HttpStore {
     refreshes: Semaphore,
 }
 
-/// What is watched, and where changes go.
 struct WatchState {
     records: LeaderRecords,
     events: mpsc::Sender<ClusterEvent>,
@@ -96,25 +94,6 @@ const LEADER_CUT_OFF: LeaderFault = LeaderFault::new(
     "has not heard from a node that renews for minutes",
     "see what that node follows, and whether the network lets it through",
 );
-
-/// Why a leader is followed no longer.
-enum FollowEnd {
-    Leader(LeaderFault),
-    /// The node stops.
-    ReceiverGone,
-}
-
-impl From<LeaderFault> for FollowEnd {
-    fn from(fault: LeaderFault) -> FollowEnd {
-        FollowEnd::Leader(fault)
-    }
-}
-
-impl<T> From<mpsc::error::SendError<T>> for FollowEnd {
-    fn from(_: mpsc::error::SendError<T>) -> FollowEnd {
-        FollowEnd::ReceiverGone
-    }
-}
 
 impl HttpStore {
     /// Reads `ca_file` and connects nowhere. The records handed to this process are sealed with `seal_secret`.
@@ -131,48 +110,40 @@ impl HttpStore {
         }))
     }
 
-    /// Follows whichever leader answers, until the node stops.
+    /// Follows whichever leader answers, for ever.
     async fn follow(&self, sender: mpsc::Sender<ClusterEvent>) {
-        let (mut events, mut throttle) = (EventSender::new(sender), RepeatThrottle::default());
-        let (mut failed, mut pause): (Vec<(usize, LeaderFault)>, _) = (Vec::new(), PAUSE_MIN);
+        let (mut events, mut throttle) = (EventSender { sender, last_reachable: None }, RepeatThrottle::default());
+        let (mut failed, mut pause): (Vec<Unreachable>, _) = (Vec::new(), PAUSE_MIN);
         loop {
             let (at, begun) = (self.current.load(Relaxed), Instant::now());
-            let fault = match self.follow_one(at, &mut events).await {
-                Err(FollowEnd::Leader(fault)) => fault,
-                Ok(()) | Err(FollowEnd::ReceiverGone) => return,
-            };
+            let Some(url) = self.urls.get(at) else { return };
+            let Err(fault) = self.follow_one(url, &mut events).await;
             if begun.elapsed() >= FOLLOWED_LONG {
                 (failed, pause) = (Vec::new(), PAUSE_MIN);
             }
             if fault.is_own_fault {
-                if events.send_reachable(Err(self.all_failed(&[(at, fault)]))).await.is_err() {
-                    return;
-                }
+                events.send_reachable(Err(unreachable(url, fault))).await;
                 sleep(PAUSE_AFTER_OWN_FAULT).await;
                 continue;
             }
             // With a single URL the receiver logs the failure.
             if self.urls.len() > 1 && throttle.allow((at, fault.text.clone()), clock::boot_ms(), LOG_AGAIN_MS).is_some()
             {
-                let (url, advice) = (self.urls.get(at), fault.advice);
+                let advice = fault.advice;
                 tracing::warn!(url, advice, "the leader {}; trying the next of leader_urls", fault.text);
             }
-            failed.push((at, fault));
-            self.current.store((at + 1) % self.urls.len().max(1), Relaxed);
+            failed.push(unreachable(url, fault));
+            self.current.store((at + 1) % self.urls.len(), Relaxed);
             if failed.len() < self.urls.len() {
                 continue;
             }
-            if events.send_reachable(Err(self.all_failed(&std::mem::take(&mut failed)))).await.is_err() {
-                return;
-            }
+            events.send_reachable(Err(all_failed(std::mem::take(&mut failed)))).await;
             sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (2 * pause).min(PAUSE_MAX);
         }
     }
 
-    /// Follows one leader until that fails.
-    async fn follow_one(&self, at: usize, events: &mut EventSender) -> Result<(), FollowEnd> {
-        let Some(url) = self.urls.get(at) else { return Ok(()) };
+    async fn follow_one(&self, url: &str, events: &mut EventSender) -> Result<Infallible, LeaderFault> {
         let (mut after, mut pages): (Option<String>, usize) = (None, 0);
         let (mut is_listing, mut is_first) = (false, true);
         let mut list_again = Instant::now();
@@ -187,17 +158,19 @@ impl HttpStore {
             pages = if page.more { pages + 1 } else { 0 };
             if pages >= PAGES_MAX {
                 let advice = "see whether it is a tokencached";
-                return Err(LeaderFault::new("never ends telling what it has", advice).into());
+                return Err(LeaderFault::new("never ends telling what it has", advice));
             }
             let updates = self.with_records(|records| records.take(&page, url, clock_reading, is_listing, None));
-            events.send_records(updates.unwrap_or_default()).await?;
+            events.send_records(updates.unwrap_or_default()).await;
             if !page.more {
                 if std::mem::take(&mut is_listing) {
-                    self.finish_listing(url, clock_reading, std::mem::take(&mut is_first), events).await?;
+                    self.finish_listing(url, clock_reading, std::mem::take(&mut is_first), events).await;
                 }
-                events.send_up_to_date(clock_reading.sent_ms.saturating_sub(page.age_ms)).await?;
+                events
+                    .send(ClusterEvent::UpToDate { as_of_ms: clock_reading.sent_ms.saturating_sub(page.age_ms) })
+                    .await;
                 if self.urls.len() > 1 && page.age_ms >= CUT_OFF_MS {
-                    return Err(LEADER_CUT_OFF.into());
+                    return Err(LEADER_CUT_OFF);
                 }
                 self.pause_after(begun.elapsed(), page.credentials.is_empty()).await;
             }
@@ -213,32 +186,26 @@ impl HttpStore {
         clock_reading: StoreClockReading,
         is_first: bool,
         events: &mut EventSender,
-    ) -> Result<(), FollowEnd> {
-        let missing = self.with_records(|records| {
-            let missing: Vec<usize> = records.unlisted().collect();
-            let one = missing.first().map(|index| records.watched(*index).clone());
-            let updates: Vec<RecordUpdate> =
-                missing.into_iter().map(|index| records.last_known(index, clock_reading)).collect();
+    ) {
+        let unlisted = self.with_records(|records| {
+            let updates = records.unlisted(clock_reading);
+            let one = updates.first().map(|(index, ..)| records.watched(*index).clone());
             (updates, one)
         });
-        let Some((updates, one)) = missing else { return Err(FollowEnd::ReceiverGone) };
+        let (updates, one) = unlisted.unwrap_or_default();
         let count = updates.len();
-        events.send_records(updates).await?;
-        let reachable = match one {
-            None => Ok(()),
-            Some(WatchedRecord { app, kind, .. }) => {
-                let others = if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
-                Err(Unreachable {
-                    text: format!("the leader {url} does not show {kind} of {app}{others} to this node"),
-                    advice: "configure it there too, and give this node's key the rights read and refresh for the app",
-                    unknown: false,
-                })
-            }
-        };
+        events.send_records(updates).await;
         if is_first {
             tracing::info!(url, missing = clock::nonzero(count as u64), "following the leader");
         }
-        Ok(events.send_reachable(reachable).await?)
+        let reachable = one.map_or(Ok(()), |WatchedRecord { app, kind, .. }| {
+            let others = if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
+            Err(Unreachable::new(
+                format!("the leader {url} does not show {kind} of {app}{others} to this node"),
+                "configure it there too, and give this node's key the rights read and refresh for the app",
+            ))
+        });
+        events.send_reachable(reachable).await;
     }
 
     /// Waits, so that a leader which answers at once is not asked without a pause.
@@ -284,18 +251,12 @@ impl HttpStore {
         let call = LeaderCall::for_request(generation, why, live);
         let mut last = not_watching();
         // The current leader first, and another only if that one has not judged the request.
-        let first = self.current.load(Relaxed);
-        for step in 0..self.urls.len() {
-            let Some(url) = self.urls.get((first + step) % self.urls.len()) else { break };
-            match self.refresh_at(url, &watched, &call).await {
-                Ok(()) => return Ok(()),
-                Err(fault) => {
-                    let is_final = fault.refused.is_some() || fault.is_own_fault;
-                    last = unreachable(url, fault);
-                    if is_final {
-                        break;
-                    }
-                }
+        for url in self.urls.iter().cycle().skip(self.current.load(Relaxed)).take(self.urls.len()) {
+            let Err(fault) = self.refresh_at(url, &watched, &call).await else { return Ok(()) };
+            let is_final = fault.refused.is_some() || fault.is_own_fault;
+            last = unreachable(url, fault);
+            if is_final {
+                break;
             }
         }
         Err(last)
@@ -307,18 +268,18 @@ impl HttpStore {
             LeaderCall::Probe => self.post(url, watched, "probe", String::new()).await,
             LeaderCall::Refresh(body) => self.post(url, watched, "refresh", body.to_string()).await,
         };
-        match called {
-            Err(fault) if fault.refused.is_none() => return Err(fault),
-            _ => {}
+        if called.as_ref().is_err_and(|fault| fault.refused.is_none()) {
+            return called;
         }
         let (page, clock_reading) = self.ask_page(url, Some(&watched.app), None).await?;
         let updates = self.with_watch_state(|state| {
             let reported = state.records.index(&watched.tag).filter(|_| matches!(call, LeaderCall::Refresh(_)));
-            (state.records.take(&page, url, clock_reading, true, reported), EventSender::new(state.events.clone()))
+            let sender = state.events.clone();
+            let updates = state.records.take(&page, url, clock_reading, true, reported);
+            (updates, EventSender { sender, last_reachable: None })
         });
         if let Some((updates, events)) = updates {
-            // The error means that the node stops.
-            let _ = events.send_records(updates).await;
+            events.send_records(updates).await;
         }
         called
     }
@@ -343,14 +304,6 @@ impl HttpStore {
 
     fn with_watch_state<R>(&self, with: impl FnOnce(&mut WatchState) -> R) -> Option<R> {
         self.watching.lock().as_mut().map(with)
-    }
-
-    fn all_failed(&self, failed: &[(usize, LeaderFault)]) -> Unreachable {
-        let one = |(at, fault): &(usize, LeaderFault)| Some(unreachable(self.urls.get(*at)?, fault.clone()));
-        let each: Vec<Unreachable> = failed.iter().filter_map(one).collect();
-        let advice = each.first().map_or("", |first| first.advice);
-        let texts: Vec<&str> = each.iter().map(|one| one.text.as_str()).collect();
-        Unreachable { text: texts.join("; "), advice, unknown: false }
     }
 }
 
@@ -377,44 +330,42 @@ impl LeaderCall {
 }
 
 fn unreachable(url: &str, fault: LeaderFault) -> Unreachable {
-    Unreachable { text: format!("the leader {url} {}", fault.text), advice: fault.advice, unknown: false }
+    Unreachable::new(format!("the leader {url} {}", fault.text), fault.advice)
+}
+
+fn all_failed(failed: Vec<Unreachable>) -> Unreachable {
+    let advice = failed.first().map_or("", |first| first.advice);
+    let texts: Vec<String> = failed.into_iter().map(|one| one.text).collect();
+    Unreachable::new(texts.join("; "), advice)
 }
 
 fn not_watching() -> Unreachable {
-    Unreachable { text: "the leader has not been asked yet".to_owned(), advice: "wait a moment", unknown: false }
+    Unreachable::new("the leader has not been asked yet", "wait a moment")
 }
 
-type SendResult = Result<(), mpsc::error::SendError<ClusterEvent>>;
-
-/// Sends events to the node. An error means that the node stops.
 struct EventSender {
     sender: mpsc::Sender<ClusterEvent>,
     last_reachable: Option<Result<(), Unreachable>>,
 }
 
 impl EventSender {
-    fn new(sender: mpsc::Sender<ClusterEvent>) -> EventSender {
-        EventSender { sender, last_reachable: None }
+    async fn send(&self, event: ClusterEvent) {
+        // An error means that the node stops: then `watch` ends too.
+        let _ = self.sender.send(event).await;
     }
 
-    async fn send_records(&self, updates: Vec<RecordUpdate>) -> SendResult {
+    async fn send_records(&self, updates: Vec<RecordUpdate>) {
         for (index, record, clock_reading) in updates {
-            self.sender.send(ClusterEvent::RecordChanged { index, record, clock_reading }).await?;
+            self.send(ClusterEvent::RecordChanged { index, record, clock_reading }).await;
         }
-        Ok(())
-    }
-
-    async fn send_up_to_date(&self, as_of_ms: BootMs) -> SendResult {
-        self.sender.send(ClusterEvent::UpToDate { as_of_ms }).await
     }
 
     /// Sends the same error only once.
-    async fn send_reachable(&mut self, reachable: Result<(), Unreachable>) -> SendResult {
-        if reachable.is_err() && self.last_reachable.as_ref() == Some(&reachable) {
-            return Ok(());
+    async fn send_reachable(&mut self, reachable: Result<(), Unreachable>) {
+        if reachable.is_ok() || self.last_reachable.as_ref() != Some(&reachable) {
+            self.last_reachable = Some(reachable.clone());
+            self.send(ClusterEvent::Reachable(reachable)).await;
         }
-        self.last_reachable = Some(reachable.clone());
-        self.sender.send(ClusterEvent::Reachable(reachable)).await
     }
 }
 
@@ -423,8 +374,8 @@ impl ClusterStore for HttpStore {
     fn ask<'a>(&'a self, tag: &'a str, op: Op) -> StoreFuture<'a, Result<StoreAnswer, Unreachable>> {
         Box::pin(async move {
             if op != Op::Read {
-                let text = "the leader changes its records itself; a follower only reads them".to_owned();
-                return Err(Unreachable { text, advice: "nothing: that node renews", unknown: false });
+                let text = "the leader changes its records itself; a follower only reads them";
+                return Err(Unreachable::new(text, "nothing: that node renews"));
             }
             let last = self.with_records(|records| records.last(records.index(tag)?)).flatten();
             let (record, clock_reading) = last.ok_or_else(not_watching)?;
@@ -439,13 +390,9 @@ impl ClusterStore for HttpStore {
         why: RefreshReason,
     ) -> StoreFuture<'a, Result<(), Unreachable>> {
         Box::pin(async move {
-            timeout(REFRESH_MAX, self.refresh(tag, generation, why)).await.unwrap_or_else(|_| {
-                Err(Unreachable {
-                    text: "the leader did not verify the value in time".to_owned(),
-                    advice: "look at the leader's log",
-                    unknown: false,
-                })
-            })
+            let refreshed = timeout(REFRESH_MAX, self.refresh(tag, generation, why)).await;
+            let text = "the leader did not verify the value in time";
+            refreshed.unwrap_or_else(|_| Err(Unreachable::new(text, "look at the leader's log")))
         })
     }
 
@@ -461,7 +408,8 @@ impl ClusterStore for HttpStore {
             tokio::select! {
                 biased;
                 () = end.cancelled() => {}
-                () = self.follow(events) => {}
+                () = events.closed() => {}
+                () = self.follow(events.clone()) => {}
             }
             // Drops the sender: the receiver sees that no more events come.
             *self.watching.lock() = None;

@@ -9,7 +9,6 @@
 //! | [`record_handle`] | one credential's access to the store: the steps of a renewal |
 //! | `redis` | the store that nodes share in a Redis |
 //! | [`http`] | a follower's store: the records of a leader, read through its HTTP API |
-//! | [`memory`] | a store inside one process, for tests |
 //!
 //! A lease is taken by `credential/cluster_fetch.rs`, before a fetch, through [`record_handle::RecordHandle::take_lease`].
 //! docs/design/cluster-protocol.md explains the protocol and why it is correct.
@@ -17,7 +16,6 @@
 //! Never calls a platform and never publishes a value to readers: the refresher does that.
 
 pub mod http;
-pub mod memory;
 pub mod node_rules;
 pub mod options;
 pub mod record;
@@ -39,7 +37,6 @@ pub use record::{CallEnd, NodeId, Op, OpOutcome, Record};
 
 use crate::clock::BootMs;
 
-/// The answer to a call of the store, once it is there.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The store could not be asked, or its answer never came.
@@ -48,13 +45,18 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Unreachable {
     /// What is wrong, for people. Holds no secret.
     pub text: String,
-    /// What to do about it.
     pub advice: &'static str,
     /// The operation may have been done, although no answer came.
     pub unknown: bool,
 }
 
-/// The store's answer to an operation.
+impl Unreachable {
+    /// Nothing has been done.
+    pub fn new(text: impl Into<String>, advice: &'static str) -> Unreachable {
+        Unreachable { text: text.into(), advice, unknown: false }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct StoreAnswer {
     pub outcome: OpOutcome,
@@ -93,20 +95,28 @@ pub struct WatchedRecord {
     pub renews: bool,
 }
 
-/// What a store sends to a node that watches it.
 #[derive(Debug)]
 pub enum ClusterEvent {
     /// A record, by its index among those watched. It has changed, or all records are read again.
-    RecordChanged { index: usize, record: Record, clock_reading: StoreClockReading },
+    RecordChanged {
+        index: usize,
+        record: Record,
+        clock_reading: StoreClockReading,
+    },
     /// Another node asks this one to verify or renew a value. `done` is sent when that is finished.
-    RefreshRequested { index: usize, generation: Option<u64>, why: RefreshReason, done: oneshot::Sender<()> },
-    /// Whether the store answers.
+    RefreshRequested {
+        index: usize,
+        generation: Option<u64>,
+        why: RefreshReason,
+        done: oneshot::Sender<()>,
+    },
     Reachable(Result<(), Unreachable>),
     /// The records sent so far are complete as of that instant. Only a leader's store sends this.
-    UpToDate { as_of_ms: BootMs },
+    UpToDate {
+        as_of_ms: BootMs,
+    },
 }
 
-/// A store that nodes share.
 pub trait ClusterStore: Send + Sync {
     /// Applies an operation to the record of that tag, all or nothing.
     fn ask<'a>(&'a self, tag: &'a str, op: Op) -> StoreFuture<'a, Result<StoreAnswer, Unreachable>>;

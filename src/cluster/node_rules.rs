@@ -32,7 +32,6 @@ pub enum NextStep {
     Wait { ms: u64 },
 }
 
-/// The step after [`super::Op::Take`].
 pub fn after_take<V: Clone + PartialEq>(outcome: OpOutcome, record: &Record<V>) -> NextStep {
     match outcome {
         OpOutcome::Done => NextStep::Call { has_unsettled: record.unsettled.is_some() },

@@ -9,7 +9,6 @@ use crate::network::{is_this_machine, without_brackets};
 use crate::redis_client::options::RedisOptions;
 use crate::secret_source::SecretSource;
 
-/// How a node is part of a cluster.
 #[derive(Clone, Debug)]
 pub enum Options {
     /// The nodes share a Redis.
@@ -34,7 +33,6 @@ impl Options {
     }
 }
 
-/// The Redis that nodes share.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
     pub server: RedisOptions,
@@ -48,14 +46,6 @@ pub struct StoreOptions {
     pub node: String,
 }
 
-impl StoreOptions {
-    /// The hash tag of all keys: a Redis cluster keeps them on one node.
-    pub fn key(&self) -> String {
-        format!("{{{}}}", self.prefix)
-    }
-}
-
-/// The leaders that are followed by HTTP.
 #[derive(Clone, Debug)]
 pub struct LeaderOptions {
     /// Without a slash at the end, the preferred one first.
@@ -72,35 +62,12 @@ pub struct LeaderOptions {
     pub node: String,
 }
 
-/// Default of [`StoreOptions::prefix`].
+// Defaults.
 pub const PREFIX: &str = "tokencached";
-/// Default of how often to poll, ms.
 pub const POLL_EVERY_MS: u64 = 2_000;
-/// Default of the longest wait, ms.
 pub const TIMEOUT_MS: u64 = 1_000;
-/// Default name of a node on a machine without a name.
+/// The name of a node on a machine without a name.
 pub const NODE: &str = "node";
-
-impl StoreOptions {
-    /// This Redis, and the defaults for the rest.
-    pub fn new(server: RedisOptions, sealing: SecretSource) -> StoreOptions {
-        StoreOptions { server, sealing, prefix: PREFIX.to_owned(), poll_every_ms: POLL_EVERY_MS, node: NODE.to_owned() }
-    }
-}
-
-impl LeaderOptions {
-    /// These leaders, and the defaults for the rest.
-    pub fn at(urls: Vec<String>) -> LeaderOptions {
-        LeaderOptions {
-            urls,
-            key: None,
-            ca_file: None,
-            timeout_ms: TIMEOUT_MS,
-            poll_every_ms: POLL_EVERY_MS,
-            node: NODE.to_owned(),
-        }
-    }
-}
 
 const PREFIX_BYTES_MAX: usize = 64;
 const NODE_BYTES_MAX: usize = 64;
@@ -108,6 +75,16 @@ const NODE_BYTES_MAX: usize = 64;
 const SEALING_CHARS_MIN: usize = 16;
 
 impl StoreOptions {
+    /// This Redis, and the defaults for the rest.
+    pub fn new(server: RedisOptions, sealing: SecretSource) -> StoreOptions {
+        StoreOptions { server, sealing, prefix: PREFIX.to_owned(), poll_every_ms: POLL_EVERY_MS, node: NODE.to_owned() }
+    }
+
+    /// The hash tag of all keys: a Redis cluster keeps them on one node.
+    pub fn key(&self) -> String {
+        format!("{{{}}}", self.prefix)
+    }
+
     /// How to come by a secret to seal with.
     pub const SEALING_REMEDY: &str = "Make one with head -c 32 /dev/urandom | base64 > /etc/tokencached/state.secret, name it \
                                       in secret_file, and copy it to all nodes.";
@@ -161,7 +138,6 @@ fn fits_in_a_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
-/// Whether it is a name for a node.
 pub fn judge_node(node: &str) -> Result<(), InvalidValue> {
     if node.len() > NODE_BYTES_MAX || !node.chars().all(fits_in_a_name) {
         let what = format!("{} is no name for a node", quoted(node));
@@ -177,7 +153,12 @@ pub fn node_of_host(host: &str) -> String {
 }
 
 impl LeaderOptions {
-    /// How the addresses are written.
+    /// These leaders, and the defaults for the rest.
+    pub fn at(urls: Vec<String>) -> LeaderOptions {
+        let (timeout_ms, poll_every_ms, node) = (TIMEOUT_MS, POLL_EVERY_MS, NODE.to_owned());
+        LeaderOptions { urls, key: None, ca_file: None, timeout_ms, poll_every_ms, node }
+    }
+
     pub const REMEDY: &str = "Write leader_urls = \"http://other-node:2130\", or a list of such addresses.";
 
     /// The address of an HTTP API, without a slash at the end.
@@ -193,7 +174,6 @@ impl LeaderOptions {
         Ok(url.as_str().trim_end_matches('/').to_owned())
     }
 
-    /// Whether addresses, key and authority fit each other.
     pub fn judge(urls: &[String], has_key: bool, has_ca_file: bool) -> Judgement {
         let mut judgement = Judgement::default();
         let mut far = urls.iter().filter_map(|url| far_host(url));

@@ -26,13 +26,12 @@ pub const COUNT_MAX: u64 = 999_999_999_999_999;
 pub const NOBODY: NodeId = u64::MAX;
 
 /// What the store keeps of one credential. `V` is the sealed value.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Record<V = Arc<str>> {
     /// How many leases have been granted.
     pub epoch: u64,
     /// The node that has the lease; 0: none.
     pub holder: NodeId,
-    /// When the lease ends.
     pub until_ms: StoreMs,
     /// A call that may have made a token which nobody has published.
     pub unsettled: Option<UnsettledCall>,
@@ -49,23 +48,6 @@ pub struct Record<V = Arc<str>> {
     pub calls: Option<Arc<str>>,
 }
 
-impl<V> Default for Record<V> {
-    fn default() -> Record<V> {
-        Record {
-            epoch: 0,
-            holder: 0,
-            until_ms: 0,
-            unsettled: None,
-            generation: 0,
-            value: None,
-            answered_ms: 0,
-            not_before_ms: 0,
-            failures: 0,
-            calls: None,
-        }
-    }
-}
-
 /// A call that may have made a token nobody has published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UnsettledCall {
@@ -80,7 +62,6 @@ pub struct UnsettledCall {
 /// How a call ended that brought no value to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallEnd {
-    /// It was never sent.
     Unsent,
     /// The platform answered and made no token.
     Answered,
@@ -88,7 +69,6 @@ pub enum CallEnd {
     Lost,
 }
 
-/// An operation on a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op<V = Arc<str>> {
     Read,
@@ -146,17 +126,19 @@ pub enum Op<V = Arc<str>> {
     },
 }
 
-/// The outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OpOutcome {
     /// It was done: the node has the lease, may send the call, or has published its value.
     Done,
-    /// The record has a later value.
     NewerValue,
     /// Another node has the lease for so long.
-    LeaseHeld { left_ms: u64 },
+    LeaseHeld {
+        left_ms: u64,
+    },
     /// No call is needed for so long: one was just made, or has failed.
-    PutOff { left_ms: u64 },
+    PutOff {
+        left_ms: u64,
+    },
     /// It was not done: the node has lost its lease, or the record has something better.
     Rejected,
 }
@@ -178,8 +160,7 @@ impl<V: Clone + PartialEq> Record<V> {
     /// Removes an unsettled call that the next lease would not settle: no node writes one, and it would stay for ever. True
     /// if there was one.
     pub fn drop_impossible_call(&mut self) -> bool {
-        let found = self.unsettled.take_if(|call| call.settled_by > self.epoch.saturating_add(1));
-        found.is_some()
+        self.unsettled.take_if(|call| call.settled_by > self.epoch.saturating_add(1)).is_some()
     }
 
     /// Applies an operation, or says why not.
@@ -206,7 +187,7 @@ impl<V: Clone + PartialEq> Record<V> {
                 if !has_lease {
                     return OpOutcome::Rejected;
                 }
-                self.failures = if *failed { self.failures.saturating_add(1) } else { self.failures };
+                self.failures = self.failures.saturating_add(u64::from(*failed));
                 if *wait_ms > 0 {
                     self.not_before_ms = now_ms.saturating_add(*wait_ms);
                 }
@@ -297,7 +278,7 @@ impl<V: Clone + PartialEq> Record<V> {
             }
             return OpOutcome::Rejected;
         }
-        self.settle_calls(epoch);
+        self.unsettled.take_if(|call| call.settled_by <= epoch);
         self.epoch = self.epoch.max(epoch);
         // The emptied store has forgotten what was published or lost under earlier leases.
         if minted && !has_lease {
@@ -345,10 +326,6 @@ impl<V: Clone + PartialEq> Record<V> {
     fn mark_unsettled(&mut self, now_ms: StoreMs) {
         let at_ms = self.unsettled.map_or(now_ms, |call| call.at_ms.min(now_ms));
         self.unsettled = Some(UnsettledCall { by: 0, settled_by: self.epoch + 1, at_ms });
-    }
-
-    fn settle_calls(&mut self, epoch: u64) {
-        self.unsettled = self.unsettled.filter(|call| call.settled_by > epoch);
     }
 
     fn holds_lease(&self, node: NodeId, epoch: u64) -> bool {

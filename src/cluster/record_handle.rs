@@ -42,7 +42,6 @@ const SECRET_CHECK_TAG: &str = "same_secret";
 const CHECK_AGAIN_MS: u64 = 60_000;
 
 impl SecretCheck {
-    /// Checks for that secret.
     pub fn new(secret: &Secret) -> SecretCheck {
         SecretCheck { seal: Seal::new(secret, SECRET_CHECK_TAG), checked_ms: AtomicU64::new(0) }
     }
@@ -57,29 +56,26 @@ impl SecretCheck {
         }
         let record = self.offer(handle).await?;
         let is_right = checked_ms > 0 || self.is_ours(&record) || self.can_unseal_value_of(handle).await?;
-        if is_right && !self.is_ours(&record) {
-            handle
-                .store
-                .ask(SECRET_CHECK_TAG, Op::Discard { generation: record.generation, value: record.value })
-                .await?;
+        if !is_right {
+            return Err(Unreachable::new(
+                "the cluster store is sealed with another secret than this node's",
+                "give all nodes the same secret in [state]; if it was changed on all of them on purpose, or somebody \
+                 has overwritten {prefix}:r:same_secret, delete the keys that begin with {prefix}: once",
+            ));
+        }
+        if !self.is_ours(&record) {
+            let Record { generation, value, .. } = record;
+            handle.store.ask(SECRET_CHECK_TAG, Op::Discard { generation, value }).await?;
             self.offer(handle).await?;
         }
-        if is_right {
-            self.checked_ms.store(now_ms, Ordering::Release);
-            return Ok(());
-        }
-        Err(Unreachable {
-            text: "the cluster store is sealed with another secret than this node's".into(),
-            advice: "give all nodes the same secret in [state]; if it was changed on all of them on purpose, or somebody \
-                     has overwritten {prefix}:r:same_secret, delete the keys that begin with {prefix}: once",
-            unknown: false,
-        })
+        self.checked_ms.store(now_ms, Ordering::Release);
+        Ok(())
     }
 
     async fn offer(&self, handle: &RecordHandle) -> Result<Record, Unreachable> {
         let generation = 1;
         let word = PublishedValue { value: SECRET_CHECK_TAG.to_owned(), generation, ..PublishedValue::default() };
-        let Some(value) = self.seal.seal(&word) else { return Err(no_random_numbers()) };
+        let value = self.seal.seal(&word).ok_or_else(no_random_numbers)?;
         Ok(handle.store.ask(SECRET_CHECK_TAG, Op::Offer { generation, value }).await?.record)
     }
 
@@ -95,18 +91,16 @@ impl SecretCheck {
 }
 
 fn no_random_numbers() -> Unreachable {
-    let text = "the cluster store gets nothing: this machine gives no random numbers".into();
-    Unreachable { text, advice: "see that getrandom(2) works here", unknown: false }
+    let text = "the cluster store gets nothing: this machine gives no random numbers";
+    Unreachable::new(text, "see that getrandom(2) works here")
 }
 
-/// The answer to a request for the lease.
 pub enum LeaseAnswer {
     Granted(Box<Lease>),
     /// With what to do instead.
     Denied(StoreAnswer, NextStep),
 }
 
-/// How a publication ended.
 pub enum PublishOutcome {
     /// All nodes have the value, under this generation.
     Published(u64),
@@ -117,12 +111,10 @@ pub enum PublishOutcome {
 }
 
 impl RecordHandle {
-    /// Applies an operation to this record.
     pub async fn ask(&self, op: Op) -> Result<StoreAnswer, Unreachable> {
         self.store.ask(&self.tag, op).await
     }
 
-    /// Asks for the lease.
     pub async fn take_lease(
         &self,
         lease_ms: u64,
@@ -131,25 +123,18 @@ impl RecordHandle {
     ) -> Result<LeaseAnswer, Unreachable> {
         self.secret.verify(self).await?;
         let answer = self.ask(Op::Take { node: self.node, lease_ms, known_generation, spacing_ms }).await?;
-        Ok(match node_rules::after_take(answer.outcome, &answer.record) {
-            NextStep::Call { has_unsettled } => {
-                let StoreAnswer { record, clock_reading, .. } = answer;
-                let sealed_generation = match self.unseal(&record) {
-                    Some(Ok(value)) => Some(value.generation),
-                    Some(Err(_)) => None,
-                    None => Some(0).filter(|none| *none == record.generation),
-                };
-                LeaseAnswer::Granted(Box::new(Lease {
-                    handle: self.clone(),
-                    record,
-                    clock_reading,
-                    lease_ms,
-                    has_unsettled,
-                    sealed_generation,
-                }))
-            }
-            next => LeaseAnswer::Denied(answer, next),
-        })
+        let has_unsettled = match node_rules::after_take(answer.outcome, &answer.record) {
+            NextStep::Call { has_unsettled } => has_unsettled,
+            next => return Ok(LeaseAnswer::Denied(answer, next)),
+        };
+        let StoreAnswer { record, clock_reading, .. } = answer;
+        let sealed_generation = match self.unseal(&record) {
+            Some(unsealed) => unsealed.ok().map(|value| value.generation),
+            None => Some(0).filter(|none| *none == record.generation),
+        };
+        let handle = self.clone();
+        let lease = Lease { handle, record, clock_reading, lease_ms, has_unsettled, sealed_generation };
+        Ok(LeaseAnswer::Granted(Box::new(lease)))
     }
 
     /// Gives a value to a store that has lost it. Whether it was taken is seen by the record that the store sends next.
@@ -185,7 +170,6 @@ impl RecordHandle {
     }
 }
 
-/// A lease that this node has.
 pub struct Lease {
     handle: RecordHandle,
     /// The record as it was when the lease was granted.
@@ -220,7 +204,6 @@ impl Lease {
         self.sealed_generation.is_none()
     }
 
-    /// Removes the forged value.
     pub async fn discard(&self) -> Result<StoreAnswer, Unreachable> {
         self.handle.discard(self.record.generation, self.record.value.clone()).await
     }
@@ -266,7 +249,6 @@ impl Lease {
         let _ = self.handle.ask(Op::Close { node, epoch, ended, failed, wait_ms, keep_ms, calls }).await;
     }
 
-    /// How many calls in a row have failed, of all nodes.
     pub fn failures(&self) -> u64 {
         self.record.failures
     }

@@ -50,7 +50,6 @@ pub struct PublishedValue {
     pub node: NodeId,
 }
 
-/// Why a sealed value does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnsealError {
     #[error("it is not a sealed value of a known form")]
@@ -61,7 +60,6 @@ pub enum UnsealError {
     WrongGeneration,
 }
 
-/// Encrypts and decrypts the values of one credential.
 pub struct Seal {
     key: LessSafeKey,
     tag: Box<str>,
@@ -69,7 +67,6 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// The seal of the credential with that tag.
     pub fn new(secret: &Secret, tag: &str) -> Seal {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().trim().as_bytes());
         let derived = hmac::sign(&secret, format!("tokencached value {tag}").as_bytes());
@@ -86,7 +83,6 @@ impl Seal {
         self.seal_as(&self.tag, Zeroizing::new(serde_json::to_vec(value).ok()?))
     }
 
-    /// Decrypts a value.
     pub fn unseal(&self, sealed: &str) -> Result<PublishedValue, UnsealError> {
         let text = self.unseal_as(&self.tag, sealed)?;
         serde_json::from_slice(&text).map_err(|_| UnsealError::UnknownForm)
@@ -97,7 +93,6 @@ impl Seal {
         self.seal_as(&self.counts_tag, Zeroizing::new(counts.to_vec()))
     }
 
-    /// Decrypts what [`Seal::seal_counts`] has encrypted.
     pub fn unseal_counts(&self, sealed: &str) -> Result<Zeroizing<Vec<u8>>, UnsealError> {
         self.unseal_as(&self.counts_tag, sealed)
     }

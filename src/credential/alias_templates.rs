@@ -181,7 +181,7 @@ pub fn preset_templates<'a>(
             of,
             view: view.clone(),
             preset: Some(preset.name),
-            guessed: preset.guesses(key),
+            guessed: preset.guesses(&key),
             place: place.clone(),
         })
     })

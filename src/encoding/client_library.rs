@@ -21,17 +21,11 @@ impl ClientLibrary {
 
     /// Its mark of a value that `serialize()` wrote.
     pub fn serialized_flags(self) -> u32 {
-        match self {
-            ClientLibrary::Memcached | ClientLibrary::NodeMemcached => 4,
-            ClientLibrary::Memcache => 1,
-        }
+        if self == ClientLibrary::Memcache { 1 } else { 4 }
     }
 
     /// Its mark of an object in JSON; in PHP that is a string like any.
     pub fn object_flags(self) -> u32 {
-        match self {
-            ClientLibrary::NodeMemcached => 2,
-            ClientLibrary::Memcached | ClientLibrary::Memcache => 0,
-        }
+        if self == ClientLibrary::NodeMemcached { 2 } else { 0 }
     }
 }

@@ -6,7 +6,7 @@
 use md5::{Digest, Md5};
 
 use super::{ANY, END_BYTES_MIN};
-use crate::invalid_value::{InvalidValue, listed, quoted, quoted_name};
+use crate::invalid_value::{InvalidValue, listed, quoted, quoted_name, wrong};
 
 /// memcached's longest key.
 const NAME_BYTES_MAX: usize = 250;
@@ -39,12 +39,10 @@ pub fn insert_secret(key: String, secret: &str) -> (String, String) {
     (digested(&name, |_| true), redacted_name)
 }
 
-/// Whether the key wants the secret.
 pub fn wants_secret(key: &str) -> bool {
     key.contains("{secret")
 }
 
-/// Whether a text may be part of a key.
 pub fn fits_in_a_key(text: &str) -> bool {
     !text.bytes().any(|byte| byte <= b' ' || byte == 0x7f)
 }
@@ -55,7 +53,6 @@ enum Part<'k> {
     Digest(&'k str),
 }
 
-/// A key taken apart at its digests.
 fn parts(key: &str) -> Vec<Part<'_>> {
     let (mut parts, mut rest) = (Vec::new(), key);
     while let Some((before, after)) = rest.split_once(MD5) {
@@ -85,9 +82,7 @@ fn closing_brace(text: &str) -> Option<usize> {
 /// Computes the digests of which `now` says so.
 fn digested(key: &str, now: impl Fn(&str) -> bool) -> String {
     let parts = parts(key).into_iter().map(|part| match part {
-        Part::Digest(inner) if now(inner) => {
-            Md5::digest(inner.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-        }
+        Part::Digest(inner) if now(inner) => hex::encode(Md5::digest(inner.as_bytes())),
         Part::Digest(inner) => format!("{MD5}{inner}}}"),
         Part::Text(text) => text.to_owned(),
     });
@@ -146,12 +141,12 @@ pub fn known_words(key: &str, known: &[&str]) -> Result<(), InvalidValue> {
         if !known.contains(&current_word(word)) {
             let what = format!("{{{}}} is not known in a key", quoted_name(word).trim_matches('"'));
             let words: Vec<String> = known.iter().map(|word| format!("{{{word}}}")).collect();
-            return Err(InvalidValue::new(what, format!("Known are {}.", listed(&words))));
+            return wrong(what, format!("Known are {}.", listed(&words)));
         }
     }
     let open = |part: &Part<'_>| matches!(part, Part::Text(text) if text.contains(MD5));
     if parts(key).iter().any(open) {
-        return Err(InvalidValue::new("{md5: has no end", "Write {md5:...} with as many } as {."));
+        return wrong("{md5: has no end", "Write {md5:...} with as many } as {.");
     }
     Ok(())
 }
@@ -160,14 +155,13 @@ pub fn known_words(key: &str, known: &[&str]) -> Result<(), InvalidValue> {
 pub fn check_key(name: &str, redacted_name: &str) -> Result<(), InvalidValue> {
     let remedy = "An alias is a memcached key: 1 to 250 bytes without blanks and control characters.";
     match name {
-        "" => Err(InvalidValue::new("an alias is empty", remedy)),
+        "" => wrong("an alias is empty", remedy),
         _ if name.len() > NAME_BYTES_MAX => {
-            Err(InvalidValue::new(format!("the alias {} has {} bytes", quoted(redacted_name), name.len()), remedy))
+            wrong(format!("the alias {} has {} bytes", quoted(redacted_name), name.len()), remedy)
         }
-        _ if !fits_in_a_key(name) => Err(InvalidValue::new(
-            format!("the alias {} has a blank or a control character", quoted(redacted_name)),
-            remedy,
-        )),
+        _ if !fits_in_a_key(name) => {
+            wrong(format!("the alias {} has a blank or a control character", quoted(redacted_name)), remedy)
+        }
         _ => check_wildcard(name, redacted_name),
     }
 }
@@ -176,13 +170,11 @@ pub fn check_key(name: &str, redacted_name: &str) -> Result<(), InvalidValue> {
 fn check_wildcard(name: &str, redacted_name: &str) -> Result<(), InvalidValue> {
     let Some((_, end)) = name.split_once(ANY) else { return Ok(()) };
     if end.contains(ANY) {
-        let what = format!("the alias {} has {ANY} twice", quoted(redacted_name));
-        return Err(InvalidValue::new(what, format!("Write {ANY} once.")));
+        return wrong(format!("the alias {} has {ANY} twice", quoted(redacted_name)), format!("Write {ANY} once."));
     }
     if end.len() < END_BYTES_MIN {
-        let what = format!("the alias {} has {} bytes behind {ANY}", quoted(redacted_name), end.len());
         let remedy = format!("Write {END_BYTES_MIN} at least, so that it can be told from ordinary keys.");
-        return Err(InvalidValue::new(what, remedy));
+        return wrong(format!("the alias {} has {} bytes behind {ANY}", quoted(redacted_name), end.len()), remedy);
     }
     Ok(())
 }

@@ -12,105 +12,108 @@ const AT_LEAST_S_MAX: u64 = 86_400;
 /// How deep fields may hold fields.
 const DEPTH_MAX: usize = 4;
 
-/// How a value is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
+enum Writing {
     Raw,
     Json,
-    JsonString,
-    JsonNumber,
-    JsonObject,
     Php,
-    PhpString,
-    PhpArray,
 }
 
-impl Encoding {
-    /// The flags that readers with that library look for.
-    pub fn flags_for(self, client: ClientLibrary) -> u32 {
-        match self {
-            Encoding::Php | Encoding::PhpString | Encoding::PhpArray => client.serialized_flags(),
-            Encoding::JsonObject => client.object_flags(),
-            _ => 0,
-        }
-    }
+/// What an encoding is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Anything,
+    Text,
+    Number,
+    /// Several facts with names.
+    Fields,
+}
 
-    pub const WORDS: [(&str, Encoding); 8] = [
-        ("raw", Encoding::Raw),
-        ("json", Encoding::Json),
-        ("json_string", Encoding::JsonString),
-        ("json_number", Encoding::JsonNumber),
-        ("json_object", Encoding::JsonObject),
-        ("php", Encoding::Php),
-        ("php_string", Encoding::PhpString),
-        ("php_array", Encoding::PhpArray),
-    ];
+type Encoding = (Writing, Takes);
+
+const ENCODINGS: [(&str, Encoding); 8] = [
+    ("raw", (Writing::Raw, Takes::Anything)),
+    ("json", (Writing::Json, Takes::Anything)),
+    ("json_string", (Writing::Json, Takes::Text)),
+    ("json_number", (Writing::Json, Takes::Number)),
+    ("json_object", (Writing::Json, Takes::Fields)),
+    ("php", (Writing::Php, Takes::Anything)),
+    ("php_string", (Writing::Php, Takes::Text)),
+    ("php_array", (Writing::Php, Takes::Fields)),
+];
+
+/// The flags that readers with that library look for.
+fn flags_for(encoding: Encoding, client: ClientLibrary) -> u32 {
+    match encoding {
+        (Writing::Php, _) => client.serialized_flags(),
+        (Writing::Json, Takes::Fields) => client.object_flags(),
+        _ => 0,
+    }
 }
 
 #[derive(Clone, Copy)]
-pub enum Shows {
+enum Shows {
     Fact(Fact),
     Nothing,
 }
 
 /// What a table asks for.
-pub struct ViewRequest {
-    pub encoding: Option<Encoding>,
-    pub shows: Option<Shows>,
-    pub fields: Option<Field>,
-    pub constant: Option<Constant>,
+struct ViewRequest {
+    encoding: Option<Encoding>,
+    shows: Option<Shows>,
+    fields: Option<Field>,
+    constant: Option<Constant>,
 }
 
 impl ViewRequest {
     /// The form of it; `value_name` is the usual name of the value among fields.
-    pub fn form(self, value_name: &str) -> Result<Form, InvalidValue> {
-        let encoding = self.encoding.unwrap_or(Encoding::Raw);
+    fn form(self, value_name: &str) -> Result<Form, InvalidValue> {
+        let (writing, takes) = self.encoding.unwrap_or(ENCODINGS[0].1);
         if let Some(constant) = self.constant {
             return match (self.shows, self.fields) {
-                (None, None) => constant_form(&constant, encoding),
-                _ => Err(InvalidValue::new("a constant has neither shows nor fields", "Remove them.")),
+                (None, None) => constant_form(&constant, writing, takes),
+                _ => wrong("a constant has neither shows nor fields", "Remove them."),
             };
         }
-        if self.fields.is_some() && !matches!(encoding, Encoding::JsonObject | Encoding::PhpArray) {
+        if self.fields.is_some() && takes != Takes::Fields {
             let remedy = "Add encoding = \"json_object\" or \"php_array\", or remove the fields.";
-            return Err(InvalidValue::new("fields are for an object or an array", remedy));
+            return wrong("fields are for an object or an array", remedy);
         }
         let fact = match self.shows.unwrap_or(Shows::Fact(Fact::Value)) {
             Shows::Fact(fact) => fact,
             Shows::Nothing if self.encoding.is_none() => return Ok(Form::Nothing),
-            Shows::Nothing => return Err(InvalidValue::new("nothing has no encoding", "Remove the encoding.")),
+            Shows::Nothing => return wrong("nothing has no encoding", "Remove the encoding."),
         };
-        let is_value = fact == Fact::Value;
-        match encoding {
-            Encoding::Raw => Ok(Form::Raw(fact)),
-            Encoding::JsonObject if is_value => Ok(Form::Json(self.fields.unwrap_or_else(|| usual_fields(value_name)))),
-            Encoding::PhpArray if is_value => Ok(Form::Php(self.fields.unwrap_or_else(|| usual_fields(value_name)))),
-            Encoding::JsonNumber if is_value => {
-                Err(InvalidValue::new("the value is not a number", "Write encoding = \"json_string\"."))
+        let field = match (takes, fact) {
+            (Takes::Fields, Fact::Value) => self.fields.unwrap_or_else(|| usual_fields(value_name)),
+            (Takes::Number, Fact::Value) => {
+                return wrong("the value is not a number", "Write encoding = \"json_string\".");
             }
-            Encoding::JsonString if is_value => Ok(Form::JSON_STRING),
-            Encoding::PhpString if is_value => Ok(Form::PHP_STRING),
+            (Takes::Anything, _) | (Takes::Text, Fact::Value) => Field::Fact(fact),
             // Digits are JSON too.
-            Encoding::JsonNumber => Ok(Form::Raw(fact)),
-            Encoding::Json => Ok(Form::Json(Field::Fact(fact))),
-            Encoding::Php => Ok(Form::Php(Field::Fact(fact))),
-            Encoding::JsonString | Encoding::JsonObject | Encoding::PhpString | Encoding::PhpArray => {
+            (Takes::Number, _) => return Ok(Form::Raw(fact)),
+            (Takes::Text | Takes::Fields, _) => {
                 let remedy = "Write encoding = \"raw\", \"json\" or \"php\", or remove shows.";
-                Err(InvalidValue::new("a time is a number, in no such encoding", remedy))
+                return wrong("a time is a number, in no such encoding", remedy);
             }
-        }
+        };
+        Ok(match writing {
+            Writing::Raw => Form::Raw(fact),
+            Writing::Json => Form::Json(field),
+            Writing::Php => Form::Php(field),
+        })
     }
 }
 
 /// How a key with these fields shows a credential to readers with that library; `value_name` is the usual name of the value.
 pub fn view_for(fields: &Fields<'_>, client: ClientLibrary, value_name: &str) -> PartsResult<View> {
     let request = ViewRequest {
-        encoding: fields.read("encoding", |value| word(value, &Encoding::WORDS))?,
+        encoding: fields.read("encoding", |value| word(value, &ENCODINGS))?,
         shows: fields.read("shows", shows)?,
         fields: fields.read("fields", |value| fields_of(value, 0))?,
         constant: fields.read("constant", constant)?,
     };
-    let usual = request.encoding.map_or(0, |encoding| encoding.flags_for(client));
+    let usual = request.encoding.map_or(0, |encoding| flags_for(encoding, client));
     let form = request.form(value_name)?;
     let flags = fields.read("flags", |value| integer(value, 0..=u64::from(u32::MAX)))?;
     let flags = flags.and_then(|flags| u32::try_from(flags).ok()).unwrap_or(usual);
@@ -184,31 +187,28 @@ fn usual_fields(value_name: &str) -> Field {
 }
 
 /// A constant alone under a key: its bytes never change.
-fn constant_form(constant: &Constant, encoding: Encoding) -> Result<Form, InvalidValue> {
-    let is_text = matches!(constant, Constant::Text(_));
-    let is_number = matches!(constant, Constant::Number(_) | Constant::Decimal(_));
-    let bytes = match encoding {
-        // As PHP turns it into a string.
-        Encoding::Raw => match constant {
-            Constant::Bool(true) => "1".to_owned(),
-            Constant::Null | Constant::Bool(false) => String::new(),
-            Constant::Number(number) => number.to_string(),
-            Constant::Decimal(text) | Constant::Text(text) => text.clone(),
-        },
-        Encoding::Json => constant.json(),
-        Encoding::JsonString if is_text => constant.json(),
-        Encoding::JsonNumber if is_number => constant.json(),
-        Encoding::Php => constant.php(),
-        Encoding::PhpString if is_text => constant.php(),
-        Encoding::JsonString | Encoding::JsonNumber | Encoding::PhpString => {
-            return Err(InvalidValue::new("the constant is not of that kind", "Write encoding = \"json\" or \"php\"."));
-        }
-        Encoding::JsonObject | Encoding::PhpArray => {
+fn constant_form(constant: &Constant, writing: Writing, takes: Takes) -> Result<Form, InvalidValue> {
+    let fits = match takes {
+        Takes::Anything => true,
+        Takes::Text => matches!(constant, Constant::Text(_)),
+        Takes::Number => matches!(constant, Constant::Number(_) | Constant::Decimal(_)),
+        Takes::Fields => {
             let remedy = "Write encoding = \"json\" or \"php\", or fields in place of the constant.";
-            return Err(InvalidValue::new("a constant is neither an object nor an array", remedy));
+            return wrong("a constant is neither an object nor an array", remedy);
         }
     };
-    Ok(Form::Constant(bytes))
+    if !fits {
+        return wrong("the constant is not of that kind", "Write encoding = \"json\" or \"php\".");
+    }
+    Ok(Form::Constant(match (writing, constant) {
+        (Writing::Json, _) => constant.json(),
+        (Writing::Php, _) => constant.php(),
+        // As PHP turns it into a string.
+        (Writing::Raw, Constant::Bool(true)) => "1".to_owned(),
+        (Writing::Raw, Constant::Null | Constant::Bool(false)) => String::new(),
+        (Writing::Raw, Constant::Number(number)) => number.to_string(),
+        (Writing::Raw, Constant::Decimal(text) | Constant::Text(text)) => text.clone(),
+    }))
 }
 
 /// The fields of a table that say so.

@@ -12,7 +12,6 @@ const LINKS_MAX: usize = 40;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
-/// Why a file is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusted {
     #[error("{} cannot be looked at: {error}", path.display())]
@@ -26,7 +25,6 @@ pub enum Untrusted {
 }
 
 impl Untrusted {
-    /// What to do about it, a sentence.
     pub fn remedy(&self) -> String {
         match self {
             Untrusted::Unseen { .. } => "Check the path, and that this user may read the folders above it.".to_owned(),

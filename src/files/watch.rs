@@ -35,13 +35,11 @@ const NOTHING_DUE: Duration = Duration::from_secs(86_400);
 /// Files on file systems not known yet that are looked at at once.
 const UNKNOWN_MAX: usize = 8;
 
-/// What a file holds.
 pub type FileContent = Zeroizing<Vec<u8>>;
 
 /// Compares contents without keeping them.
 pub type ContentDigest = [u8; 32];
 
-/// The digest of what several files hold.
 pub fn digest_of(contents: &[FileContent]) -> ContentDigest {
     let mut digest = Sha256::new();
     for content in contents {
@@ -51,7 +49,6 @@ pub fn digest_of(contents: &[FileContent]) -> ContentDigest {
     digest.finalize().into()
 }
 
-/// Why a content was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotApplied {
     /// It is no good. A sentence that says why and quotes nothing.
@@ -85,7 +82,6 @@ pub trait WatchedFiles: Send {
     }
 }
 
-/// Follows all these until `end`.
 pub async fn watch_files(all: Vec<Box<dyn WatchedFiles>>, end: CancellationToken) {
     let (_, none) = mpsc::unbounded_channel();
     if !all.is_empty() {
@@ -123,7 +119,6 @@ struct FileWatcher {
     running: HashMap<Id, RunningCheck>,
 }
 
-/// Files that are being looked at.
 struct RunningCheck {
     device: Option<u64>,
     since: Instant,
@@ -209,7 +204,6 @@ impl FileWatcher {
     }
 }
 
-/// What a look has found.
 #[derive(Clone, PartialEq, Eq)]
 enum FileState {
     Holding(ContentDigest),
@@ -307,23 +301,19 @@ impl File {
             FileState::Unreadable(reason) => Some(reason.clone()),
         };
         self.handled = Some(found);
-        match fault {
-            Some(reason) => self.warn_once(reason),
-            None => self.log_recovery(),
-        }
+        self.report(fault);
     }
 
-    fn warn_once(&mut self, reason: String) {
-        if self.logged_fault.as_ref() != Some(&reason) {
-            warn!("{} {reason}; the last good content is kept", self.description());
-            self.logged_fault = Some(reason);
+    /// Says a fault once, and when it is over.
+    fn report(&mut self, fault: Option<String>) {
+        match &fault {
+            Some(reason) if self.logged_fault != fault => {
+                warn!("{} {reason}; the last good content is kept", self.description());
+            }
+            None if self.logged_fault.is_some() => info!("{} can be used again", self.description()),
+            _ => {}
         }
-    }
-
-    fn log_recovery(&mut self) {
-        if self.logged_fault.take().is_some() {
-            info!("{} can be used again", self.description());
-        }
+        self.logged_fault = fault;
     }
 }
 

@@ -18,7 +18,6 @@ use super::old_fields::with_old_fields;
 use super::problem::Problem;
 use crate::clock::Now;
 use crate::credential::table::{Credential, Reading};
-use crate::secret::hex;
 
 const PAGE_MAX: usize = 500;
 /// Changes within this time go into one answer.
@@ -51,7 +50,7 @@ impl Cursor {
 /// It changes with a restart and with the caller's rights: then everything is sent again.
 fn cursor_mark(context: &ApiContext, caller: &Caller) -> String {
     let of = format!("{:016x} {}", context.run, caller.rights.words().join(" "));
-    hex(&Sha256::digest(of)[..8])
+    hex::encode(&Sha256::digest(of)[..8])
 }
 
 /// `GET /v1/credentials`. With `after`, waits for a change.

@@ -12,7 +12,6 @@ use super::call::{ApiCall, JsonResult};
 use super::problem::Problem;
 use crate::clock::Now;
 use crate::credential::table::Reading;
-use crate::secret::hex;
 
 const URL_BYTES_MAX: usize = 4096;
 /// Such an address is signed all the same: a page that was opened by such a link has it.
@@ -86,7 +85,7 @@ fn is_html_escaped(text: &str) -> bool {
 
 fn signature(ticket: &str, nonce: &str, timestamp: i64, url: &str) -> String {
     let text = format!("jsapi_ticket={ticket}&noncestr={nonce}&timestamp={timestamp}&url={url}");
-    hex(&Sha1::digest(text.as_bytes()))
+    hex::encode(Sha1::digest(text.as_bytes()))
 }
 
 /// Sixteen letters and digits. It need not be secret, only different each time.

@@ -10,7 +10,6 @@ use sha2::{Digest, Sha256};
 
 use crate::access::ApiKeyDigest;
 use crate::clock::BootMs;
-use crate::secret::hex;
 
 const SESSIONS_MAX: usize = 256;
 /// The most sessions of one key. A further one ends the key's oldest session.
@@ -80,7 +79,7 @@ fn digest(number: &str) -> [u8; 32] {
 fn random() -> Option<String> {
     let mut bytes = [0; 32];
     rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes).ok()?;
-    Some(hex(&bytes))
+    Some(hex::encode(bytes))
 }
 
 #[cfg(test)]

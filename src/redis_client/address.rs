@@ -11,7 +11,6 @@ use crate::network::{is_this_machine, without_brackets};
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
-/// What a URL says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisAddress {
     pub at: RedisAt,
@@ -54,7 +53,6 @@ impl RedisAddress {
 }
 
 /// `redis://host[:port][/db]`, `rediss://` likewise, `unix:/path`, `redis+sentinel://host[:port],.../master[/db]`.
-/// Never quotes it: people put passwords there.
 pub fn parse(given: &str) -> Result<RedisAddress, InvalidValue> {
     let remedy = "Write \"redis://127.0.0.1:6379\", \"rediss://redis.internal:6379\", \"unix:/run/redis/redis.sock\" or \
                   \"redis+sentinel://host1:26379,host2:26379/mymaster\".";
@@ -66,10 +64,7 @@ pub fn parse(given: &str) -> Result<RedisAddress, InvalidValue> {
         return Err(has_user());
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(InvalidValue::new(
-            "the URL has a query or a fragment",
-            "Remove it; the database goes into db = N.",
-        ));
+        return Err(has_query());
     }
     if matches!(url.scheme(), "unix" | "redis+unix") {
         return match socket_path(&url) {
@@ -95,10 +90,7 @@ fn sentinels(rest: &str, tls: bool) -> Result<RedisAddress, InvalidValue> {
         return Err(has_user());
     }
     if rest.contains(['?', '#']) {
-        return Err(InvalidValue::new(
-            "the URL has a query or a fragment",
-            "Remove it; the database goes into db = N.",
-        ));
+        return Err(has_query());
     }
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (master, db) = path.trim_end_matches('/').split_once('/').unwrap_or((path.trim_end_matches('/'), ""));
@@ -119,6 +111,10 @@ fn sentinels(rest: &str, tls: bool) -> Result<RedisAddress, InvalidValue> {
 fn has_user() -> InvalidValue {
     let remedy = "Write user = \"...\" and password_file = \"/path\" in lines of their own.";
     InvalidValue::new("the URL has a user or a password, and URLs get into logs", remedy)
+}
+
+fn has_query() -> InvalidValue {
+    InvalidValue::new("the URL has a query or a fragment", "Remove it; the database goes into db = N.")
 }
 
 fn database(text: &str, remedy: &str) -> Result<Option<u32>, InvalidValue> {

@@ -19,7 +19,6 @@ use crate::files::{self, ReadFault, read_in_background};
 use crate::network::without_brackets;
 use crate::secret_source::SecretFault;
 
-/// The address of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum ServerAddress {
     Tcp(String, u16),
@@ -40,7 +39,6 @@ impl ServerAddress {
     }
 }
 
-/// How to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Login {
     AsConfigured,
@@ -49,76 +47,63 @@ pub(super) enum Login {
     PasswordOnly,
 }
 
+/// A step that must be over within that time.
+pub(super) async fn within<T>(limit: Duration, step: impl Future<Output = T>) -> Result<T, RedisFault> {
+    timeout(limit, step).await.map_err(|_| RedisFault::Timeout)
+}
+
 /// Connects within twice the deadline, because the host name may have to be resolved.
 pub(super) async fn connect(
     server: &RedisOptions,
     address: &ServerAddress,
-) -> Result<MultiplexedConnection, RedisFault> {
-    connect_as(server, address, Login::AsConfigured).await
-}
-
-pub(super) async fn connect_as(
-    server: &RedisOptions,
-    address: &ServerAddress,
     login: Login,
 ) -> Result<MultiplexedConnection, RedisFault> {
-    let deadline = Duration::from_millis(server.timeout_ms);
-    let client = client(server, address, login).await?;
+    let deadline = server.timeout();
+    let client = within(deadline, client(server, address, login)).await??;
     let options =
         AsyncConnectionConfig::new().set_connection_timeout(Some(deadline)).set_response_timeout(Some(deadline));
     let connecting = client.get_multiplexed_async_connection_with_config(&options);
-    let connection = timeout(2 * deadline, connecting).await.map_err(|_| RedisFault::Timeout)?;
-    connection.map_err(|error| fault_while_connecting(&error, server))
+    within(2 * deadline, connecting).await?.map_err(|error| fault_while_connecting(&error, server))
 }
 
-/// Subscribes to these channels.
 pub(super) async fn subscribe(
     server: &RedisOptions,
     address: &ServerAddress,
     channels: &[&str],
 ) -> Result<Subscriber, RedisFault> {
-    let deadline = Duration::from_millis(server.timeout_ms);
-    let client = client(server, address, Login::AsConfigured).await?;
-    let connecting = timeout(2 * deadline, client.get_async_pubsub());
-    let mut pubsub =
-        connecting.await.map_err(|_| RedisFault::Timeout)?.map_err(|error| fault_while_connecting(&error, server))?;
-    let subscribing = timeout(2 * deadline, pubsub.subscribe(channels));
-    subscribing.await.map_err(|_| RedisFault::Timeout)?.map_err(|error| fault_while_connecting(&error, server))?;
+    let (deadline, failed) = (server.timeout(), |error| fault_while_connecting(&error, server));
+    let client = within(deadline, client(server, address, Login::AsConfigured)).await??;
+    let mut pubsub = within(2 * deadline, client.get_async_pubsub()).await?.map_err(failed)?;
+    within(2 * deadline, pubsub.subscribe(channels)).await?.map_err(failed)?;
     Ok(Subscriber::new(pubsub, deadline))
 }
 
 /// Reads the password and the certificates, which may be replaced while the server runs.
 async fn client(server: &RedisOptions, address: &ServerAddress, login: Login) -> Result<Client, RedisFault> {
-    let deadline = Duration::from_millis(server.timeout_ms);
-    timeout(deadline, read_client(server, address, login)).await.map_err(|_| RedisFault::Timeout)?
-}
-
-async fn read_client(server: &RedisOptions, address: &ServerAddress, login: Login) -> Result<Client, RedisFault> {
     let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
     if login == Login::AsConfigured {
         settings = settings.set_db(server.db.into());
+        settings = server.user.iter().fold(settings, |settings, user| settings.set_username(user));
     }
-    if let (Some(user), Login::AsConfigured) = (&server.user, login) {
-        settings = settings.set_username(user);
+    if let Some(source) = server.password.as_ref().filter(|_| login != Login::Anonymous) {
+        let password = source.read_in_background().await.map_err(|fault| match fault {
+            SecretFault::NoDescriptor => RedisFault::NoDescriptor,
+            _ => RedisFault::PasswordUnreadable,
+        })?;
+        settings = settings.set_password(password.expose());
     }
-    if let (Some(source), Login::AsConfigured | Login::PasswordOnly) = (&server.password, login) {
-        settings = settings.set_password(source.read_in_background().await.map_err(unread_password)?.expose());
-    }
-    let connection_address = match (address, &server.tls) {
-        (ServerAddress::Unix(path), _) => ConnectionAddr::Unix(path.clone()),
-        (ServerAddress::Tcp(host, port), None) => ConnectionAddr::Tcp(host.clone(), *port),
-        (ServerAddress::Tcp(host, port), Some(_)) => {
-            ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+    let (at, files) = match (address, &server.tls) {
+        (ServerAddress::Unix(path), _) => (ConnectionAddr::Unix(path.clone()), None),
+        (ServerAddress::Tcp(host, port), None) => (ConnectionAddr::Tcp(host.clone(), *port), None),
+        (ServerAddress::Tcp(host, port), Some(files)) => {
+            let at = ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None };
+            (at, Some(files))
         }
     };
-    let info =
-        connection_address.into_connection_info().map_err(|_| RedisFault::Protocol)?.set_redis_settings(settings);
-    match (&server.tls, address) {
-        (Some(files), ServerAddress::Tcp(..)) => {
-            let certificates = certificates(files).await?;
-            Client::build_with_tls(info, certificates).map_err(|_| RedisFault::Files)
-        }
-        _ => Client::open(info).map_err(|_| RedisFault::Protocol),
+    let info = at.into_connection_info().map_err(|_| RedisFault::Protocol)?.set_redis_settings(settings);
+    match files {
+        Some(files) => Client::build_with_tls(info, certificates(files).await?).map_err(|_| RedisFault::Files),
+        None => Client::open(info).map_err(|_| RedisFault::Protocol),
     }
 }
 
@@ -136,21 +121,17 @@ async fn certificates(files: &TlsFiles) -> Result<TlsCertificates, RedisFault> {
 
 async fn pem(path: &Path) -> Result<Vec<u8>, RedisFault> {
     let here = path.to_owned();
-    let read = read_in_background(path, move || files::read(&here, files::PEM_BYTES_MAX))
-        .await
-        .map_err(|_| RedisFault::Files)?;
-    read.map(|mut bytes| std::mem::take(&mut *bytes)).map_err(|fault| match fault {
-        ReadFault::Io(error) if descriptors::is_exhausted(&error) => RedisFault::NoDescriptor,
-        _ => RedisFault::Files,
+    let reading = read_in_background(path, move || files::read(&here, files::PEM_BYTES_MAX));
+    reading.await.map_err(|_| RedisFault::Files)?.map(|mut bytes| std::mem::take(&mut *bytes)).map_err(|fault| {
+        match fault {
+            ReadFault::Io(error) if descriptors::is_exhausted(&error) => RedisFault::NoDescriptor,
+            _ => RedisFault::Files,
+        }
     })
 }
 
-fn unread_password(fault: SecretFault) -> RedisFault {
-    if fault == SecretFault::NoDescriptor { RedisFault::NoDescriptor } else { RedisFault::PasswordUnreadable }
-}
-
-/// Classifies an error on an open connection.
-pub(super) fn fault_of(error: &RedisError) -> RedisFault {
+/// Classifies an error of the client library on an open connection.
+pub fn fault_of(error: &RedisError) -> RedisFault {
     if error.is_timeout() {
         return RedisFault::Timeout;
     }

@@ -2,61 +2,77 @@
 //!
 //! Pure. Never passes on the server's own text: it may name keys, and keys may hold secrets.
 
-use std::fmt;
-
 use crate::descriptors;
 
-/// Why a Redis could not be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedisFault {
+    #[error("it cannot be reached")]
     Unreachable,
+    #[error("it did not answer in time")]
     Timeout,
+    #[error("it closed the connection")]
     Dropped,
+    #[error("there is no trust in its certificate, or it does not speak TLS")]
     Tls,
+    #[error("it wants a password")]
     NoPassword,
+    #[error("it refuses our user or password")]
     Password,
+    #[error("the password cannot be read")]
     PasswordUnreadable,
+    #[error("a certificate or key of ours cannot be used")]
     Files,
     /// This process is out of file descriptors. That passes, and says nothing about any server.
+    #[error("this process has no file descriptor left for it")]
     NoDescriptor,
+    #[error("its ACL forbids what is needed")]
     Permission,
+    #[error("it has no such database")]
     Database,
+    #[error("it is a read-only replica")]
     ReadOnly,
+    #[error("it is out of memory")]
     Full,
+    #[error("it takes no writes")]
     Disk,
+    #[error("it is busy")]
     Busy,
+    #[error("it is a cluster node that does not have these keys")]
     Cluster,
-    /// The sentinels know no master of that name.
+    #[error("its sentinels know no master of that name")]
     NoMaster,
     /// A sentinel or a cluster named a server that must not get the password.
+    #[error("its master is said to be on a host that the password may not be sent to")]
     Untrusted,
+    #[error("it does not answer as a Redis does")]
     Protocol,
+    #[error("it refused")]
     Other,
 }
 
 impl RedisFault {
-    /// All faults.
-    pub const ALL: [RedisFault; 20] = [
-        RedisFault::Unreachable,
-        RedisFault::Timeout,
-        RedisFault::Dropped,
-        RedisFault::Tls,
-        RedisFault::NoPassword,
-        RedisFault::Password,
-        RedisFault::PasswordUnreadable,
-        RedisFault::Files,
-        RedisFault::NoDescriptor,
-        RedisFault::Permission,
-        RedisFault::Database,
-        RedisFault::ReadOnly,
-        RedisFault::Full,
-        RedisFault::Disk,
-        RedisFault::Busy,
-        RedisFault::Cluster,
-        RedisFault::NoMaster,
-        RedisFault::Untrusted,
-        RedisFault::Protocol,
-        RedisFault::Other,
+    /// All faults, each with one word for statistics and logs.
+    pub const ALL: [(RedisFault, &str); 20] = [
+        (RedisFault::Unreachable, "unreachable"),
+        (RedisFault::Timeout, "timeout"),
+        (RedisFault::Dropped, "dropped"),
+        (RedisFault::Tls, "tls"),
+        (RedisFault::NoPassword, "password"),
+        (RedisFault::Password, "password"),
+        (RedisFault::PasswordUnreadable, "password"),
+        (RedisFault::Files, "files"),
+        (RedisFault::NoDescriptor, "descriptors"),
+        (RedisFault::Permission, "permission"),
+        (RedisFault::Database, "database"),
+        (RedisFault::ReadOnly, "readonly"),
+        (RedisFault::Full, "memory"),
+        (RedisFault::Disk, "disk"),
+        (RedisFault::Busy, "busy"),
+        (RedisFault::Cluster, "cluster"),
+        (RedisFault::NoMaster, "master"),
+        (RedisFault::Untrusted, "untrusted"),
+        (RedisFault::Protocol, "protocol"),
+        (RedisFault::Other, "other"),
     ];
 
     /// By the code at the beginning of a server's error.
@@ -100,29 +116,9 @@ impl RedisFault {
 
     /// One word for statistics and logs.
     pub fn class(self) -> &'static str {
-        match self {
-            RedisFault::Unreachable => "unreachable",
-            RedisFault::Timeout => "timeout",
-            RedisFault::Dropped => "dropped",
-            RedisFault::Tls => "tls",
-            RedisFault::NoPassword | RedisFault::Password | RedisFault::PasswordUnreadable => "password",
-            RedisFault::Files => "files",
-            RedisFault::NoDescriptor => "descriptors",
-            RedisFault::Permission => "permission",
-            RedisFault::Database => "database",
-            RedisFault::ReadOnly => "readonly",
-            RedisFault::Full => "memory",
-            RedisFault::Disk => "disk",
-            RedisFault::Busy => "busy",
-            RedisFault::Cluster => "cluster",
-            RedisFault::NoMaster => "master",
-            RedisFault::Untrusted => "untrusted",
-            RedisFault::Protocol => "protocol",
-            RedisFault::Other => "other",
-        }
+        RedisFault::ALL.iter().find(|(fault, _)| *fault == self).map_or("other", |(_, class)| class)
     }
 
-    /// What to do about it.
     pub fn advice(self) -> &'static str {
         match self {
             RedisFault::Unreachable => "see that the Redis runs, that url is right and that no firewall is between",
@@ -130,7 +126,7 @@ impl RedisFault {
             RedisFault::Dropped => "nothing, if it passes: the Redis was restarted or closes idle connections",
             RedisFault::Tls => {
                 "see that the Redis speaks TLS on this port, that ca_file is the authority of its certificate \
-                           and that the certificate names the host in url; give cert_file and key_file if it asks for them"
+                 and that the certificate names the host in url; give cert_file and key_file if it asks for them"
             }
             RedisFault::NoPassword => "this Redis wants a password: give password_file, and user if it has ACLs",
             RedisFault::Password => "the Redis refuses the user or the password: put the right one into password_file",
@@ -142,8 +138,7 @@ impl RedisFault {
             }
             RedisFault::NoDescriptor => descriptors::REMEDY,
             RedisFault::Permission => {
-                "the user's ACL is too narrow: allow +get +set +del +eval +multi +exec +ping +select and \
-                                  these keys"
+                "the user's ACL is too narrow: allow +get +set +del +eval +multi +exec +ping +select and these keys"
             }
             RedisFault::Database => {
                 "the Redis has no database of that number: lower db, or raise databases in redis.conf"
@@ -156,12 +151,11 @@ impl RedisFault {
                 "the Redis refuses writes because it cannot save to its disk or lacks replicas: see its log"
             }
             RedisFault::Busy => {
-                "nothing, if it passes: the Redis is loading, failing over, running a script or out of \
-                            connections"
+                "nothing, if it passes: the Redis is loading, failing over, running a script or out of connections"
             }
             RedisFault::Cluster => {
-                "this is a cluster: name a proxy or a Redis of its own in url, or the one node that has \
-                               the keys, with one {hash tag} in all of an app's keys"
+                "this is a cluster: name a proxy or a Redis of its own in url, or the one node that has the keys, with \
+                 one {hash tag} in all of an app's keys"
             }
             RedisFault::NoMaster => "see that url ends in the name that `sentinel monitor` gives the master",
             RedisFault::Untrusted => {
@@ -169,8 +163,8 @@ impl RedisFault {
                  or the Redis, or has changed what they say"
             }
             RedisFault::Protocol => {
-                "see that it is a Redis 2.6.12 or newer, or one that is compatible, that listens there; \
-                                sentinels want redis+sentinel:// before them"
+                "see that it is a Redis 2.6.12 or newer, or one that is compatible, that listens there; sentinels want \
+                 redis+sentinel:// before them"
             }
             RedisFault::Other => "see the Redis' own log",
         }
@@ -182,33 +176,6 @@ impl RedisFault {
             self,
             RedisFault::Permission | RedisFault::Full | RedisFault::Disk | RedisFault::Other | RedisFault::Cluster
         )
-    }
-}
-
-impl fmt::Display for RedisFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            RedisFault::Unreachable => "it cannot be reached",
-            RedisFault::Timeout => "it did not answer in time",
-            RedisFault::Dropped => "it closed the connection",
-            RedisFault::Tls => "there is no trust in its certificate, or it does not speak TLS",
-            RedisFault::NoPassword => "it wants a password",
-            RedisFault::Password => "it refuses our user or password",
-            RedisFault::PasswordUnreadable => "the password cannot be read",
-            RedisFault::Files => "a certificate or key of ours cannot be used",
-            RedisFault::NoDescriptor => "this process has no file descriptor left for it",
-            RedisFault::Permission => "its ACL forbids what is needed",
-            RedisFault::Database => "it has no such database",
-            RedisFault::ReadOnly => "it is a read-only replica",
-            RedisFault::Full => "it is out of memory",
-            RedisFault::Disk => "it takes no writes",
-            RedisFault::Busy => "it is busy",
-            RedisFault::NoMaster => "its sentinels know no master of that name",
-            RedisFault::Untrusted => "its master is said to be on a host that the password may not be sent to",
-            RedisFault::Cluster => "it is a cluster node that does not have these keys",
-            RedisFault::Protocol => "it does not answer as a Redis does",
-            RedisFault::Other => "it refused",
-        })
     }
 }
 

@@ -18,48 +18,38 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, Value};
 
+pub use client::fault_of;
 pub use fault::RedisFault;
 pub use subscriber::Subscriber;
 
 use self::options::{RedisAt, RedisOptions};
-use client::ServerAddress;
+use client::{Login, ServerAddress, within};
 
 /// How many redirects of a cluster one attempt follows.
 const REDIRECTS_MAX: usize = 3;
 
-/// Which server is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum RequiredServer {
-    /// Any server that accepts the login.
-    Any,
-    /// The master that has this key, or would have it.
-    MasterOf(String),
-}
-
 /// A client of one Redis. Remembers where the server was found. Every connection is a new one.
 pub struct RedisClient {
     server: RedisOptions,
-    required: RequiredServer,
-    /// The last redirect of a cluster.
+    /// The master that has this key, or would have it, is wanted; none: any server that accepts the login.
+    key: Option<String>,
     redirect: Mutex<Option<ServerAddress>>,
-    /// The address of the last connection.
     last: Mutex<Option<ServerAddress>>,
 }
 
 impl RedisClient {
     /// A client of any server that accepts the login; behind sentinels, of the master.
     pub fn new(server: RedisOptions) -> RedisClient {
-        RedisClient { server, required: RequiredServer::Any, redirect: Mutex::default(), last: Mutex::default() }
+        RedisClient { server, key: None, redirect: Mutex::default(), last: Mutex::default() }
     }
 
     /// A client of the master that has this key, also in a cluster. All keys that are used must have its hash tag.
     pub fn of_key(server: RedisOptions, key: &str) -> RedisClient {
-        RedisClient { required: RequiredServer::MasterOf(key.to_owned()), ..RedisClient::new(server) }
+        RedisClient { key: Some(key.to_owned()), ..RedisClient::new(server) }
     }
 
-    /// The longest wait for an answer.
     pub fn timeout(&self) -> Duration {
-        Duration::from_millis(self.server.timeout_ms)
+        self.server.timeout()
     }
 
     /// Finds the server, connects, logs in and selects the database; each step has a deadline. Resolves names, asks the
@@ -138,7 +128,7 @@ impl RedisClient {
             if !password_hosts::may_have_password(&self.server, &address) {
                 return Err(RedisFault::Untrusted);
             }
-            let mut connection = client::connect(&self.server, &address).await?;
+            let mut connection = client::connect(&self.server, &address, Login::AsConfigured).await?;
             match self.check_role(&mut connection).await? {
                 Some(to) => {
                     address = address.redirected(&to).ok_or(RedisFault::Cluster)?;
@@ -159,15 +149,14 @@ impl RedisClient {
         let mut pipeline = Pipeline::new();
         pipeline.ignore_errors().cmd("PING");
         let by_sentinel = matches!(self.server.at, RedisAt::Sentinel { .. });
-        if by_sentinel || self.required != RequiredServer::Any {
+        if by_sentinel || self.key.is_some() {
             pipeline.cmd("ROLE");
         }
-        if let RequiredServer::MasterOf(key) = &self.required {
+        if let Some(key) = &self.key {
             pipeline.cmd("EXISTS").arg(key);
         }
         let asking = pipeline.query_async::<Vec<Value>>(connection);
-        let answers = tokio::time::timeout(2 * self.timeout(), asking).await.map_err(|_| RedisFault::Timeout)?;
-        let answers = answers.map_err(|error| match fault_of(&error) {
+        let answers = within(2 * self.timeout(), asking).await?.map_err(|error| match fault_of(&error) {
             RedisFault::Dropped if self.server.tls.is_some() => RedisFault::Tls,
             fault => fault,
         })?;
@@ -178,7 +167,6 @@ impl RedisClient {
     }
 }
 
-/// Judges the answers to `ROLE` and `EXISTS`.
 fn judge_role(answers: &[Value]) -> Result<Option<String>, RedisFault> {
     // First, because a replica in a cluster names its master by a redirect.
     if let Some(to) = answers.iter().find_map(redirect) {
@@ -217,15 +205,9 @@ pub async fn try_connect(client: &RedisClient) -> Result<(), String> {
     client.connect().await.map(drop).map_err(refused)
 }
 
-/// Classifies a server's error.
 pub fn refusal(answer: &Value) -> Option<RedisFault> {
     match answer {
         Value::ServerError(error) => Some(RedisFault::of_server(error.code(), error.details())),
         _ => None,
     }
-}
-
-/// Classifies an error of the client library on an open connection.
-pub fn fault_of(error: &RedisError) -> RedisFault {
-    client::fault_of(error)
 }

@@ -5,12 +5,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::network::{Network, authority};
 use crate::secret_source::SecretSource;
 
-/// The address of a Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisAt {
     Tcp {
@@ -25,7 +25,6 @@ pub enum RedisAt {
     },
 }
 
-/// The files for TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The authority to trust (PEM); none: the public authorities.
@@ -34,7 +33,6 @@ pub struct TlsFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// A Redis and how to log in.
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
     pub at: RedisAt,
@@ -51,6 +49,16 @@ pub struct RedisOptions {
 }
 
 impl RedisOptions {
+    /// The Redis there, and the defaults for the rest.
+    pub fn at(at: RedisAt) -> RedisOptions {
+        RedisOptions { at, tls: None, db: 0, user: None, password: None, trusted_hosts: Vec::new(), timeout_ms: 2_000 }
+    }
+
+    /// Longest wait for a connection and for each answer.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
     /// The URL as in the file, without the database.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
@@ -73,7 +81,6 @@ impl fmt::Display for RedisOptions {
     }
 }
 
-/// One entry of `trusted_hosts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustedHost {
     Network(Network),
@@ -83,7 +90,6 @@ pub enum TrustedHost {
 }
 
 impl TrustedHost {
-    /// How a list of them is written.
     pub const REMEDY: &str = "Write a list such as [\"10.0.0.0/24\", \"redis-2.example.com\", \"*.db.example.com\"].";
 
     /// `10.0.0.1`, `10.0.0.0/24`, `redis.example.com`, `*.example.com`.
@@ -122,12 +128,5 @@ impl TrustedHost {
             TrustedHost::Name(name) => name.clone(),
             TrustedHost::Domain(domain) => format!("*{domain}"),
         }
-    }
-}
-
-impl RedisOptions {
-    /// The Redis there, and the defaults for the rest.
-    pub fn at(at: RedisAt) -> RedisOptions {
-        RedisOptions { at, tls: None, db: 0, user: None, password: None, trusted_hosts: Vec::new(), timeout_ms: 2_000 }
     }
 }

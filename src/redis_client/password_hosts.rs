@@ -16,7 +16,7 @@ use super::options::{RedisAt, RedisOptions};
 pub(super) fn may_have_password(server: &RedisOptions, address: &ServerAddress) -> bool {
     let ServerAddress::Tcp(host, _) = address else { return true };
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    if hosts(&server.at).any(|known| known.eq_ignore_ascii_case(&host)) {
+    if hosts(&server.at).iter().any(|known| known.eq_ignore_ascii_case(&host)) {
         return true;
     }
     if !server.trusted_hosts.is_empty() {
@@ -27,26 +27,25 @@ pub(super) fn may_have_password(server: &RedisOptions, address: &ServerAddress) 
     server.password.is_none() || has_own_authority || is_near(&server.at, &host)
 }
 
-fn hosts(at: &RedisAt) -> impl Iterator<Item = &str> {
-    let (one, many) = match at {
-        RedisAt::Tcp { host, .. } => (Some(host.as_str()), [].as_slice()),
-        RedisAt::Unix(_) => (None, [].as_slice()),
-        RedisAt::Sentinel { sentinels, .. } => (None, sentinels.as_slice()),
-    };
-    one.into_iter().chain(many.iter().map(|(host, _)| host.as_str()))
+fn hosts(at: &RedisAt) -> Vec<&str> {
+    match at {
+        RedisAt::Tcp { host, .. } => vec![host],
+        RedisAt::Unix(_) => Vec::new(),
+        RedisAt::Sentinel { sentinels, .. } => sentinels.iter().map(|(host, _)| host.as_str()).collect(),
+    }
 }
 
 fn is_near(at: &RedisAt, host: &str) -> bool {
     match host.parse::<IpAddr>() {
         Ok(address) => {
-            let mut known = hosts(at).filter_map(|known| known.parse::<IpAddr>().ok());
+            let mut known = hosts(at).into_iter().filter_map(|known| known.parse::<IpAddr>().ok());
             is_private(address) || known.any(|known| is_beside(known, address))
         }
         // The resolver also takes forms such as 3325256713 for addresses. Whether those are near is not known.
         Err(_) if !is_name(host) => false,
         // A name without a dot is in the local domain.
         Err(_) if !host.contains('.') => true,
-        Err(_) => hosts(at).filter_map(domain).any(|domain| host.ends_with(&domain)),
+        Err(_) => hosts(at).into_iter().filter_map(domain).any(|domain| host.ends_with(&domain)),
     }
 }
 

@@ -7,8 +7,9 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::StreamExt;
 use redis::Msg;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
-use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use super::client::within;
 use super::fault::RedisFault;
 
 /// How often to ping. A silent break is noticed after this and the deadline for an answer.
@@ -61,9 +62,6 @@ impl Subscriber {
 }
 
 fn ping(mut sink: PubSubSink, deadline: Duration) -> BoxFuture<'static, Result<(), RedisFault>> {
-    async move {
-        let answer = timeout(deadline, sink.ping::<redis::Value>()).await.map_err(|_| RedisFault::Timeout)?;
-        answer.map(drop).map_err(|_| RedisFault::Dropped)
-    }
-    .boxed()
+    async move { within(deadline, sink.ping::<redis::Value>()).await?.map(drop).map_err(|_| RedisFault::Dropped) }
+        .boxed()
 }

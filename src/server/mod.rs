@@ -27,7 +27,7 @@ use crate::service::Service;
 use crate::supervision::Supervisor;
 
 pub use authentication::{Authenticator, ListenerPolicy};
-pub use listener::{BoundListener, SocketOwner, bind};
+pub use listener::{BoundListener, SocketOwner, bind, bound_socket};
 pub use options::{Access, ListenAt, Listener, Options, Protocol};
 
 /// Limits of a connection.

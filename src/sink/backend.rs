@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::options::SinkEntry;
@@ -19,10 +19,15 @@ use crate::encoding::Times;
 /// The content at each of some entries; none where nothing is.
 pub(super) type Contents = Vec<Option<Vec<u8>>>;
 
+/// What a store is waited for.
+pub(super) type SinkAnswer<'a, T> = BoxFuture<'a, Result<T, SinkFault>>;
+
 /// A store that credentials are written to.
 pub(super) trait SinkBackend: Send + Sync + 'static {
     /// Connects. Called again after the connection failed.
-    fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>>;
+    fn open(&self) -> SinkAnswer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// The bytes for one entry at this instant, which [`SinkBackend::write`] gets.
     fn content(&self, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
@@ -50,26 +55,26 @@ pub(super) trait SinkBackend: Send + Sync + 'static {
     }
 
     /// Writes all entries of one credential. Returns what was at each before, as far as that can be known.
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>>;
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents>;
 
     /// The content at each entry now; `None` from a backend that cannot read.
-    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>>;
+    fn read<'a>(&'a self, _entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Contents>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Likewise, with the times that the store has, for a value that was there before ours.
-    fn read_with_times<'a>(
-        &'a self,
-        entries: &'a [SinkEntry],
-    ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, SinkFault>> {
-        async move {
+    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Vec<StoredBytes>>> {
+        Box::pin(async move {
             let stored = |contents: Contents| contents.into_iter().flatten().map(StoredBytes::from).collect();
             Ok(self.read(entries).await?.map(stored))
-        }
-        .boxed()
+        })
     }
 
     /// Removes our entries, or marks them as expired, because there is no good value any more. Leaves what is not ours.
     /// Returns how many entries were ours.
-    fn retract<'a>(&'a self, retract: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>>;
+    fn retract<'a>(&'a self, _retract: &'a Retraction) -> SinkAnswer<'a, u64> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
 }
 
 /// A value, and the times to write with it at one instant.
@@ -77,7 +82,6 @@ pub(super) trait SinkBackend: Send + Sync + 'static {
 pub(super) struct CurrentValue {
     pub value: Bytes,
     pub now: Now,
-    /// When the value ends.
     pub end_ms: BootMs,
     /// Until when the value is reliable: this is written as its end.
     pub reliable_until_ms: BootMs,
@@ -103,16 +107,8 @@ impl CurrentValue {
 }
 
 /// A permit below a [`SinkBackend::limit`], as long as a clone of it lives.
-#[derive(Clone, Debug)]
-pub(super) struct WritePermit(#[expect(dead_code, reason = "held, not read")] Arc<SemaphorePermit<'static>>);
+pub(super) type WritePermit = Arc<SemaphorePermit<'static>>;
 
-impl WritePermit {
-    pub fn new(permit: SemaphorePermit<'static>) -> WritePermit {
-        WritePermit(Arc::new(permit))
-    }
-}
-
-/// One credential to be written.
 pub(super) struct CredentialWrite {
     /// If the backend has a limit.
     pub permit: Option<WritePermit>,
@@ -122,7 +118,6 @@ pub(super) struct CredentialWrite {
     pub current: CurrentValue,
 }
 
-/// One credential that has no good value.
 pub(super) struct Retraction {
     pub entries: Arc<[SinkEntry]>,
     /// What we wrote last to each; after a restart what a former process will have written, as far as that is known.
@@ -138,12 +133,10 @@ pub(super) struct SinkFault {
     pub class: &'static str,
     /// What is wrong: "it is out of memory".
     pub what: Cow<'static, str>,
-    /// What to do about it.
     pub advice: Cow<'static, str>,
     pub scope: SinkFaultScope,
 }
 
-/// What a fault affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SinkFaultScope {
     /// The connection: nothing can be written until it is opened again.
@@ -161,6 +154,14 @@ impl fmt::Display for SinkFault {
 }
 
 impl SinkFault {
+    pub fn of_entry(
+        class: &'static str,
+        what: impl Into<Cow<'static, str>>,
+        advice: impl Into<Cow<'static, str>>,
+    ) -> SinkFault {
+        SinkFault { class, what: what.into(), advice: advice.into(), scope: SinkFaultScope::Entry }
+    }
+
     /// True if nothing can be written until the store is opened again.
     pub fn is_about_the_connection(&self) -> bool {
         self.scope != SinkFaultScope::Entry

@@ -11,13 +11,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt};
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 use tracing::info;
 
 use self::process::{Program, ProgramEnd, ProgramOutcome};
-use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope};
+use super::backend::{Contents, CredentialWrite, CurrentValue, SinkAnswer, SinkBackend, SinkFault, SinkFaultScope};
 use super::options::{SinkCommand, SinkEntry};
 use crate::clock::{LogThrottle, boot_ms};
 use crate::descriptors;
@@ -76,8 +75,8 @@ impl CommandBackend {
 }
 
 impl SinkBackend for CommandBackend {
-    fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>> {
-        self.judge().boxed()
+    fn open(&self) -> SinkAnswer<'_, ()> {
+        Box::pin(self.judge())
     }
 
     fn may_have_lost(&self) -> bool {
@@ -92,22 +91,13 @@ impl SinkBackend for CommandBackend {
         Some(&process::PERMITS)
     }
 
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>> {
-        async {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents> {
+        Box::pin(async {
             for (entry, content) in write.entries.iter().zip(&write.contents) {
                 self.run(write, entry, content).await?;
             }
             Ok(vec![None; write.entries.len()])
-        }
-        .boxed()
-    }
-
-    fn read<'a>(&'a self, _: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
-        async { Ok(None) }.boxed()
-    }
-
-    fn retract<'a>(&'a self, _: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
-        async { Ok(0) }.boxed()
+        })
     }
 }
 
@@ -132,9 +122,7 @@ fn fill(word: &str, entry: &SinkEntry, current: &CurrentValue) -> String {
 fn judge_end(end: &ProgramEnd, config: &SinkCommand) -> Result<(), SinkFault> {
     const ADVICE: &str = "see what it has said in the log, and try it by hand as the server's user: echo test | the command; \
                           it is run again by and by";
-    let fault = |class, what: String, advice: &'static str| {
-        Err(SinkFault { class, what: what.into(), advice: advice.into(), scope: SinkFaultScope::Entry })
-    };
+    let fault = |class, what: String, advice| Err(SinkFault::of_entry(class, what, advice));
     match end {
         ProgramEnd::Code(0) => Ok(()),
         ProgramEnd::Code(code) => fault("exit", format!("the command ended with code {code}"), ADVICE),
@@ -158,36 +146,26 @@ fn untrusted(why: &trusted::Untrusted) -> SinkFault {
     SinkFault { class, what: what.into(), advice: why.remedy().into(), scope: SinkFaultScope::Backend }
 }
 
-/// Why it could not be started.
 fn fault_of(error: &io::Error, program: &Path) -> SinkFault {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    let (class, advice, scope) = match errno {
-        Some(Errno::NOENT) => (
-            "not_found",
-            "if it is there, what stands behind #! in its first line is not: install that",
-            SinkFaultScope::Backend,
-        ),
-        Some(Errno::ACCESS | Errno::PERM) => {
-            let advice =
-                "make it executable (chmod a+x), and see that the unit and the disk it is on (noexec) let it run";
-            ("permission", advice, SinkFaultScope::Backend)
+    let (class, advice) = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT) => {
+            ("not_found", "if it is there, what stands behind #! in its first line is not: install that")
         }
-        Some(Errno::NOEXEC) => (
-            "format",
-            "a script needs #!/bin/sh or the like in its first line; a binary must be for this machine",
-            SinkFaultScope::Backend,
+        Some(Errno::ACCESS | Errno::PERM) => (
+            "permission",
+            "make it executable (chmod a+x), and see that the unit and the disk it is on (noexec) let it run",
         ),
-        Some(Errno::MFILE | Errno::NFILE) => ("descriptors", descriptors::REMEDY, SinkFaultScope::Descriptors),
-        Some(Errno::AGAIN | Errno::NOMEM) => (
-            "resources",
-            "nothing, if it passes; else raise TasksMax= and MemoryMax= in the unit, or ulimit -u",
-            SinkFaultScope::Backend,
-        ),
-        Some(Errno::TXTBSY) => {
-            ("busy", "nothing, if it passes: somebody is writing the program's file", SinkFaultScope::Backend)
+        Some(Errno::NOEXEC) => {
+            ("format", "a script needs #!/bin/sh or the like in its first line; a binary must be for this machine")
         }
-        _ => ("other", "see the system's log", SinkFaultScope::Backend),
+        Some(Errno::MFILE | Errno::NFILE) => ("descriptors", descriptors::REMEDY),
+        Some(Errno::AGAIN | Errno::NOMEM) => {
+            ("resources", "nothing, if it passes; else raise TasksMax= and MemoryMax= in the unit, or ulimit -u")
+        }
+        Some(Errno::TXTBSY) => ("busy", "nothing, if it passes: somebody is writing the program's file"),
+        _ => ("other", "see the system's log"),
     };
+    let scope = if class == "descriptors" { SinkFaultScope::Descriptors } else { SinkFaultScope::Backend };
     let what = format!("the command {} cannot be started: {error}", program.display());
     SinkFault { class, what: what.into(), advice: advice.into(), scope }
 }

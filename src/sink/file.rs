@@ -4,6 +4,7 @@
 //! Never writes through a symbolic link, never changes an owner, and never blocks the runtime's threads: a disk that hangs
 //! delays only the files of its own folder.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,17 +13,16 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkBackend, SinkFault, SinkFaultScope};
+use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend, SinkFault};
 use super::options::{SinkContent, SinkEntry, SinkFile};
 use super::template::{Escape, Piece, Template, TimeShown};
 use crate::credential::adopt::StoredBytes;
 use crate::descriptors;
-use crate::encoding::{Form, View};
+use crate::encoding::{Fact, Form, View};
 use crate::files::BlockingPool;
 use crate::unit;
 
@@ -35,7 +35,6 @@ const TEMPORARY: &str = ".tokencached.";
 /// A temporary file that is older was left by a process that was killed.
 const TEMPORARY_OLD: Duration = Duration::from_secs(600);
 
-/// The backend.
 pub(super) struct FileBackend {
     mode: u32,
     mtime: Option<TimeShown>,
@@ -54,30 +53,26 @@ impl FileBackend {
         }
     }
 
-    /// Runs work on a file on a thread that may block.
     async fn in_folder<T: Send + 'static>(
         &self,
         path: &str,
         work: impl FnOnce(&FileInFolder<'_>) -> Result<T, Errno> + Send + 'static,
     ) -> Result<T, SinkFault> {
-        let path = path.to_owned();
-        let folder = Path::new(&path).parent().unwrap_or(Path::new("/")).to_owned();
+        let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
         let doing = {
-            let path = path.clone();
-            move || {
-                FileInFolder::open(Path::new(&path)).and_then(|place| work(&place)).map_err(|errno| fault(&path, errno))
-            }
+            let path = path.to_owned();
+            move || FileInFolder::open(Path::new(&path)).and_then(|place| work(&place)).map_err(|no| fault(&path, no))
         };
-        self.aside.run(&folder, doing).await.unwrap_or_else(|_| Err(hung_fault(&path)))
+        self.aside.run(folder, doing).await.unwrap_or_else(|_| Err(hung_fault(path)))
     }
 
     async fn write_one(
         &self,
         path: &str,
         content: Vec<u8>,
-        current: &CurrentValue,
+        value: &CurrentValue,
     ) -> Result<Option<Vec<u8>>, SinkFault> {
-        let (mode, mtime_s) = (self.mode, self.mtime_s_to_set(current));
+        let (mode, mtime_s) = (self.mode, self.mtime_s_to_set(value));
         let is_first = Path::new(path).parent().is_some_and(|folder| self.cleaned.lock().insert(folder.to_owned()));
         let before = self.in_folder(path, move |place| {
             if is_first {
@@ -88,7 +83,6 @@ impl FileBackend {
         before.await
     }
 
-    /// Marks a file of ours as expired; true if there was one.
     async fn retract_one(
         &self,
         entry: &SinkEntry,
@@ -98,7 +92,7 @@ impl FileBackend {
         let (mode, mtime_s) = (self.mode, self.mtime_s_to_set(last));
         let (content, value) = (self.content(entry, last)?, last.value.clone());
         let holds_value = entry.content.holds_value();
-        self.in_folder(&entry.name, move |place| {
+        let retracting = self.in_folder(&entry.name, move |place| {
             let Some(found) = place.read()? else { return Ok(false) };
             let holds = || holds_value && memchr::memmem::find(&found, &value).is_some();
             let is_marked = found == content && place.mtime_s()? == mtime_s;
@@ -106,61 +100,52 @@ impl FileBackend {
                 return Ok(false);
             }
             place.write(&content, mode, mtime_s).map(|_| true)
-        })
-        .await
+        });
+        retracting.await
     }
 
     /// The modification time to set, for readers that take it for the time of the fetch. For a value that has ended it lies
     /// in the past in any case.
     fn mtime_s_to_set(&self, current: &CurrentValue) -> Option<i64> {
         let has_ended = current.left_ms() == 0;
-        let usual = has_ended.then_some(TimeShown { fact: crate::encoding::Fact::FetchedAt, add: 0 });
+        let usual = has_ended.then_some(TimeShown { fact: Fact::FetchedAt, add: 0 });
         let time = self.mtime.or(usual)?;
         Some(current.times(0).get(time.fact)?.saturating_add(time.add))
     }
 }
 
 impl SinkBackend for FileBackend {
-    fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>> {
-        std::future::ready(Ok(())).boxed()
-    }
-
     fn content(&self, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
         match &entry.content {
             SinkContent::Template(template) => fill_in(template, current),
             SinkContent::View(view) => render_view(view, entry, current),
-            SinkContent::Value => Ok(escape_value(&current.value, Escape::None)?),
+            SinkContent::Value => Ok(escape_value(&current.value, Escape::None)?.into_bytes()),
         }
     }
 
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>> {
-        async {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents> {
+        Box::pin(async {
             let mut before = Vec::new();
             for (entry, content) in write.entries.iter().zip(&write.contents) {
                 before.push(self.write_one(&entry.name, content.clone(), &write.current).await?);
             }
             Ok(before)
-        }
-        .boxed()
+        })
     }
 
-    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
-        async move {
+    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Contents>> {
+        Box::pin(async move {
             let mut found = Vec::new();
             for entry in entries {
                 found.push(self.in_folder(&entry.name, |place| place.read()).await?);
             }
             Ok(Some(found))
-        }
-        .boxed()
+        })
     }
 
     /// The modification time says how old the content can be at most.
-    fn read_with_times<'a>(
-        &'a self,
-        entries: &'a [SinkEntry],
-    ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, SinkFault>> {
-        async move {
+    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Vec<StoredBytes>>> {
+        Box::pin(async move {
             let mut stored = Vec::new();
             for entry in entries {
                 let reading = self.in_folder(&entry.name, |place| {
@@ -171,22 +156,20 @@ impl SinkBackend for FileBackend {
                 stored.extend(reading.await?);
             }
             Ok(Some(stored))
-        }
-        .boxed()
+        })
     }
 
     /// Writes times in the past and keeps the value: PHP warns when it includes a missing file. The reader then fetches for
     /// itself, as it did before.
-    fn retract<'a>(&'a self, retract: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
-        async {
+    fn retract<'a>(&'a self, retract: &'a Retraction) -> SinkAnswer<'a, u64> {
+        Box::pin(async {
             let Some(last) = &retract.last else { return Ok(0) };
             let mut count = 0;
             for (entry, expected) in retract.entries.iter().zip(&retract.expected) {
                 count += u64::from(self.retract_one(entry, expected.clone(), last).await?);
             }
             Ok(count)
-        }
-        .boxed()
+        })
     }
 }
 
@@ -266,9 +249,9 @@ impl FileInFolder<'_> {
         let me = rustix::process::geteuid().as_raw();
         // A second descriptor: one opened with O_PATH cannot be listed.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(listed) = rustix::fs::openat(&self.folder, ".", flags, Mode::empty()) else { return };
-        let Ok(entries) = Dir::new(listed) else { return };
-        for entry in entries.flatten().filter(|entry| entry.file_name().to_bytes().starts_with(TEMPORARY.as_bytes())) {
+        let listed = rustix::fs::openat(&self.folder, ".", flags, Mode::empty()).and_then(Dir::new);
+        let entries = listed.into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_bytes().starts_with(TEMPORARY.as_bytes())) {
             let Ok(found) = rustix::fs::statat(&self.folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
                 continue;
             };
@@ -300,76 +283,54 @@ fn errno_of(error: io::Error) -> Errno {
 }
 
 fn fill_in(template: &Template, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
-    let (times, mut bytes) = (current.times(0), Vec::new());
+    let (times, mut text) = (current.times(0), String::new());
     for piece in &template.pieces {
         match piece {
-            Piece::Text(text) => bytes.extend_from_slice(text.as_bytes()),
-            Piece::Value => bytes.extend(escape_value(&current.value, template.escape)?),
+            Piece::Text(plain) => text.push_str(plain),
+            Piece::Value => text.push_str(&escape_value(&current.value, template.escape)?),
             Piece::SerializedValue => {
                 let value = escape_value(&current.value, Escape::None)?;
-                bytes.extend_from_slice(format!("s:{}:\"", value.len()).as_bytes());
-                bytes.extend(value);
-                bytes.extend_from_slice(b"\";");
+                text.push_str(&format!("s:{}:\"{value}\";", value.len()));
             }
             Piece::Time(time) => {
                 let shown = times.get(time.fact).unwrap_or_default().saturating_add(time.add);
-                bytes.extend_from_slice(shown.to_string().as_bytes());
+                text.push_str(&shown.to_string());
             }
         }
     }
-    Ok(bytes)
+    Ok(text.into_bytes())
 }
 
 /// The content as an alias shows it, without what could be code where the file is read as something else.
 fn render_view(view: &View, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
-    match &view.form {
-        Form::Json(_) => {
-            escape_value(&current.value, Escape::Json)?;
-            // In JSON these characters occur in strings only.
-            Ok(entry.render(current).into_iter().fold(Vec::new(), without_tags))
-        }
-        _ if view.holds_value() => escape_value(&current.value, Escape::None).map(|_| entry.render(current)),
-        _ => Ok(entry.render(current)),
+    let rendered = entry.render(current);
+    if matches!(view.form, Form::Json(_)) {
+        escape_value(&current.value, Escape::Json)?;
+        // In JSON these characters occur in strings only.
+        return Ok(without_tags(&String::from_utf8_lossy(&rendered)).into_bytes());
     }
+    if view.holds_value() {
+        escape_value(&current.value, Escape::None)?;
+    }
+    Ok(rendered)
 }
 
 /// In JSON, `<?php` and `</script>` would mean something to PHP and to browsers.
-fn without_tags(mut bytes: Vec<u8>, byte: u8) -> Vec<u8> {
-    match byte {
-        b'<' => bytes.extend_from_slice(b"\\u003c"),
-        b'>' => bytes.extend_from_slice(b"\\u003e"),
-        byte => bytes.push(byte),
-    }
-    bytes
+fn without_tags(text: &str) -> String {
+    text.replace('<', "\\u003c").replace('>', "\\u003e")
 }
 
 /// Escapes a value for where it is written. It comes from a platform, a leader or a Redis, and a quote in it would be code.
-fn escape_value(value: &[u8], escape: Escape) -> Result<Vec<u8>, SinkFault> {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._~+/=-".contains(byte);
-    let is_printable = |byte: &u8| (0x20..0x7f).contains(byte);
-    let fits = match escape {
-        Escape::None => value.iter().all(is_plain),
-        Escape::Php | Escape::Json => value.iter().all(is_printable),
-    };
-    if value.is_empty() || !fits {
-        return Err(unfit_value(escape));
+fn escape_value(value: &[u8], escape: Escape) -> Result<String, SinkFault> {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~+/=-".contains(&byte);
+    let is_printable = !text.is_empty() && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    match escape {
+        Escape::None if is_printable && text.bytes().all(is_plain) => Ok(text.to_owned()),
+        Escape::Php if is_printable => Ok(text.replace('\\', r"\\").replace('\'', r"\'")),
+        Escape::Json if is_printable => Ok(without_tags(&text.replace('\\', r"\\").replace('"', r#"\""#))),
+        _ => Err(unfit_value(escape)),
     }
-    Ok(match escape {
-        Escape::None => value.to_vec(),
-        Escape::Php => value.iter().fold(Vec::new(), |bytes, byte| with_backslash(bytes, *byte, b'\'')),
-        Escape::Json => {
-            let quoted = value.iter().fold(Vec::new(), |bytes, byte| with_backslash(bytes, *byte, b'"'));
-            quoted.into_iter().fold(Vec::new(), without_tags)
-        }
-    })
-}
-
-fn with_backslash(mut bytes: Vec<u8>, byte: u8, quote: u8) -> Vec<u8> {
-    if byte == quote || byte == b'\\' {
-        bytes.push(b'\\');
-    }
-    bytes.push(byte);
-    bytes
 }
 
 fn unfit_value(escape: Escape) -> SinkFault {
@@ -380,50 +341,41 @@ fn unfit_value(escape: Escape) -> SinkFault {
         }
         Escape::Php | Escape::Json => "see where the value comes from: the platform, a leader or a Redis",
     };
-    let what = "the value has bytes that no token has, and is written to no file".into();
-    SinkFault { class: "value", what, advice: advice.into(), scope: SinkFaultScope::Entry }
+    SinkFault::of_entry("value", "the value has bytes that no token has, and is written to no file", advice)
 }
 
 fn hung_fault(path: &str) -> SinkFault {
-    SinkFault {
-        class: "timeout",
-        what: format!("{path} is not written: the disk does not answer").into(),
-        advice: "see the disk or the file server that the folder is on".into(),
-        scope: SinkFaultScope::Entry,
-    }
+    let what = format!("{path} is not written: the disk does not answer");
+    SinkFault::of_entry("timeout", what, "see the disk or the file server that the folder is on")
 }
 
-/// Classifies an error of the system.
 fn fault(path: &str, errno: Errno) -> SinkFault {
     let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
     let shown = folder.display();
-    let unit = || unit::advice(folder).into();
     let (class, what, advice) = match errno {
-        Errno::NOENT | Errno::NOTDIR => ("folder", format!("the folder {shown} is not there"), unit()),
-        Errno::ACCESS | Errno::PERM => ("permission", format!("this process may not write in {shown}"), unit()),
-        Errno::ROFS => ("readonly", format!("{shown} is read-only for this process"), unit()),
-        Errno::LOOP => (
-            "link",
-            format!("{path} is a symbolic link, and whoever set it could have us write anywhere"),
-            "name the file itself in the configuration, or remove the link; links in the folder's path are followed"
-                .into(),
-        ),
+        Errno::NOENT | Errno::NOTDIR => ("folder", format!("the folder {shown} is not there"), None),
+        Errno::ACCESS | Errno::PERM => ("permission", format!("this process may not write in {shown}"), None),
+        Errno::ROFS => ("readonly", format!("{shown} is read-only for this process"), None),
+        Errno::LOOP => {
+            let what = format!("{path} is a symbolic link, and whoever set it could have us write anywhere");
+            let advice = "name the file itself in the configuration, or remove the link; links in the folder's path are followed";
+            ("link", what, Some(advice))
+        }
         Errno::ISDIR => {
-            ("file", format!("{path} is no regular file"), "name a file, and remove what is in its place".into())
+            ("file", format!("{path} is no regular file"), Some("name a file, and remove what is in its place"))
         }
         Errno::NOSPC | Errno::DQUOT | Errno::FBIG => {
-            ("disk", format!("the disk that {shown} is on is full"), "make room on it, or raise the quota".into())
+            ("disk", format!("the disk that {shown} is on is full"), Some("make room on it, or raise the quota"))
         }
         Errno::MFILE | Errno::NFILE => {
-            ("descriptors", "this process has no file descriptor left for it".to_owned(), descriptors::REMEDY.into())
+            ("descriptors", "this process has no file descriptor left for it".to_owned(), Some(descriptors::REMEDY))
         }
-        errno => (
-            "other",
-            format!("{path} cannot be written: {}", io::Error::from(errno)),
-            "see the system's log about the disk that it is on".into(),
-        ),
+        errno => {
+            let what = format!("{path} cannot be written: {}", io::Error::from(errno));
+            ("other", what, Some("see the system's log about the disk that it is on"))
+        }
     };
-    SinkFault { class, what: what.into(), advice, scope: SinkFaultScope::Entry }
+    SinkFault::of_entry(class, what, advice.map_or_else(|| unit::advice(folder).into(), Cow::Borrowed))
 }
 
 #[cfg(test)]

@@ -15,22 +15,11 @@ pub enum Layout {
 }
 
 /// Each after what such scripts do: they take the file as it is until the time in it has come.
-pub fn preset_names() -> impl Iterator<Item = &'static str> {
-    FILE_PRESETS.iter().map(|preset| preset.name)
-}
-
-/// All presets of files.
 pub const FILE_PRESETS: &[FilePreset] = &[
     // WeChat's own JS-SDK sample for PHP, as of 2015: access_token.php and jsapi_ticket.php, read from byte 15 on.
-    FilePreset {
-        name: "jssdk",
-        layout: Layout::Text("<?php exit();?>{\"expire_time\":{expires_at},\"{type}\":\"{value}\"}", Escape::Json),
-    },
+    json("jssdk", "<?php exit();?>{\"expire_time\":{expires_at},\"{type}\":\"{value}\"}"),
     // The older one: access_token.json and jsapi_ticket.json.
-    FilePreset {
-        name: "jssdk-json",
-        layout: Layout::Text("{\"expire_time\":{expires_at},\"{type}\":\"{value}\"}", Escape::Json),
-    },
+    json("jssdk-json", "{\"expire_time\":{expires_at},\"{type}\":\"{value}\"}"),
     FilePreset {
         name: "access_token.php",
         layout: Layout::Text(
@@ -39,14 +28,12 @@ pub const FILE_PRESETS: &[FilePreset] = &[
         ),
     },
     // Despite its name the time of the fetch: the script adds 3600.
-    FilePreset {
-        name: "access_token.json",
-        layout: Layout::Text("{\"{type}\": \"{value}\", \"expires_time\": {expires_at-3600}}", Escape::Json),
-    },
-    FilePreset {
-        name: "access_token.txt",
-        layout: Layout::Text("{\"expire_time\":{expires_at},\"{type}\":\"{value}\"}", Escape::Json),
-    },
+    json("access_token.json", "{\"{type}\": \"{value}\", \"expires_time\": {expires_at-3600}}"),
+    json("access_token.txt", "{\"expire_time\":{expires_at},\"{type}\":\"{value}\"}"),
     // The cache of WeChatDeveloper and ThinkAdmin without another driver.
     FilePreset { name: "zoujingli", layout: Layout::NamedArray },
 ];
+
+const fn json(name: &'static str, text: &'static str) -> FilePreset {
+    FilePreset { name, layout: Layout::Text(text, Escape::Json) }
+}

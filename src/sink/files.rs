@@ -26,7 +26,6 @@ pub enum FileContent {
 }
 
 impl FileContent {
-    /// What a known script reads.
     pub fn of_preset(preset: &FilePreset) -> Option<FileContent> {
         match preset.layout {
             Layout::Text(text, escape) => Source::new(text, escape).ok().map(FileContent::Template),
@@ -44,13 +43,14 @@ impl FileContent {
 
     /// What `{name}` stands for.
     fn file_name(&self, app: &App, of: CredentialName) -> Option<String> {
-        match (self, of) {
-            (FileContent::NamedArray, CredentialName::AccessToken) => Some(format!("{}_access_token", app.appid)),
-            (FileContent::NamedArray, CredentialName::JsapiTicket) => Some(format!("{}_ticket_jsapi", app.appid)),
-            (FileContent::NamedArray, CredentialName::WxCardTicket) => Some(format!("{}_ticket_wx_card", app.appid)),
-            (FileContent::NamedArray, _) => None,
-            _ => Some(of.word().to_owned()),
-        }
+        let FileContent::NamedArray = self else { return Some(of.word().to_owned()) };
+        let end = match of {
+            CredentialName::AccessToken => "access_token",
+            CredentialName::JsapiTicket => "ticket_jsapi",
+            CredentialName::WxCardTicket => "ticket_wx_card",
+            _ => return None,
+        };
+        Some(format!("{}_{end}", app.appid))
     }
 }
 

@@ -44,7 +44,6 @@ impl SinkEntry {
     }
 }
 
-/// What was found at an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FoundContent {
     Absent,
@@ -74,13 +73,16 @@ impl SinkItem {
         (until_ms > now.boot_ms).then(|| (current(&published, now, at_least_s), until_ms))
     }
 
-    /// Remembers a token as ours.
     pub fn remember_token(&mut self, token: Bytes) {
         self.our_tokens.retain(|known| *known != token);
         self.our_tokens.push(token);
         if self.our_tokens.len() > OURS_MAX {
             self.our_tokens.remove(0);
         }
+    }
+
+    pub fn judge_all(&self, found: &[Option<Vec<u8>>]) -> Vec<FoundContent> {
+        found.iter().enumerate().map(|(entry, found)| self.judge(entry, found.as_deref())).collect()
     }
 
     /// Judges what was at an entry; `None` if nothing was. Looks for our tokens in any encoding: another node writes the
@@ -103,7 +105,6 @@ impl SinkItem {
         }
     }
 
-    /// Records that these contents are there now.
     pub fn record_written(&mut self, contents: Vec<Vec<u8>>) {
         self.written = contents.into_iter().map(Some).collect();
     }
@@ -120,12 +121,10 @@ impl SinkItem {
         Retraction { entries: self.entries.clone(), expected, last }
     }
 
-    /// Records that nothing of ours is there now.
     pub fn record_retracted(&mut self) {
         self.written.fill(None);
     }
 
-    /// Whether something of ours should be there.
     pub fn is_written(&self) -> bool {
         self.written.iter().any(Option::is_some)
     }

@@ -12,6 +12,7 @@ use crate::invalid_value::{InvalidValue, did_you_mean, quoted, quoted_name, wron
 use crate::platform::CredentialName;
 use crate::preset::Preset;
 use crate::raw_value::{Fields, Given, PartsResult, ReadResult, key_and_fields, text, word};
+use crate::secret::Secret;
 
 const KEY_BYTES_MAX: usize = 1024;
 const TABLE_KEYS: &[&str] = &["key", "app", "of", "shows", "encoding", "fields", "constant", "at_least"];
@@ -20,7 +21,6 @@ const PLACEHOLDERS: &[&str] = &["type", "id", "appid", "agent", "secret", "secre
 /// Which apps and types a sink is about.
 pub struct Scope<'a> {
     pub apps: Vec<&'a App>,
-    /// The ids of these apps.
     pub ids: HashSet<String>,
     /// None: all types.
     pub types: Option<Vec<CredentialName>>,
@@ -35,18 +35,12 @@ impl Scope<'_> {
 
     /// One entry for each credential, named as memcached's clients name it.
     pub fn credentials(&self) -> Vec<SinkEntry> {
-        let of_app = |app: &&App| {
-            let app: &App = app;
-            let entry = |of: CredentialName| SinkEntry {
-                app: app.id(),
-                of,
-                name: format!("{}:{}", of.word(), app.id()),
-                redacted_name: None,
-                content: SinkContent::Value,
-            };
-            self.kept(app).into_iter().map(entry).collect::<Vec<_>>()
+        let all = self.apps.iter().flat_map(|app| self.kept(app).into_iter().map(move |of| (app.id(), of)));
+        let entry = |(app, of): (String, CredentialName)| {
+            let name = format!("{}:{app}", of.word());
+            SinkEntry { app, of, name, redacted_name: None, content: SinkContent::Value }
         };
-        self.apps.iter().flat_map(of_app).collect()
+        all.map(entry).collect()
     }
 }
 
@@ -57,30 +51,10 @@ pub struct KeyTemplate {
     pub app: Option<String>,
     /// None: whatever `{type}` stands for, or the app's token.
     pub of: Option<CredentialName>,
-    pub views: Views,
-    /// It came from a preset, for apps of a platform with agents or for the others.
-    pub of_preset: Option<OfPreset>,
-}
-
-/// Whose a key of a preset is.
-pub struct OfPreset {
-    /// Apps of a platform with agents; the others have keys of their own.
-    pub agents: bool,
-}
-
-pub enum Views {
-    One(View),
-    /// Fields have their names from the type.
-    ByType(Vec<(CredentialName, View)>),
-}
-
-impl Views {
-    fn of(&self, of: CredentialName) -> View {
-        match self {
-            Views::One(view) => view.clone(),
-            Views::ByType(views) => views.iter().find(|(only, _)| *only == of).map_or(View::RAW, |(_, v)| v.clone()),
-        }
-    }
+    /// For the types that it can be of, since fields have their names from the type; the others' are raw.
+    pub views: Vec<(CredentialName, View)>,
+    /// It came from a preset: for apps of a platform with agents, or for the others, which have keys of their own.
+    pub of_preset: Option<bool>,
 }
 
 /// How a sink with these fields shows credentials of these types; no client looks at its flags.
@@ -89,7 +63,6 @@ pub fn views(fields: &Fields<'_>, types: &[CredentialName]) -> PartsResult<Vec<(
     types.iter().map(|of| Ok((*of, View { flags: 0, ..view(of)? }))).collect()
 }
 
-/// Whether there is an app of that id.
 pub fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {
     if known.contains(id) {
         return Ok(());
@@ -99,7 +72,6 @@ pub fn known_app(known: &HashSet<String>, id: &str) -> ReadResult<()> {
     wrong(format!("the app {} is not there", quoted_name(id)), remedy)
 }
 
-/// The keys of one sink.
 #[derive(Default)]
 pub struct Keys {
     pub entries: Vec<SinkEntry>,
@@ -112,7 +84,6 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Every key of every app.
     pub fn expand(templates: &[KeyTemplate], scope: &Scope<'_>) -> Keys {
         let mut keys = Keys::default();
         // One fault a template will do, however many apps it is about.
@@ -123,7 +94,8 @@ impl Keys {
             template.app.as_deref().map_or(&mut of_all, |app| of_one.entry(app).or_default()).push(at);
         }
         for app in &scope.apps {
-            let (id, kept, secret) = (app.id(), scope.kept(app), SecretInKeys::of(app));
+            let (id, kept) = (app.id(), scope.kept(app));
+            let secret = if has_secret(app) { app.secret.read().ok() } else { None };
             let mut own: Vec<usize> =
                 of_all.iter().chain(of_one.get(id.as_str()).into_iter().flatten()).copied().collect();
             own.sort_unstable();
@@ -131,7 +103,7 @@ impl Keys {
                 let template = &templates[at];
                 for of in template.types(app, &kept) {
                     used[at] = true;
-                    let key = template.key(app, of, secret.text());
+                    let key = template.key(app, of, secret.as_ref().map_or("", Secret::expose));
                     if let Err(fault) = key.and_then(|key| keys.claim(key, at, template))
                         && !std::mem::replace(&mut spoilt[at], true)
                     {
@@ -165,12 +137,10 @@ impl Keys {
 }
 
 impl KeyTemplate {
-    /// A key with the value as it is.
     pub fn raw(key: &str) -> KeyTemplate {
-        KeyTemplate { key: key.to_owned(), app: None, of: None, views: Views::One(View::RAW), of_preset: None }
+        KeyTemplate { key: key.to_owned(), app: None, of: None, views: Vec::new(), of_preset: None }
     }
 
-    /// An item of `keys`.
     pub fn read(item: &Given, scope: &Scope<'_>) -> PartsResult<KeyTemplate> {
         let (key, fields) = key_and_fields(item, TABLE_KEYS, ["a key", "a sink's key", "a table"])?;
         known_words(key, PLACEHOLDERS)?;
@@ -185,10 +155,9 @@ impl KeyTemplate {
         if views.iter().any(|(_, view)| view.form == Form::Nothing) {
             wrong::<()>("a sink writes something or nothing", "Remove the key from the list.")?;
         }
-        Ok(KeyTemplate { key: key.to_owned(), app, of, views: Views::ByType(views), of_preset: None })
+        Ok(KeyTemplate { key: key.to_owned(), app, of, views, of_preset: None })
     }
 
-    /// The keys of a preset, for both sorts of platforms.
     pub fn of_preset(preset: &'static Preset, prefix: &str) -> Vec<KeyTemplate> {
         let of_platform = |agents| {
             let written = preset.keys(agents).filter(|(.., view)| view.form != Form::Nothing);
@@ -196,8 +165,8 @@ impl KeyTemplate {
                 key: format!("{prefix}{key}"),
                 app: None,
                 of: Some(of),
-                views: Views::One(View { flags: 0, ..view }),
-                of_preset: Some(OfPreset { agents }),
+                views: vec![(of, View { flags: 0, ..view })],
+                of_preset: Some(agents),
             })
         };
         [false, true].into_iter().flat_map(of_platform).collect()
@@ -206,12 +175,12 @@ impl KeyTemplate {
     /// The app's credentials that this key is for.
     fn types(&self, app: &App, kept: &[CredentialName]) -> Vec<CredentialName> {
         // An authorizer has no secret, so no client reads a key with one.
-        let fits = |preset: &OfPreset| {
-            preset.agents == app.platform.has_agents
+        let fits = |of_agents| {
+            of_agents == app.platform.has_agents
                 && (has_secret(app) || !wants_secret(&self.key))
                 && (app.agent.is_some() || !self.key.contains("{agent}"))
         };
-        if !self.of_preset.as_ref().is_none_or(fits) {
+        if !self.of_preset.is_none_or(fits) {
             return Vec::new();
         }
         match self.of {
@@ -243,24 +212,12 @@ impl KeyTemplate {
             return Err(InvalidValue::new(what, "Write a key such as \"{type}:{appid}\"."));
         }
         let redacted_name = (redacted_name != name).then_some(redacted_name);
-        Ok(SinkEntry { app: app.id(), of, name, redacted_name, content: SinkContent::View(self.views.of(of)) })
+        let view = self.views.iter().find(|(only, _)| *only == of).map_or(View::RAW, |(_, view)| view.clone());
+        Ok(SinkEntry { app: app.id(), of, name, redacted_name, content: SinkContent::View(view) })
     }
 }
 
-/// An app's secret, for the keys that hold it.
-struct SecretInKeys(Option<crate::secret::Secret>);
-
-impl SecretInKeys {
-    fn of(app: &App) -> SecretInKeys {
-        // A refresh token is no part of any key.
-        SecretInKeys(if has_secret(app) { app.secret.read().ok() } else { None })
-    }
-
-    fn text(&self) -> &str {
-        self.0.as_ref().map_or("", |secret| secret.expose())
-    }
-}
-
+/// A refresh token is no part of any key.
 fn has_secret(app: &App) -> bool {
     app.component.is_none() && !app.secret.is_absent()
 }

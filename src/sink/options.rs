@@ -41,16 +41,11 @@ pub struct Options {
     pub rewrite_every_ms: u64,
 }
 
-/// Where a sink writes.
 #[derive(Clone, Debug)]
 pub enum SinkTo {
-    /// Keys of a Redis.
     Redis { server: RedisOptions, ttl: Ttl },
-    /// Rows of a database.
     Sql(SqlSink),
-    /// Files.
     File(SinkFile),
-    /// A program that is run.
     Command(SinkCommand),
 }
 
@@ -95,7 +90,6 @@ impl Options {
         self.is_readable() && self.entries.iter().any(is_token)
     }
 
-    /// The password it needs, if it needs one.
     pub fn password(&self) -> Option<&SecretSource> {
         match &self.to {
             SinkTo::Redis { server, .. } => server.password.as_ref(),
@@ -104,7 +98,6 @@ impl Options {
         }
     }
 
-    /// One word for statistics.
     pub fn type_name(&self) -> &'static str {
         match &self.to {
             SinkTo::Redis { .. } => "redis",
@@ -130,7 +123,6 @@ impl fmt::Display for Options {
 /// One thing that a sink writes: a key in a Redis, a file, a row. `Debug` never shows a secret in it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SinkEntry {
-    /// The app's id.
     pub app: String,
     pub of: CredentialName,
     /// The key in a Redis or the path of a file; for other types a name that is unique in the sink.
@@ -140,7 +132,6 @@ pub struct SinkEntry {
     pub content: SinkContent,
 }
 
-/// What is written of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkContent {
     /// As an alias shows it.
@@ -161,14 +152,12 @@ impl SinkContent {
         }
     }
 
-    /// Whether it never changes.
     pub fn is_constant(&self) -> bool {
         matches!(self, SinkContent::View(view) if view.is_constant())
     }
 }
 
 impl SinkEntry {
-    /// The name as people may read it.
     pub fn redacted_name(&self) -> &str {
         self.redacted_name.as_deref().unwrap_or(&self.name)
     }
@@ -211,12 +200,10 @@ impl fmt::Debug for SinkEntry {
     }
 }
 
-/// Files that are written.
 #[derive(Clone, Debug)]
 pub struct SinkFile {
     /// The path as configured, with `{appid}` and the like.
     pub path: String,
-    /// Access rights of the file.
     pub mode: u32,
     /// Times are written as if at least so many seconds were left.
     pub at_least_s: u32,
@@ -250,7 +237,6 @@ pub struct SinkCommand {
     pub timeout_ms: u64,
 }
 
-/// Where a database is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SqlAt {
     Tcp {

@@ -65,13 +65,11 @@ impl WriteQueue {
         Some((index, task))
     }
 
-    /// Whether an item can be taken.
     pub fn has_next(&self) -> bool {
         let WriteQueue { changed, stale, checks, under_way } = self;
         changed.iter().chain(stale).chain(checks).any(|index| !under_way.contains(index))
     }
 
-    /// How many items wait to be written.
     pub fn waiting(&self) -> usize {
         self.changed.len() + self.stale.len()
     }

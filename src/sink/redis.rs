@@ -1,13 +1,10 @@
 //! The sink that writes keys of a Redis. Each command has a deadline.
 
-use std::time::Duration;
-
-use futures_util::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
-use super::backend::{self, Contents, CredentialWrite, Retraction, SinkBackend, SinkFaultScope};
+use super::backend::{Contents, CredentialWrite, Retraction, SinkAnswer, SinkBackend, SinkFault, SinkFaultScope};
 use super::options::{SinkEntry, Ttl};
 use crate::credential::adopt::StoredBytes;
 use crate::redis_client::options::RedisOptions;
@@ -17,11 +14,10 @@ use crate::redis_client::{RedisClient, RedisFault, fault_of, refusal};
 const DELETE_OURS: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
-/// A Redis of the site's own.
 pub(super) struct RedisBackend {
     client: RedisClient,
     ttl: Ttl,
-    connection: Mutex<Option<RedisConnection>>,
+    connection: Mutex<Option<MultiplexedConnection>>,
 }
 
 impl RedisBackend {
@@ -29,137 +25,42 @@ impl RedisBackend {
         RedisBackend { client: RedisClient::new(server), ttl, connection: Mutex::default() }
     }
 
-    fn connection(&self) -> Result<RedisConnection, RedisFault> {
-        self.connection.lock().clone().ok_or(RedisFault::Dropped)
-    }
-}
-
-impl SinkBackend for RedisBackend {
-    fn open(&self) -> BoxFuture<'_, Result<(), backend::SinkFault>> {
-        async {
-            let connection = RedisConnection::connect(&self.client).await.map_err(to_sink_fault)?;
-            *self.connection.lock() = Some(connection);
-            Ok(())
-        }
-        .boxed()
-    }
-
-    fn loses_all_at_once(&self) -> bool {
-        true
-    }
-
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, backend::SinkFault>> {
-        async {
-            let keys = names(&write.entries);
-            let ttl_ms = match self.ttl {
-                Ttl::Left { margin_s } => Some(write.current.left_ms().saturating_sub(margin_s * 1000)),
-                Ttl::None => None,
-            };
-            self.connection().map_err(to_sink_fault)?.write(&keys, &write.contents, ttl_ms).await.map_err(to_sink_fault)
-        }
-        .boxed()
-    }
-
-    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, backend::SinkFault>> {
-        async { self.connection().map_err(to_sink_fault)?.read(&names(entries)).await.map(Some).map_err(to_sink_fault) }
-            .boxed()
-    }
-
-    fn read_with_times<'a>(
-        &'a self,
-        entries: &'a [SinkEntry],
-    ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, backend::SinkFault>> {
-        async {
-            self.connection()
-                .map_err(to_sink_fault)?
-                .read_with_times(&names(entries))
-                .await
-                .map(Some)
-                .map_err(to_sink_fault)
-        }
-        .boxed()
-    }
-
-    /// Deletes the keys that hold exactly the bytes that we wrote.
-    fn retract<'a>(&'a self, retract: &'a Retraction) -> BoxFuture<'a, Result<u64, backend::SinkFault>> {
-        async {
-            let expected = retract.entries.iter().zip(&retract.expected);
-            let ours: Vec<_> =
-                expected.filter_map(|(entry, value)| Some((entry.name.as_str(), value.as_deref()?))).collect();
-            match &ours[..] {
-                [] => Ok(0),
-                ours => self.connection().map_err(to_sink_fault)?.delete_ours(ours).await.map_err(to_sink_fault),
-            }
-        }
-        .boxed()
-    }
-}
-
-fn names(entries: &[SinkEntry]) -> Vec<&str> {
-    entries.iter().map(|entry| entry.name.as_str()).collect()
-}
-
-/// A Redis's fault as a sink's.
-fn to_sink_fault(fault: RedisFault) -> backend::SinkFault {
-    let scope = match fault {
-        RedisFault::NoDescriptor => SinkFaultScope::Descriptors,
-        fault if fault.is_about_the_connection() => SinkFaultScope::Backend,
-        _ => SinkFaultScope::Entry,
-    };
-    backend::SinkFault { class: fault.class(), what: fault.to_string().into(), advice: fault.advice().into(), scope }
-}
-
-/// An open connection. Clones share it.
-#[derive(Clone)]
-struct RedisConnection {
-    connection: MultiplexedConnection,
-    timeout: Duration,
-}
-
-impl RedisConnection {
-    /// Finds the Redis and logs in.
-    async fn connect(client: &RedisClient) -> Result<RedisConnection, RedisFault> {
-        Ok(RedisConnection { connection: client.connect().await?, timeout: client.timeout() })
-    }
-
     /// Writes all keys of one credential at once; gives back what was under each before.
-    async fn write(
-        &mut self,
-        keys: &[&str],
-        values: &[Vec<u8>],
-        ttl_ms: Option<u64>,
-    ) -> Result<Vec<Option<Vec<u8>>>, RedisFault> {
-        let mut pipeline = Pipeline::with_capacity(2 * keys.len() + 2);
+    async fn replace(&self, write: &CredentialWrite) -> Result<Contents, RedisFault> {
+        let ttl_ms = match self.ttl {
+            Ttl::Left { margin_s } => Some(write.current.left_ms().saturating_sub(margin_s * 1000)),
+            Ttl::None => None,
+        };
+        let mut pipeline = Pipeline::with_capacity(2 * write.entries.len() + 2);
         // A value of another type cannot be read, and is replaced all the same. Not the library's own transactions:
         // they do not tell why a server refused to execute one.
         pipeline.ignore_errors().cmd("MULTI");
-        for key in keys {
-            pipeline.cmd("GET").arg(*key);
+        for entry in &*write.entries {
+            pipeline.cmd("GET").arg(&entry.name);
         }
-        for (key, value) in keys.iter().zip(values) {
-            pipeline.cmd("SET").arg(*key).arg(value);
+        for (entry, value) in write.entries.iter().zip(&write.contents) {
+            pipeline.cmd("SET").arg(&entry.name).arg(value);
             if let Some(ttl_ms) = ttl_ms {
                 pipeline.arg("PX").arg(ttl_ms.max(1));
             }
         }
         pipeline.cmd("EXEC");
         let answers = executed(self.ask(&pipeline).await?)?;
-        let (before, written) = answers.split_at_checked(keys.len()).ok_or(RedisFault::Protocol)?;
-        if let Some(refused) = written.iter().find_map(refusal) {
-            return Err(refused);
+        let (before, written) = answers.split_at_checked(write.entries.len()).ok_or(RedisFault::Protocol)?;
+        match written.iter().find_map(refusal) {
+            Some(refused) => Err(refused),
+            None => before.iter().map(found).collect(),
         }
-        before.iter().map(found).collect()
     }
 
-    /// What is under these keys now.
-    async fn read(&mut self, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, RedisFault> {
-        let mut pipeline = Pipeline::with_capacity(keys.len() + 1);
+    async fn contents(&self, entries: &[SinkEntry]) -> Result<Contents, RedisFault> {
+        let mut pipeline = Pipeline::with_capacity(entries.len() + 1);
         pipeline.ignore_errors();
-        for key in keys {
-            pipeline.cmd("GET").arg(*key);
+        for entry in entries {
+            pipeline.cmd("GET").arg(&entry.name);
         }
         pipeline.cmd("PING");
-        let mut answers: Vec<Value> = self.ask(&pipeline).await?;
+        let mut answers = self.ask(&pipeline).await?;
         let pong = answers.pop().ok_or(RedisFault::Protocol)?;
         match refusal(&pong) {
             Some(fault) => Err(fault),
@@ -167,46 +68,88 @@ impl RedisConnection {
         }
     }
 
-    /// What is under these keys now, and for how long Redis keeps it.
-    async fn read_with_times(&mut self, keys: &[&str]) -> Result<Vec<StoredBytes>, RedisFault> {
-        let contents = self.read(keys).await?;
-        let mut pipeline = Pipeline::with_capacity(keys.len());
+    /// For how long Redis keeps each; none for ever. A user without the right to ask gets a refusal.
+    async fn times_left_ms(&self, entries: &[SinkEntry]) -> Result<Vec<Option<u64>>, RedisFault> {
+        let mut pipeline = Pipeline::with_capacity(entries.len());
         pipeline.ignore_errors();
-        for key in keys {
-            pipeline.cmd("PTTL").arg(*key);
+        for entry in entries {
+            pipeline.cmd("PTTL").arg(&entry.name);
         }
-        let left = |answer: &Value| match answer {
-            // -1: for ever. A user without the right to ask gets a refusal.
-            Value::Int(left_ms) => u64::try_from(*left_ms).ok(),
-            _ => None,
-        };
-        let answers = self.ask(&pipeline).await?;
-        let stored = |(bytes, answer): (Option<Vec<u8>>, &Value)| {
-            Some(StoredBytes { bytes: bytes?, left_ms: left(answer), written_unix_ms: None })
-        };
-        Ok(contents.into_iter().zip(&answers).filter_map(stored).collect())
+        let left = |answer: &Value| if let Value::Int(left_ms) = answer { u64::try_from(*left_ms).ok() } else { None };
+        Ok(self.ask(&pipeline).await?.iter().map(left).collect())
     }
 
-    /// Deletes those keys that hold exactly these bytes; how many did.
-    async fn delete_ours(&mut self, expected: &[(&str, &[u8])]) -> Result<u64, RedisFault> {
-        let mut pipeline = Pipeline::with_capacity(expected.len());
-        pipeline.ignore_errors();
-        for (key, value) in expected {
-            pipeline.cmd("EVAL").arg(DELETE_OURS).arg(1).arg(*key).arg(*value);
+    /// Deletes those keys that hold exactly the bytes that we wrote; how many did.
+    async fn delete_ours(&self, retract: &Retraction) -> Result<u64, RedisFault> {
+        let ours = retract.entries.iter().zip(&retract.expected);
+        let ours: Vec<_> = ours.filter_map(|(entry, value)| Some((&entry.name, value.as_deref()?))).collect();
+        if ours.is_empty() {
+            return Ok(0);
         }
-        let answers: Vec<Value> = self.ask(&pipeline).await?;
+        let mut pipeline = Pipeline::with_capacity(ours.len());
+        pipeline.ignore_errors();
+        for (key, value) in ours {
+            pipeline.cmd("EVAL").arg(DELETE_OURS).arg(1).arg(key).arg(value);
+        }
         let deleted = |answer: &Value| match answer {
             Value::Int(deleted) => Ok(u64::try_from(*deleted).unwrap_or(0)),
             // Another type, so not ours.
             answer => found(answer).map(|_| 0),
         };
-        answers.iter().map(deleted).sum()
+        self.ask(&pipeline).await?.iter().map(deleted).sum()
     }
 
-    async fn ask(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisFault> {
-        let asking = pipeline.query_async(&mut self.connection);
-        let answer = tokio::time::timeout(2 * self.timeout, asking).await.map_err(|_| RedisFault::Timeout)?;
+    async fn ask(&self, pipeline: &Pipeline) -> Result<Vec<Value>, RedisFault> {
+        let mut connection = self.connection.lock().clone().ok_or(RedisFault::Dropped)?;
+        let asking = pipeline.query_async(&mut connection);
+        let answer = tokio::time::timeout(2 * self.client.timeout(), asking).await.map_err(|_| RedisFault::Timeout)?;
         answer.map_err(|error| fault_of(&error))
+    }
+}
+
+impl SinkBackend for RedisBackend {
+    fn open(&self) -> SinkAnswer<'_, ()> {
+        Box::pin(async {
+            let connection = self.client.connect().await?;
+            *self.connection.lock() = Some(connection);
+            Ok(())
+        })
+    }
+
+    fn loses_all_at_once(&self) -> bool {
+        true
+    }
+
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents> {
+        Box::pin(async { Ok(self.replace(write).await?) })
+    }
+
+    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Contents>> {
+        Box::pin(async { Ok(Some(self.contents(entries).await?)) })
+    }
+
+    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Vec<StoredBytes>>> {
+        Box::pin(async {
+            let contents = self.contents(entries).await?.into_iter().zip(self.times_left_ms(entries).await?);
+            let stored = contents
+                .filter_map(|(bytes, left_ms)| Some(StoredBytes { bytes: bytes?, left_ms, written_unix_ms: None }));
+            Ok(Some(stored.collect()))
+        })
+    }
+
+    fn retract<'a>(&'a self, retract: &'a Retraction) -> SinkAnswer<'a, u64> {
+        Box::pin(async { Ok(self.delete_ours(retract).await?) })
+    }
+}
+
+impl From<RedisFault> for SinkFault {
+    fn from(fault: RedisFault) -> SinkFault {
+        let scope = match fault {
+            RedisFault::NoDescriptor => SinkFaultScope::Descriptors,
+            fault if fault.is_about_the_connection() => SinkFaultScope::Backend,
+            _ => SinkFaultScope::Entry,
+        };
+        SinkFault { class: fault.class(), what: fault.to_string().into(), advice: fault.advice().into(), scope }
     }
 }
 

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt};
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -39,7 +40,6 @@ const BACKOFF_WITHOUT_DESCRIPTOR: Duration = Duration::from_secs(2);
 pub(super) const LAST_WRITES: Duration = Duration::from_secs(1);
 const LOG_AGAIN_MS: u64 = 60_000;
 
-/// One sink.
 pub struct SinkRunner {
     pub(super) options: Options,
     pub(super) backend: Arc<dyn SinkBackend>,
@@ -68,7 +68,6 @@ pub struct SinkRunner {
     throttle: RepeatThrottle<&'static str>,
 }
 
-/// The changes of all items.
 struct Changes(FuturesUnordered<ChangeFuture>);
 
 /// An item's index and its receiver again, once it has changed; none if it never will.
@@ -81,20 +80,16 @@ impl Changes {
     }
 
     async fn next(&mut self) -> usize {
-        loop {
-            match self.0.next().await {
-                Some(Some((index, receiver))) => {
-                    self.0.push(change(index, receiver));
-                    return index;
-                }
-                // Never: a credential lives as long as the table, which the runner holds.
-                Some(None) => {}
-                None => std::future::pending().await,
+        while let Some(changed) = self.0.next().await {
+            // Always: a credential lives as long as the table, which the runner holds.
+            if let Some((index, receiver)) = changed {
+                self.0.push(change(index, receiver));
+                return index;
             }
         }
+        std::future::pending().await
     }
 
-    /// Queues the items that have changed already.
     fn queue_pending(&mut self, queue: &mut WriteQueue) {
         while let Some(index) = self.next().now_or_never() {
             queue.add_changed(index);
@@ -106,8 +101,7 @@ fn change(index: usize, mut receiver: watch::Receiver<u64>) -> ChangeFuture {
     async move { receiver.changed().await.ok().map(|()| (index, receiver)) }.boxed()
 }
 
-/// The jobs under way.
-type RunningJobs = FuturesUnordered<BoxFuture<'static, (Job, Result<JobOutcome, SinkFault>)>>;
+type RunningJobs = FuturesUnordered<BoxFuture<'static, (usize, Result<JobOutcome, SinkFault>)>>;
 
 impl SinkRunner {
     pub(super) fn new(
@@ -121,20 +115,17 @@ impl SinkRunner {
         for entry in &options.entries {
             let Some(name) = table.name(entry.managed_key().as_bytes()) else { continue };
             let id = name.credential.id;
-            let index = *known.entry(id).or_insert_with(|| {
+            let index = *known.entry(id).or_insert(of_credential.len());
+            if index == of_credential.len() {
                 of_credential.push((id, Vec::new()));
-                of_credential.len() - 1
-            });
+            }
             of_credential[index].1.push(entry.clone());
         }
-        let note_readers = |(id, _): &(usize, Vec<SinkEntry>)| {
-            if let Some(credential) = table.credentials().get(*id) {
-                credential.record_distant_readers();
-            }
+        let item = |(id, entries): (usize, Vec<SinkEntry>)| {
+            let credential = table.credentials().get(id)?;
+            credential.record_distant_readers();
+            Some(SinkItem::new(credential.clone(), entries))
         };
-        of_credential.iter().for_each(note_readers);
-        let item =
-            |(id, entries): (usize, Vec<SinkEntry>)| Some(SinkItem::new(table.credentials().get(id)?.clone(), entries));
         SinkRunner {
             options: options.clone(),
             backend,
@@ -217,17 +208,21 @@ impl SinkRunner {
                     return None;
                 }
                 index = changes.next() => self.queue.add_changed(index),
-                Some((job, outcome)) = under_way.next(), if !under_way.is_empty() => {
-                    if let Err(fault) = self.finish(job, outcome) {
+                Some((index, outcome)) = under_way.next(), if !under_way.is_empty() => {
+                    if let Err(fault) = self.finish(index, outcome) {
                         return Some(fault);
                     }
                 }
-                permit = wait_for_permit(self.backend.limit()), if self.queue.has_next() => self.permit = Some(permit),
-                () = until(next_end) => self.queue_ended(),
-                () = until(next_try) => self.retry(),
+                Some(Ok(permit)) = next_permit(self.backend.limit()), if self.queue.has_next() => {
+                    self.permit = Some(Arc::new(permit));
+                }
+                Some(()) = OptionFuture::from(next_end.map(sleep_until)) => self.queue_ended(),
+                Some(()) = OptionFuture::from(next_try.map(sleep_until)) => self.retry(),
                 // A node that is cut off from the cluster may have older values than the store.
                 _ = check.tick(), if self.backend.is_readable() && !self.is_cut_off() => self.queue_checks(),
-                () = tick(&mut rewrite), if !self.is_cut_off() => self.queue_rewrite(),
+                Some(_) = OptionFuture::from(rewrite.as_mut().map(Interval::tick)), if !self.is_cut_off() => {
+                    self.queue_rewrite();
+                }
             }
         }
     }
@@ -257,7 +252,7 @@ impl SinkRunner {
                 () = end.cancelled() => return,
                 done = under_way.next() => match done {
                     // Its fault is like the first one.
-                    Some((job, outcome)) => drop(self.finish(job, outcome)),
+                    Some((index, outcome)) => drop(self.finish(index, outcome)),
                     None => return,
                 },
             }
@@ -277,12 +272,14 @@ impl SinkRunner {
         loop {
             self.start_jobs(under_way);
             tokio::select! {
-                Some((job, outcome)) = under_way.next(), if !under_way.is_empty() => {
-                    if self.finish(job, outcome).is_err() {
+                Some((index, outcome)) = under_way.next(), if !under_way.is_empty() => {
+                    if self.finish(index, outcome).is_err() {
                         return;
                     }
                 }
-                permit = wait_for_permit(self.backend.limit()), if self.queue.has_next() => self.permit = Some(permit),
+                Some(Ok(permit)) = next_permit(self.backend.limit()), if self.queue.has_next() => {
+                    self.permit = Some(Arc::new(permit));
+                }
                 else => return,
             }
         }
@@ -296,7 +293,8 @@ impl SinkRunner {
             }
             let Some((index, task)) = self.queue.take() else { return };
             match self.job(index, task, permit) {
-                Ok(job) => under_way.push(job.run(self.backend.clone()).boxed()),
+                Ok(Some(job)) => under_way.push(job.run(index, self.backend.clone()).boxed()),
+                Ok(None) => self.queue.finish(index),
                 Err(fault) => {
                     self.queue.finish(index);
                     self.postpone_retry(index, fault);
@@ -305,36 +303,32 @@ impl SinkRunner {
         }
     }
 
-    fn job(&mut self, index: usize, task: Task, permit: Option<WritePermit>) -> Result<Job, SinkFault> {
+    /// What is to be done; none for a check of what was never written.
+    fn job(&mut self, index: usize, task: Task, permit: Option<WritePermit>) -> Result<Option<Job>, SinkFault> {
         let now = Now::read();
-        let Some(item) = self.items.get_mut(index) else { return Ok(Job { index, work: Work::Nothing }) };
+        let Some(item) = self.items.get_mut(index) else { return Ok(None) };
+        let entries = item.entries.clone();
         if task == Task::Check {
-            let work = if item.is_written() { Work::Check(item.entries.clone()) } else { Work::Nothing };
-            return Ok(Job { index, work });
+            return Ok(item.is_written().then_some(Job::Check(entries)));
         }
         if let Some(end_ms) = item.end_ms.take() {
             self.ends.remove(&(end_ms, index));
         }
         let Some((current, until_ms)) = item.value_to_write(self.options.margin_ms(), now, self.options.at_least_s())
         else {
-            return Ok(Job { index, work: Work::Retract(item.retraction(now)) });
+            return Ok(Some(Job::Retract(item.retraction(now))));
         };
         item.end_ms = Some(until_ms);
         self.ends.insert((until_ms, index));
-        let contents =
-            item.entries.iter().map(|entry| self.backend.content(entry, &current)).collect::<Result<_, _>>()?;
-        Ok(Job {
-            index,
-            work: Work::Write(CredentialWrite { permit, entries: item.entries.clone(), contents, current }),
-        })
+        let contents = entries.iter().map(|entry| self.backend.content(entry, &current)).collect::<Result<_, _>>()?;
+        Ok(Some(Job::Write(CredentialWrite { permit, entries, contents, current })))
     }
 
     /// Records the end of a job. An error means that the connection failed.
-    fn finish(&mut self, job: Job, outcome: Result<JobOutcome, SinkFault>) -> Result<(), SinkFault> {
-        let index = job.index;
+    fn finish(&mut self, index: usize, outcome: Result<JobOutcome, SinkFault>) -> Result<(), SinkFault> {
         self.queue.finish(index);
         match outcome {
-            Ok(outcome) => self.record_outcome(job, outcome),
+            Ok(outcome) => self.record_outcome(index, outcome),
             Err(fault) if fault.is_about_the_connection() => {
                 self.queue.add_changed(index);
                 return Err(fault);
@@ -381,37 +375,34 @@ impl SinkRunner {
         }
     }
 
-    fn record_outcome(&mut self, job: Job, outcome: JobOutcome) {
-        let index = job.index;
-        match (job.work, outcome) {
-            (Work::Write(CredentialWrite { contents, current, .. }), JobOutcome::Written(before)) => {
-                let Some(item) = self.items.get_mut(index) else { return };
+    fn record_outcome(&mut self, index: usize, outcome: JobOutcome) {
+        let Some(item) = self.items.get_mut(index) else { return };
+        match outcome {
+            JobOutcome::Written { contents, value, before } => {
                 if let Some(entry) = item.entries.first() {
                     self.stats.record_write(sink_write(entry), contents.len() as u64);
                 }
-                item.remember_token(current.value);
+                item.remember_token(value);
+                let found = item.judge_all(&before);
+                item.record_written(contents);
                 self.hasten_retry(index);
-                self.report_foreign(index, &before);
-                if let Some(item) = self.items.get_mut(index) {
-                    item.record_written(contents);
-                }
+                self.report_foreign(index, &found);
             }
-            (Work::Retract(_), JobOutcome::Retracted(count)) => {
+            JobOutcome::Retracted(count) => {
                 self.stats.deletes.fetch_add(count, Relaxed);
-                if let Some(item) = self.items.get_mut(index) {
-                    item.record_retracted();
-                }
+                item.record_retracted();
             }
-            (Work::Check(_), JobOutcome::Checked(Some(found))) => self.judge_found(index, &found),
-            _ => {}
+            JobOutcome::Checked(Some(found)) if item.is_written() => {
+                let found = item.judge_all(&found);
+                self.judge_found(index, &found);
+            }
+            JobOutcome::Checked(_) => {}
         }
     }
 
     /// Reports a foreign writer if another token had replaced ours.
-    fn report_foreign(&mut self, index: usize, before: &[Option<Vec<u8>>]) {
+    fn report_foreign(&self, index: usize, found: &[FoundContent]) {
         let Some(item) = self.items.get(index) else { return };
-        let found: Vec<FoundContent> =
-            before.iter().enumerate().map(|(key, found)| item.judge(key, found.as_deref())).collect();
         let key = |of: FoundContent| found.iter().position(|found| *found == of).and_then(|at| item.entries.get(at));
         let sink = &self.options;
         if let Some(key) = key(FoundContent::ForeignToken) {
@@ -443,10 +434,7 @@ impl SinkRunner {
     }
 
     /// Writes again what is missing or was replaced.
-    fn judge_found(&mut self, index: usize, found: &[Option<Vec<u8>>]) {
-        let Some(item) = self.items.get(index).filter(|item| item.is_written()) else { return };
-        let found: Vec<FoundContent> =
-            found.iter().enumerate().map(|(at, found)| item.judge(at, found.as_deref())).collect();
+    fn judge_found(&mut self, index: usize, found: &[FoundContent]) {
         if found.iter().any(|found| matches!(found, FoundContent::ForeignToken | FoundContent::Other)) {
             let is_first = self.suspects.insert(index);
             // The write judges it again, and reports it.
@@ -516,75 +504,67 @@ impl SinkRunner {
 
     fn record_failure(&mut self, index: Option<usize>, fault: SinkFault) {
         let entry = index.and_then(|index| self.items.get(index)?.entries.first());
+        let (about, responsible) = (entry.map(SinkEntry::managed_key), fault.responsible());
         self.stats.record_failure(SinkError {
             class: fault.class,
-            responsible: fault.responsible(),
+            responsible,
             what: fault.what.clone(),
             advice: fault.advice.clone(),
-            about: entry.map(|entry| entry.managed_key()),
+            about: about.clone(),
             at_unix_ms: unix_ms(),
         });
         if fault.scope == SinkFaultScope::Descriptors {
             self.backoff = self.backoff.min(BACKOFF_WITHOUT_DESCRIPTOR / 2);
         }
-        let Some(unsaid) = self.throttle.allow(fault.class, boot_ms(), LOG_AGAIN_MS) else { return };
-        let (class, responsible, advice) = (fault.class, fault.responsible(), &*fault.advice);
-        let about = entry.map(|entry| entry.managed_key());
-        warn!(
-            sink = %self.options,
-            about,
-            class,
-            whose = responsible,
-            suppressed = nonzero(unsaid),
-            advice,
-            "writing to the sink failed: {fault}"
-        );
+        if let Some(unsaid) = self.throttle.allow(fault.class, boot_ms(), LOG_AGAIN_MS) {
+            warn!(
+                sink = %self.options,
+                about,
+                class = fault.class,
+                whose = responsible,
+                suppressed = nonzero(unsaid),
+                advice = &*fault.advice,
+                "writing to the sink failed: {fault}"
+            );
+        }
     }
 }
 
-/// A task for one credential.
-struct Job {
-    index: usize,
-    work: Work,
-}
-
-enum Work {
+enum Job {
     Write(CredentialWrite),
     Retract(Retraction),
     Check(Arc<[SinkEntry]>),
-    Nothing,
 }
 
 enum JobOutcome {
     /// With what was at each entry before.
-    Written(Contents),
+    Written { contents: Vec<Vec<u8>>, value: Bytes, before: Contents },
     /// With how many entries were retracted.
     Retracted(u64),
     /// With what is at each entry, if the backend can read.
     Checked(Option<Contents>),
-    Nothing,
 }
 
 impl Job {
-    async fn run(self, backend: Arc<dyn SinkBackend>) -> (Job, Result<JobOutcome, SinkFault>) {
-        let outcome = match &self.work {
-            Work::Write(write) => backend.write(write).await.map(JobOutcome::Written),
-            Work::Retract(retract) => backend.retract(retract).await.map(JobOutcome::Retracted),
-            Work::Check(entries) => backend.read(entries).await.map(JobOutcome::Checked),
-            Work::Nothing => Ok(JobOutcome::Nothing),
+    async fn run(self, index: usize, backend: Arc<dyn SinkBackend>) -> (usize, Result<JobOutcome, SinkFault>) {
+        let outcome = match self {
+            Job::Write(write) => match backend.write(&write).await {
+                Ok(before) => Ok(JobOutcome::Written { contents: write.contents, value: write.current.value, before }),
+                Err(fault) => Err(fault),
+            },
+            Job::Retract(retract) => backend.retract(&retract).await.map(JobOutcome::Retracted),
+            Job::Check(entries) => backend.read(&entries).await.map(JobOutcome::Checked),
         };
-        (self, outcome)
+        (index, outcome)
     }
 }
 
-/// Ticks after each period.
 fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
 
-/// The write, for the status page.
 fn sink_write(entry: &SinkEntry) -> SinkWrite {
     SinkWrite {
         app: entry.app.clone(),
@@ -594,32 +574,10 @@ fn sink_write(entry: &SinkEntry) -> SinkWrite {
     }
 }
 
-/// Waits for a permit; for ever if there is no limit.
-async fn wait_for_permit(limit: Option<&'static Semaphore>) -> WritePermit {
-    match limit {
-        Some(limit) => match limit.acquire().await {
-            Ok(permit) => WritePermit::new(permit),
-            // The semaphore is never closed.
-            Err(_) => std::future::pending().await,
-        },
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until an instant; for ever without one.
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits for the next tick; for ever without an interval.
-async fn tick(interval: &mut Option<Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
-        None => std::future::pending().await,
-    }
+fn next_permit(
+    limit: Option<&'static Semaphore>,
+) -> OptionFuture<impl Future<Output = Result<SemaphorePermit<'static>, AcquireError>>> {
+    limit.map(Semaphore::acquire).into()
 }
 
 #[cfg(test)]

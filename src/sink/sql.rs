@@ -8,16 +8,13 @@ mod fault;
 
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, FutureExt};
-
 use self::database::{Database, Query, RowChange, SqlValue};
 use self::fault::SqlFault;
-use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkBackend, SinkFault};
+use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend, SinkFault};
 use super::options::{SinkEntry, SqlPlan, SqlSink};
 use super::sql_statement::{SqlParameter, SqlStatement};
 use crate::credential::adopt::StoredBytes;
 
-/// The backend.
 pub(super) struct SqlBackend {
     config: SqlSink,
     database: Database,
@@ -50,10 +47,15 @@ impl SqlBackend {
         Ok(before)
     }
 
-    async fn read_one(&self, entry: &SinkEntry) -> Result<Option<Option<Vec<u8>>>, SqlFault> {
-        let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
-        let facts = SqlFacts { entry, value: None, current: None };
-        Ok(Some(self.database.read(&facts.query(read)).await?))
+    /// The columns of each row; none without a statement that reads.
+    async fn read_rows(&self, entries: &[SinkEntry]) -> Result<Option<Vec<Vec<Option<Vec<u8>>>>>, SqlFault> {
+        let mut rows = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
+            let facts = SqlFacts { entry, value: None, current: None };
+            rows.push(self.database.read_row(&facts.query(read)).await?);
+        }
+        Ok(Some(rows))
     }
 
     /// Marks a row as expired, if it still has our value.
@@ -91,55 +93,37 @@ impl SqlBackend {
 }
 
 impl SinkBackend for SqlBackend {
-    fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>> {
-        async { Ok(self.database.open().await?) }.boxed()
+    fn open(&self) -> SinkAnswer<'_, ()> {
+        Box::pin(async { Ok(self.database.open().await?) })
     }
 
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>> {
-        async move {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents> {
+        Box::pin(async {
             let mut before = Vec::with_capacity(write.entries.len());
             for (entry, value) in write.entries.iter().zip(&write.contents) {
                 before.push(self.write_one(entry, value, &write.current).await?);
             }
             Ok(before)
-        }
-        .boxed()
+        })
     }
 
-    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
-        async move {
-            let mut found = Vec::with_capacity(entries.len());
-            for entry in entries {
-                match self.read_one(entry).await? {
-                    Some(value) => found.push(value),
-                    None => return Ok(None),
-                }
-            }
-            Ok(Some(found))
-        }
-        .boxed()
+    fn read<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Contents>> {
+        Box::pin(async {
+            let rows = self.read_rows(entries).await?;
+            Ok(rows.map(|rows| rows.into_iter().map(|row| row.into_iter().next().flatten()).collect()))
+        })
     }
 
     /// Further columns of the same row may have a time.
-    fn read_with_times<'a>(
-        &'a self,
-        entries: &'a [SinkEntry],
-    ) -> BoxFuture<'a, Result<Option<Vec<StoredBytes>>, SinkFault>> {
-        async move {
-            let mut stored = Vec::new();
-            for entry in entries {
-                let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
-                let facts = SqlFacts { entry, value: None, current: None };
-                let columns = self.database.read_row(&facts.query(read)).await?;
-                stored.extend(columns.into_iter().flatten().map(StoredBytes::from));
-            }
-            Ok(Some(stored))
-        }
-        .boxed()
+    fn read_with_times<'a>(&'a self, entries: &'a [SinkEntry]) -> SinkAnswer<'a, Option<Vec<StoredBytes>>> {
+        Box::pin(async {
+            let rows = self.read_rows(entries).await?;
+            Ok(rows.map(|rows| rows.into_iter().flatten().flatten().map(StoredBytes::from).collect()))
+        })
     }
 
-    fn retract<'a>(&'a self, retract: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
-        async move {
+    fn retract<'a>(&'a self, retract: &'a Retraction) -> SinkAnswer<'a, u64> {
+        Box::pin(async {
             let Some(last) = &retract.last else { return Ok(0) };
             let mut retracted = 0;
             for (entry, value) in retract.entries.iter().zip(&retract.expected) {
@@ -148,8 +132,7 @@ impl SinkBackend for SqlBackend {
                 }
             }
             Ok(retracted)
-        }
-        .boxed()
+        })
     }
 }
 
@@ -159,7 +142,6 @@ fn text(value: &[u8]) -> Result<&str, SqlFault> {
     if text.is_empty() || text.contains(char::is_control) { Err(SqlFault::Value) } else { Ok(text) }
 }
 
-/// What the parameters of a statement are bound to.
 struct SqlFacts<'a> {
     entry: &'a SinkEntry,
     value: Option<&'a str>,
@@ -175,16 +157,16 @@ impl SqlFacts<'_> {
     fn bound(&self, parameter: SqlParameter) -> SqlValue {
         let id = self.entry.app.as_str();
         let (appid, agent) = id.split_once(':').unwrap_or((id, ""));
-        match parameter {
-            SqlParameter::Value => SqlValue::Text(self.value.unwrap_or_default().to_owned()),
-            SqlParameter::AppId => SqlValue::Text(appid.to_owned()),
-            SqlParameter::Id => SqlValue::Text(id.to_owned()),
-            SqlParameter::Agent => SqlValue::Text(agent.to_owned()),
-            SqlParameter::CredentialType => SqlValue::Text(self.entry.of.word().to_owned()),
-            SqlParameter::Time { fact, plus } => {
-                let time = self.current.and_then(|current| current.times(0).get(fact)).unwrap_or_default();
-                SqlValue::Integer(time.saturating_add(plus))
+        SqlValue::Text(match parameter {
+            SqlParameter::Value => self.value.unwrap_or_default().to_owned(),
+            SqlParameter::AppId => appid.to_owned(),
+            SqlParameter::Id => id.to_owned(),
+            SqlParameter::Agent => agent.to_owned(),
+            SqlParameter::CredentialType => self.entry.of.word().to_owned(),
+            SqlParameter::Time(time) => {
+                let fact = self.current.and_then(|current| current.times(0).get(time.fact)).unwrap_or_default();
+                return SqlValue::Integer(fact.saturating_add(time.add));
             }
-        }
+        })
     }
 }

@@ -4,13 +4,12 @@ use url::Url;
 
 use super::options::SqlAt;
 use super::sql_statement::SqlDialect;
-use crate::invalid_value::InvalidValue;
+use crate::invalid_value::{InvalidValue, wrong};
 use crate::network::without_brackets;
 
 const REMEDY: &str = "Write \"mysql://user@127.0.0.1:3306/database\", \"postgres://user@127.0.0.1:5432/database\" or \
                       \"sqlite:/path/to/file.db\".";
 
-/// What a URL says.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SqlAddress {
     pub dialect: SqlDialect,
@@ -35,30 +34,31 @@ fn dialect(url: &str) -> Option<SqlDialect> {
 
 /// Never quotes it: people put passwords there.
 pub fn parse(given: &str) -> Result<SqlAddress, InvalidValue> {
-    let dialect = dialect(given).ok_or_else(|| InvalidValue::new("the URL is none of a database", REMEDY))?;
-    if dialect == SqlDialect::Sqlite {
-        return sqlite(given);
-    }
+    let dialect = match dialect(given) {
+        Some(SqlDialect::Sqlite) => return sqlite(given),
+        Some(dialect) => dialect,
+        None => return wrong("the URL is none of a database", REMEDY),
+    };
     let url = Url::parse(given).map_err(|error| InvalidValue::new(format!("this is not a URL: {error}"), REMEDY))?;
     if url.password().is_some() {
         let remedy = "Write password_file = \"/path\" in a line of its own.";
-        return Err(InvalidValue::new("the URL has a password, and URLs get into logs", remedy));
+        return wrong("the URL has a password, and URLs get into logs", remedy);
     }
     if url.query().is_some() || url.fragment().is_some() {
         let remedy = "Remove it: tls, ca_file, socket and timeout_ms are keys of their own.";
-        return Err(InvalidValue::new("the URL has a query or a fragment", remedy));
+        return wrong("the URL has a query or a fragment", remedy);
     }
     let user = Some(url.username()).filter(|user| !user.is_empty()).map(str::to_owned);
     let database = url.path().trim_start_matches('/');
     if user.as_deref().unwrap_or_default().contains('%') || database.contains('%') {
         let remedy = "Write the user as user = \"...\", and a database whose name is of letters, digits, _ and -.";
-        return Err(InvalidValue::new("the URL has a percent sign", remedy));
+        return wrong("the URL has a percent sign", remedy);
     }
     if database.is_empty() || database.contains('/') {
-        return Err(InvalidValue::new("the URL does not name one database", REMEDY));
+        return wrong("the URL does not name one database", REMEDY);
     }
     let host = url.host_str().filter(|host| !host.is_empty() && !host.contains('%'));
-    let host = host.ok_or_else(|| InvalidValue::new("the URL has no host", REMEDY))?;
+    let Some(host) = host else { return wrong("the URL has no host", REMEDY) };
     let host = without_brackets(host).to_owned();
     let port = url.port().unwrap_or(if dialect == SqlDialect::MySql { 3306 } else { 5432 });
     Ok(SqlAddress { dialect, at: SqlAt::Tcp { host, port }, database: database.to_owned(), user })
@@ -69,7 +69,7 @@ fn sqlite(url: &str) -> Result<SqlAddress, InvalidValue> {
     let path = url.trim_start_matches("sqlite:");
     let path = path.strip_prefix("//").unwrap_or(path);
     if !path.starts_with('/') || path.len() < 2 || path.contains(['?', '#']) {
-        return Err(InvalidValue::new("the path of the database is not an absolute one", REMEDY));
+        return wrong("the path of the database is not an absolute one", REMEDY);
     }
     let (dialect, at) = (SqlDialect::Sqlite, SqlAt::File(path.into()));
     Ok(SqlAddress { dialect, at, database: String::new(), user: None })

@@ -8,15 +8,11 @@ use super::sql_statement::{SqlDialect, SqlStatement};
 use crate::invalid_value::InvalidValue;
 use crate::platform::CredentialName;
 
-/// The table of one class.
+/// The table of one class, and the statements for it. `{prefix}` is the prefix of the site's tables, `{name}` what the class
+/// calls a type of credential.
 pub struct SqlPreset {
     pub name: &'static str,
-    rows: &'static [Row],
-}
-
-/// The statements for one type of credential. `{prefix}` is the prefix of the site's tables.
-struct Row {
-    of: CredentialName,
+    types: &'static [(CredentialName, &'static str)],
     write: &'static str,
     insert: Option<&'static str>,
     read: &'static str,
@@ -25,68 +21,48 @@ struct Row {
 
 impl SqlPreset {
     pub fn plans(&self, prefix: &str, dialect: SqlDialect) -> Result<Vec<SqlPlan>, InvalidValue> {
-        let parse = |text: &str| SqlStatement::parse(&text.replace("{prefix}", prefix), dialect);
-        let plan = |row: &Row| {
+        let plan = |(of, name): &(CredentialName, &str)| {
+            let parse =
+                |text: &str| SqlStatement::parse(&text.replace("{prefix}", prefix).replace("{name}", name), dialect);
             Ok(SqlPlan {
-                of: Some(row.of),
-                write: vec![parse(row.write)?],
-                insert: row.insert.map(parse).transpose()?,
-                read: Some(parse(row.read)?),
-                retract: Some(parse(row.retract)?),
+                of: Some(*of),
+                write: vec![parse(self.write)?],
+                insert: self.insert.map(parse).transpose()?,
+                read: Some(parse(self.read)?),
+                retract: Some(parse(self.retract)?),
             })
         };
-        self.rows.iter().map(plan).collect()
+        self.types.iter().map(plan).collect()
     }
 }
 
-/// A row of `wx_token`. "More than 3600 s since `expire`?" is what the class asks, so that is when it was fetched, by the
-/// class's own constant.
-macro_rules! wx_token {
-    ($of:expr, $type:literal) => {
-        Row {
-            of: $of,
-            write: concat!(
-                "UPDATE {prefix}wx_token SET expire = {expires_at-3600}, value = {value} WHERE type = '",
-                $type,
-                "'"
-            ),
-            insert: Some(concat!(
-                "INSERT INTO {prefix}wx_token (id, type, expire, value) SELECT COALESCE(MAX(id), 0) + 1, '",
-                $type,
-                "', {expires_at-3600}, {value} FROM {prefix}wx_token"
-            )),
-            // The time is for whoever takes over what the class has fetched.
-            read: concat!("SELECT value, CAST(expire AS CHAR(16)) FROM {prefix}wx_token WHERE type = '", $type, "'"),
-            retract: concat!(
-                "UPDATE {prefix}wx_token SET expire = {expires_at-3600} WHERE type = '",
-                $type,
-                "' AND value = {value}"
-            ),
-        }
-    };
-}
-
-/// All presets of statements.
 pub const SQL_PRESETS: &[SqlPreset] = &[
+    // "More than 3600 s since `expire`?" is what the class asks, so that is when it was fetched, by the class's own constant.
     SqlPreset {
         name: "wx_token",
-        rows: &[
-            wx_token!(CredentialName::AccessToken, "access_token"),
-            wx_token!(CredentialName::JsapiTicket, "jsapi_ticket"),
-            wx_token!(CredentialName::WxCardTicket, "cardapi_ticket"),
+        types: &[
+            (CredentialName::AccessToken, "access_token"),
+            (CredentialName::JsapiTicket, "jsapi_ticket"),
+            (CredentialName::WxCardTicket, "cardapi_ticket"),
         ],
+        write: "UPDATE {prefix}wx_token SET expire = {expires_at-3600}, value = {value} WHERE type = '{name}'",
+        insert: Some(
+            "INSERT INTO {prefix}wx_token (id, type, expire, value) SELECT COALESCE(MAX(id), 0) + 1, '{name}', \
+             {expires_at-3600}, {value} FROM {prefix}wx_token",
+        ),
+        // The time is for whoever takes over what the class has fetched.
+        read: "SELECT value, CAST(expire AS CHAR(16)) FROM {prefix}wx_token WHERE type = '{name}'",
+        retract: "UPDATE {prefix}wx_token SET expire = {expires_at-3600} WHERE type = '{name}' AND value = {value}",
     },
+    // It asks WeChat at each use whether the token has ended (42001), and fetches one where there is none. The row has the
+    // app's secret in it too, so it is never one that we could insert.
     SqlPreset {
         name: "SWX_Config",
-        // It asks WeChat at each use whether the token has ended (42001), and fetches one where there is none. The row
-        // has the app's secret in it too, so it is never one that we could insert.
-        rows: &[Row {
-            of: CredentialName::AccessToken,
-            write: "UPDATE {prefix}SWX_Config SET access_token = {value} WHERE AppID = {appid}",
-            insert: None,
-            read: "SELECT access_token FROM {prefix}SWX_Config WHERE AppID = {appid}",
-            retract: "UPDATE {prefix}SWX_Config SET access_token = '' WHERE AppID = {appid} AND access_token = {value}",
-        }],
+        types: &[(CredentialName::AccessToken, "")],
+        write: "UPDATE {prefix}SWX_Config SET access_token = {value} WHERE AppID = {appid}",
+        insert: None,
+        read: "SELECT access_token FROM {prefix}SWX_Config WHERE AppID = {appid}",
+        retract: "UPDATE {prefix}SWX_Config SET access_token = '' WHERE AppID = {appid} AND access_token = {value}",
     },
 ];
 

@@ -5,17 +5,14 @@
 use std::fmt::Write;
 
 use super::template::{TimeShown, time_shown};
-use crate::encoding::Fact;
 use crate::encoding::key_words::current_word;
-use crate::invalid_value::{InvalidValue, quoted};
+use crate::invalid_value::{InvalidValue, quoted, wrong};
 
 /// Longest time that may be added or subtracted, milliseconds.
 const SHIFT_MS_MAX: u64 = 86_400_000 * 366;
-/// The placeholders there are, for messages.
-const WORDS: &str = "{value}, {expires_at}, {fetched_at}, {expires_in} (with _ms behind for milliseconds, and +N or -N in the \
-                     time's own unit), {appid}, {id}, {agent}, {type}";
+const KNOWN: &str = "Write one of {value}, {expires_at}, {fetched_at}, {expires_in} (with _ms behind for milliseconds, and +N or \
+                     -N in the time's own unit), {appid}, {id}, {agent}, {type}.";
 
-/// The database's way of writing parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SqlDialect {
     /// MySQL and MariaDB.
@@ -28,11 +25,7 @@ pub enum SqlDialect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SqlParameter {
     Value,
-    /// A time, with what is added to it in its own unit.
-    Time {
-        fact: Fact,
-        plus: i64,
-    },
+    Time(TimeShown),
     AppId,
     /// `<corpid>:<agent>`, or the appid.
     Id,
@@ -50,17 +43,14 @@ pub struct SqlStatement {
 }
 
 impl SqlStatement {
-    /// Whether it has that parameter.
     pub fn has(&self, parameter: SqlParameter) -> bool {
         self.parameters.contains(&parameter)
     }
 
-    /// Whether it has a time.
     pub fn has_time(&self) -> bool {
-        self.parameters.iter().any(|parameter| matches!(parameter, SqlParameter::Time { .. }))
+        self.parameters.iter().any(|parameter| matches!(parameter, SqlParameter::Time(_)))
     }
 
-    /// Whether it says which app it is about.
     pub fn names_app(&self) -> bool {
         self.has(SqlParameter::AppId) || self.has(SqlParameter::Id)
     }
@@ -100,12 +90,11 @@ impl SqlStatement {
 
     /// Reads the placeholder that the rest begins with; how long it is.
     fn placeholder(&mut self, rest: &str, dialect: SqlDialect) -> Result<usize, InvalidValue> {
-        let end =
-            rest.find('}').ok_or_else(|| InvalidValue::new("the statement has a { without a }", known_words_text()))?;
+        let Some(end) = rest.find('}') else { return wrong("the statement has a { without a }", KNOWN) };
         let word = rest.get(1..end).unwrap_or_default();
-        let parameter = parameter(word).ok_or_else(|| {
-            InvalidValue::new(format!("the statement has an unknown placeholder {}", quoted(word)), known_words_text())
-        })?;
+        let Some(parameter) = parameter(word) else {
+            return wrong(format!("the statement has an unknown placeholder {}", quoted(word)), KNOWN);
+        };
         self.parameters.push(parameter);
         match dialect {
             SqlDialect::Postgres => drop(write!(self.text, "${}", self.parameters.len())),
@@ -115,18 +104,15 @@ impl SqlStatement {
     }
 }
 
-/// What a word in braces stands for.
 fn parameter(word: &str) -> Option<SqlParameter> {
-    match current_word(word) {
-        "value" => return Some(SqlParameter::Value),
-        "appid" => return Some(SqlParameter::AppId),
-        "id" => return Some(SqlParameter::Id),
-        "agent" => return Some(SqlParameter::Agent),
-        "type" => return Some(SqlParameter::CredentialType),
-        _ => {}
-    }
-    let TimeShown { fact, add } = time_shown(word)?;
-    (add.unsigned_abs() <= SHIFT_MS_MAX).then_some(SqlParameter::Time { fact, plus: add })
+    Some(match current_word(word) {
+        "value" => SqlParameter::Value,
+        "appid" => SqlParameter::AppId,
+        "id" => SqlParameter::Id,
+        "agent" => SqlParameter::Agent,
+        "type" => SqlParameter::CredentialType,
+        _ => SqlParameter::Time(time_shown(word).filter(|time| time.add.unsigned_abs() <= SHIFT_MS_MAX)?),
+    })
 }
 
 /// The length of the quoted text or comment that the rest begins with. Nothing in it is a placeholder.
@@ -177,42 +163,35 @@ fn no_placeholder_in(text: &str) -> Result<(), InvalidValue> {
             && parameter(word).is_some()
         {
             let what = format!("the placeholder {{{word}}} stands between quotes or in a comment");
-            return Err(InvalidValue::new(what, "Remove the quotes: it is bound as a parameter and needs none."));
+            return wrong(what, "Remove the quotes: it is bound as a parameter and needs none.");
         }
     }
     Ok(())
-}
-
-fn known_words_text() -> String {
-    format!("Write one of {WORDS}.")
-}
-
-/// The database's own way of writing a parameter.
-fn own_parameter(form: &str) -> InvalidValue {
-    InvalidValue::new(format!("the statement has a parameter of the form {form}"), known_words_text())
 }
 
 /// Refuses what would not do what it seems to do.
 fn refuse_plain(rest: &str, dialect: SqlDialect) -> Result<(), InvalidValue> {
     let bytes = rest.as_bytes();
     let digit_next = bytes.get(1).is_some_and(u8::is_ascii_digit);
-    match bytes.first() {
+    let own = match bytes.first() {
         Some(b';') => {
             let remedy = "Write statement = [\"...\", \"...\"], a text for each.";
-            Err(InvalidValue::new("there is more than one statement in one text", remedy))
+            return wrong("there is more than one statement in one text", remedy);
         }
-        Some(b'?') if dialect != SqlDialect::Postgres => Err(own_parameter("?")),
-        Some(b'$') if dialect == SqlDialect::Postgres && digit_next => Err(own_parameter("$1")),
-        Some(b':') if dialect == SqlDialect::Sqlite => Err(own_parameter(":name")),
-        Some(b'@' | b'$') if dialect == SqlDialect::Sqlite => Err(own_parameter("@name")),
-        Some(b'\0') => Err(InvalidValue::new("the statement holds a NUL byte", "Remove it.")),
-        _ => Ok(()),
-    }
+        Some(b'\0') => return wrong("the statement holds a NUL byte", "Remove it."),
+        Some(b'?') if dialect != SqlDialect::Postgres => "?",
+        Some(b'$') if dialect == SqlDialect::Postgres && digit_next => "$1",
+        Some(b':') if dialect == SqlDialect::Sqlite => ":name",
+        Some(b'@' | b'$') if dialect == SqlDialect::Sqlite => "@name",
+        _ => return Ok(()),
+    };
+    wrong(format!("the statement has a parameter of the form {own}"), KNOWN)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::Fact;
 
     const ALL: [SqlDialect; 3] = [SqlDialect::MySql, SqlDialect::Postgres, SqlDialect::Sqlite];
 
@@ -221,7 +200,7 @@ mod tests {
     }
 
     fn time(fact: Fact, plus: i64) -> SqlParameter {
-        SqlParameter::Time { fact, plus }
+        SqlParameter::Time(TimeShown { fact, add: plus })
     }
 
     #[test]

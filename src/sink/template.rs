@@ -25,7 +25,6 @@ impl Escape {
     }
 }
 
-/// A time with something added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeShown {
     pub fact: Fact,
@@ -106,31 +105,24 @@ impl Source {
     /// Fills in the names of one credential. They have no special characters.
     pub fn of(&self, type_name: &str, appid: &str, id: &str) -> Template {
         let (mut pieces, mut open, mut rest) = (Vec::new(), String::new(), 0);
+        let mut close = |open: &mut String, piece: Option<Piece>| {
+            let text = Some(std::mem::take(open)).filter(|text| !text.is_empty());
+            pieces.extend(text.map(Piece::Text).into_iter().chain(piece));
+        };
         for (at, word) in words(&self.text) {
             open.push_str(&self.text[rest..at]);
             rest = at + word.len() + 2;
-            let piece = match word_of(word) {
-                Some(TemplateWord::Value) => Piece::Value,
-                Some(TemplateWord::Time(time)) => Piece::Time(time),
-                Some(TemplateWord::Name(name)) => {
-                    open.push_str(match name {
-                        "type" => type_name,
-                        "appid" => appid,
-                        _ => id,
-                    });
-                    continue;
-                }
-                None => continue,
-            };
-            if !open.is_empty() {
-                pieces.push(Piece::Text(std::mem::take(&mut open)));
+            match word_of(word) {
+                Some(TemplateWord::Value) => close(&mut open, Some(Piece::Value)),
+                Some(TemplateWord::Time(time)) => close(&mut open, Some(Piece::Time(time))),
+                Some(TemplateWord::Name("type")) => open.push_str(type_name),
+                Some(TemplateWord::Name("appid")) => open.push_str(appid),
+                Some(TemplateWord::Name(_)) => open.push_str(id),
+                None => {}
             }
-            pieces.push(piece);
         }
         open.push_str(&self.text[rest..]);
-        if !open.is_empty() {
-            pieces.push(Piece::Text(open));
-        }
+        close(&mut open, None);
         Template { pieces, escape: self.escape }
     }
 

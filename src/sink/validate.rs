@@ -68,7 +68,6 @@ pub fn file_path(given: &str, folder: &Path) -> Result<String, InvalidValue> {
     }
 }
 
-/// The modification time of a file, by its word.
 pub fn file_time(word: &str) -> Result<TimeShown, InvalidValue> {
     let remedy = "Write mtime = \"{expires_at-7200}\", with the lifetime that the script takes a file for good.";
     match time(word) {
@@ -77,7 +76,6 @@ pub fn file_time(word: &str) -> Result<TimeShown, InvalidValue> {
     }
 }
 
-/// Whether a text may be a part of a table's name.
 pub fn judge_prefix(given: &str) -> Result<(), InvalidValue> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
     if given.len() > 64 || !given.chars().all(plain) || given.starts_with(|c: char| c.is_ascii_digit()) {

@@ -15,7 +15,6 @@ const ADVICE: &str = "advice";
 /// How the field begins in a line of JSON. A quote within a text is escaped, so that no text has this in it.
 const IN_JSON: &str = "\"advice\":";
 
-/// Writes the fields of a line of text.
 pub(super) struct ChineseFields;
 
 impl<'writer> FormatFields<'writer> for ChineseFields {

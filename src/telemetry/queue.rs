@@ -22,7 +22,6 @@ const LINE_OVERHEAD_BYTES: usize = 64;
 /// The queue. One thread writes it, see [`LogQueue::start`].
 pub(super) struct LogQueue {
     state: Mutex<QueueState>,
-    /// A line has come.
     filled: Condvar,
     /// Everything there was has been written or given up.
     emptied: Condvar,
@@ -41,7 +40,6 @@ struct QueueState {
     is_writing: bool,
 }
 
-/// What the thread does next.
 enum NextLine {
     Write(Box<[u8]>),
     /// So many lines are missing at this place.

@@ -11,6 +11,7 @@ use tokencached::config::{Environment, Faults, Loaded, Place, load};
 use tokencached::secret_source::SecretSource;
 use tokencached::server::Protocol;
 use tokencached::service::RefuseWith;
+use tokencached::texts::Language;
 
 use crate::support::chinese::assert_all_known;
 
@@ -34,7 +35,7 @@ pub fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 /// The flags of a command line for the server.
 fn flags(line: &str) -> Flags {
-    match cli::parse_from(std::iter::once("tokencached").chain(line.split_whitespace())) {
+    match cli::parse_in(Language::English, std::iter::once("tokencached").chain(line.split_whitespace())) {
         Ok(CliCommand::Serve(args)) => args.flags,
         other => panic!("{line}: {other:?}"),
     }
@@ -946,7 +947,8 @@ fn ten_thousand_apps_load_in_a_moment() {
 
 #[test]
 fn commands_and_their_defaults() {
-    let parse = |line: &str| cli::parse_from(std::iter::once("tokencached").chain(line.split_whitespace()));
+    let parse =
+        |line: &str| cli::parse_in(Language::English, std::iter::once("tokencached").chain(line.split_whitespace()));
     let Ok(CliCommand::Serve(serve)) = parse("serve --config /x.toml -p 1") else { panic!() };
     assert_eq!((serve.config, serve.flags.port.as_deref()), (Some("/x.toml".into()), Some("1")));
     let Ok(CliCommand::Demo(demo)) = parse("demo -p 11300 --lifetime 2m") else { panic!() };

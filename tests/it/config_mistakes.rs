@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use tokencached::cli::{self, CliCommand};
+use tokencached::texts::Language;
 
 use crate::config::{APPID, SECRET, by_environment, by_flags, fault, given};
 
@@ -88,7 +89,7 @@ fn a_configuration_file_after_c_or_f_is_told_the_flag_it_belongs_to() {
     let warned = by_flags("-f conf.toml").warnings.join("\n");
     assert!(warned.contains("-f") && warned.contains("--config conf.toml"), "{warned}");
     assert!(!by_flags("-f 1.25").warnings.join("\n").contains("--config conf"));
-    match cli::parse_from(["tokencached", "--conf", "conf.toml"]) {
+    match cli::parse_in(Language::English, ["tokencached", "--conf", "conf.toml"]) {
         Ok(CliCommand::Serve(args)) => assert_eq!(args.config.as_deref(), Some(Path::new("conf.toml"))),
         other => panic!("{other:?}"),
     }

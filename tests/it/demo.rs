@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Stdio};
 
 use tokencached::cli::{self, CliCommand};
+use tokencached::texts::Language;
 
 use crate::support::{Client, Node, needs, program, run_checked, signal, tokencached, wait_for};
 
@@ -152,10 +153,12 @@ fn by_hand(demo: &Demo, session: &str) -> String {
 #[test]
 fn the_old_name_of_its_http_port_is_read_and_not_shown() {
     for flag in ["--http-port", "--side-port"] {
-        let Ok(CliCommand::Demo(demo)) = cli::parse_from(["tokencached", "demo", flag, "7"]) else { panic!("{flag}") };
+        let Ok(CliCommand::Demo(demo)) = cli::parse_in(Language::English, ["tokencached", "demo", flag, "7"]) else {
+            panic!("{flag}")
+        };
         assert_eq!(demo.http_port, Some(7), "{flag}");
     }
-    let help = cli::parse_from(["tokencached", "demo", "--help"]).unwrap_err().to_string();
+    let help = cli::parse_in(Language::English, ["tokencached", "demo", "--help"]).unwrap_err().to_string();
     assert!(help.contains("--http-port") && !help.contains("--side-port"), "{help}");
 }
 

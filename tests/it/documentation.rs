@@ -52,7 +52,8 @@ fn credential_types() -> impl Iterator<Item = (&'static Platform, &'static str, 
 fn preset_names() -> impl Iterator<Item = &'static str> {
     let keys = preset::PRESETS.iter().map(|preset| preset.name);
     let tables = sink::sql_presets::SQL_PRESETS.iter().map(|preset| preset.name);
-    keys.chain(tables).chain(sink::file_presets::preset_names())
+    let files = sink::file_presets::FILE_PRESETS.iter().map(|preset| preset.name);
+    keys.chain(tables).chain(files)
 }
 
 #[test]

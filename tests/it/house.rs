@@ -15,7 +15,7 @@ use crate::support::rust_sources;
 const HOUSE: &str = "
 main -> app app/options check cli clock config demo descriptors health process server/options sink telemetry
 check -> app/options cluster/options config credential credential/app platform platform/client platform/client/options
-    process redis_client secret secret_source server/options sink sink/options texts unit
+    process redis_client secret secret_source server server/options sink sink/options texts unit
 demo -> app app/options cli credential/app credential/options http_api http_api/options platform
     platform/client/options network sandbox secret secret_source server/options telemetry
 app -> app/options cache cluster/options credential credential/refresher credential/state_lock descriptors files
@@ -70,7 +70,7 @@ credential/quota_usage -> platform
 
 # What those stand on: answers to requests, what several nodes share, the client of the platforms' API.
 service -> access cache clock credential/facts credential/table protocol service/options stats
-cluster/http cluster/memory cluster/redis -> clock cluster cluster/node_rules cluster/options cluster/record
+cluster/http cluster/redis -> clock cluster cluster/node_rules cluster/options cluster/record
     cluster/seal descriptors https redis_client secret secret_source tls
 cluster/record_handle -> clock cluster cluster/node_rules cluster/record cluster/seal secret
 cluster -> clock

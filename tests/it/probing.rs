@@ -13,7 +13,6 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokencached::clock::{Clock, Now};
-use tokencached::cluster::memory::MemoryStore;
 use tokencached::credential::App;
 use tokencached::credential::adopt::{StoredBytes, TokenSource};
 use tokencached::credential::state::{LoadedState, Snapshot, StateStore};
@@ -26,6 +25,8 @@ use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::support::memory_store::MemoryStore;
 
 const LIFE_MS: u64 = 7_200_000;
 const MINUTE: u64 = 60_000;

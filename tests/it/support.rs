@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 pub mod chinese;
 pub mod disk;
 pub mod markdown;
+pub mod memory_store;
 pub mod netns;
 pub mod proxy;
 #[cfg(feature = "redis")]

@@ -52,7 +52,7 @@ pub struct Setup {
 }
 
 /// A value as it is published.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sealed {
     token: u32,
     generation: u64,

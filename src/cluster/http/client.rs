@@ -21,7 +21,6 @@ use crate::tls::{TlsFault, Trust, client_config};
 
 /// The largest answer that is read. A page of 500 values of 2 KiB is far smaller.
 const BODY_BYTES_MAX: usize = 8 << 20;
-/// The largest refusal that is read.
 const PROBLEM_BYTES_MAX: usize = 64 << 10;
 /// How long an answer may take once it has begun.
 const BODY_MAX: Duration = Duration::from_secs(20);
@@ -59,7 +58,6 @@ const NO_DESCRIPTOR: LeaderFault = LeaderFault {
 const TOO_SLOW: LeaderFault = LeaderFault::new("did not answer in time", UNREACHABLE_ADVICE);
 const TOO_LARGE: LeaderFault = LeaderFault::new("answers with more than any tokencached says", "check the address");
 
-/// The client.
 pub struct LeaderClient {
     http: reqwest::Client,
     key: Option<SecretSource>,
@@ -101,7 +99,6 @@ impl LeaderClient {
         self.send(self.http.get(url).query(query), held_back).await
     }
 
-    /// Sends a `POST`.
     pub async fn post(&self, url: &str, body: String, held_back: Duration) -> Result<Vec<u8>, LeaderFault> {
         self.send(self.http.post(url).header("content-type", "application/json").body(body), held_back).await
     }

@@ -24,13 +24,11 @@ use crate::secret::Secret;
 const SAME_END_MS: u64 = 1_000;
 /// A process that has not answered for so long is gone.
 const PROCESS_GONE_MS: u64 = 120_000;
-/// How many processes are told apart.
 const PROCESSES_MAX: usize = 8;
 
 /// A record for the watcher: its index, the record, and the clock reading that its times refer to.
 pub type RecordUpdate = (usize, Record, StoreClockReading);
 
-/// The records of all watched credentials.
 pub struct LeaderRecords {
     watched: Arc<[WatchedRecord]>,
     by_tag: HashMap<Arc<str>, usize>,
@@ -39,7 +37,6 @@ pub struct LeaderRecords {
     processes: Processes,
 }
 
-/// The record of one watched credential.
 struct FollowedRecord {
     seal: Seal,
     held: Option<FollowedValue>,
@@ -141,7 +138,6 @@ impl LeaderRecords {
         }
     }
 
-    /// The index of a tag.
     pub fn index(&self, tag: &str) -> Option<usize> {
         self.by_tag.get(tag).copied()
     }
@@ -150,7 +146,6 @@ impl LeaderRecords {
         &self.watched[index]
     }
 
-    /// The record that was sent last.
     pub fn last(&self, index: usize) -> Option<(Record, StoreClockReading)> {
         let last = &self.records[index];
         last.clock_reading.map(|clock_reading| (last.record.clone(), clock_reading))
@@ -162,14 +157,14 @@ impl LeaderRecords {
         Some((held.value.generation, Secret::new(held.value.value.clone())))
     }
 
-    /// Begins a whole listing.
     pub fn begin_listing(&mut self) {
         self.records.iter_mut().for_each(|record| record.is_listed = false);
     }
 
-    /// The credentials that the listing does not have.
-    pub fn unlisted(&self) -> impl Iterator<Item = usize> {
-        self.records.iter().enumerate().filter(|(_, record)| !record.is_listed).map(|(index, _)| index)
+    /// The records that the listing does not have, as they are known here, so that nobody waits for them.
+    pub fn unlisted(&mut self, clock_reading: StoreClockReading) -> Vec<RecordUpdate> {
+        let missing = self.records.iter_mut().enumerate().filter(|(_, record)| !record.is_listed);
+        missing.map(|(index, record)| (index, record.record.clone(), record.clock_reading_or(clock_reading))).collect()
     }
 
     /// Takes over an answer and returns the records that have changed; all that are in it if `with_unchanged`. `reported` is
@@ -188,21 +183,15 @@ impl LeaderRecords {
             let index = self.by_name.get(&entry.app).and_then(|kinds| kinds.get(entry.kind.as_str()));
             let Some(&index) = index else { continue };
             let (processes, is_after_report) = (&self.processes, reported == Some(index));
+            let answer = Answer { page, leader_url, clock_reading, processes, is_after_report };
             let record = &mut self.records[index];
             record.is_listed = true;
-            let has_changed =
-                record.take(entry, &Answer { page, leader_url, clock_reading, processes, is_after_report });
+            let has_changed = record.take(entry, &answer);
             if has_changed || with_unchanged {
                 updates.push((index, record.record.clone(), record.clock_reading_or(clock_reading)));
             }
         }
         updates
-    }
-
-    /// A record that the leader does not list, as it is known here, so that nobody waits for it.
-    pub fn last_known(&mut self, index: usize, clock_reading: StoreClockReading) -> RecordUpdate {
-        let record = &mut self.records[index];
-        (index, record.record.clone(), record.clock_reading_or(clock_reading))
     }
 }
 
@@ -230,7 +219,6 @@ impl Answer<'_> {
             && self.page.now_ms < held.listing.listed_ms
     }
 
-    /// True if a value with that end replaces `held`.
     fn replaces(&self, held: &FollowedValue, end_ms: BootMs) -> bool {
         let now_ms = self.clock_reading.received_ms;
         if self.is_earlier(held) {
@@ -251,7 +239,6 @@ impl FollowedRecord {
         *self.clock_reading.get_or_insert(clock_reading)
     }
 
-    /// True if the record has changed.
     fn take(&mut self, entry: &LeaderEntry, answer: &Answer<'_>) -> bool {
         let Some(token) = entry.live() else { return entry.withdrawn && self.withdraw(entry, answer) };
         let clock_reading = answer.clock_reading;
@@ -292,10 +279,8 @@ impl FollowedRecord {
             by: answer.leader_url.to_owned(),
             node: 0,
         };
-        self.set_value(
-            FollowedValue { value, end_ms, leader_generation: entry.generation, listing: answer.listing() },
-            clock_reading,
-        )
+        let (leader_generation, listing) = (entry.generation, answer.listing());
+        self.set_value(FollowedValue { value, end_ms, leader_generation, listing }, clock_reading)
     }
 
     /// The platform refuses the leader's value. Ours is withdrawn if it is the same one.
@@ -306,12 +291,9 @@ impl FollowedRecord {
             return false;
         }
         let listing = answer.listing();
-        let withdrawn = self.held.take().map(|held| FollowedValue {
-            value: PublishedValue { withdrawn: true, ..held.value },
-            listing,
-            ..held
-        });
-        withdrawn.is_some_and(|held| self.set_value(held, clock_reading))
+        let Some(held) = self.held.take() else { return false };
+        let value = PublishedValue { withdrawn: true, ..held.value };
+        self.set_value(FollowedValue { value, listing, ..held }, clock_reading)
     }
 
     fn set_value(&mut self, held: FollowedValue, clock_reading: StoreClockReading) -> bool {

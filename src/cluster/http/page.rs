@@ -18,13 +18,11 @@ const NUMBER_MAX: u64 = 1 << 53;
 const GENERATION_END: u64 = 1_000_000_000_000_000;
 /// The most credentials in one page; leaders send 500.
 const ENTRIES_MAX: usize = 5_000;
-/// The longest cursor or run.
 const WORD_BYTES_MAX: usize = 64;
 
 /// A page. No `Debug`: it holds tokens.
 #[derive(Deserialize)]
 pub struct LeaderPage {
-    /// The leader's clock.
     pub now_ms: u64,
     /// How long the leader held the answer back.
     pub waited_ms: u64,
@@ -81,9 +79,7 @@ impl LeaderPage {
             && page.names_each_once();
         if is_valid { Ok(page) } else { Err(MALFORMED) }
     }
-}
 
-impl LeaderPage {
     /// Nobody could say which of two values for one credential is meant.
     fn names_each_once(&self) -> bool {
         let mut names = HashSet::with_capacity(self.credentials.len());
@@ -103,7 +99,6 @@ impl LeaderEntry {
             && self.lifetime_ms.is_none_or(|life_ms| life_ms <= LEFT_MS_MAX)
     }
 
-    /// The value, if it is live.
     pub fn live(&self) -> Option<&str> {
         self.token.as_deref().filter(|_| self.expires_in_ms > 0)
     }

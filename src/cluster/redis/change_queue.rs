@@ -15,9 +15,7 @@ const READY_MAX: usize = 512;
 pub(super) struct ChangeQueue {
     /// For each record, the number of the last change that was sent or waits to be.
     last_seqs: Vec<u64>,
-    /// The records that wait to be sent.
     ready: VecDeque<(usize, Record, StoreClockReading)>,
-    /// The records that have to be read again.
     dirty: BTreeSet<usize>,
     /// This record and all after it have not been read yet.
     first_unread: usize,
@@ -38,7 +36,6 @@ impl ChangeQueue {
         }
     }
 
-    /// All records have to be read again.
     pub fn read_all(&mut self) {
         self.last_seqs.fill(0);
         self.ready.clear();
@@ -46,7 +43,6 @@ impl ChangeQueue {
         self.first_unread = 0;
     }
 
-    /// The number of the last known change.
     pub fn last(&self) -> u64 {
         self.last
     }
@@ -64,7 +60,6 @@ impl ChangeQueue {
         same
     }
 
-    /// Notes the last change of a record.
     pub fn note_change(&mut self, index: usize, seq: u64) {
         if index < self.first_unread && self.last_seqs.get(index).is_some_and(|known| seq > *known) {
             self.dirty.insert(index);
@@ -121,7 +116,6 @@ impl ChangeQueue {
         batch
     }
 
-    /// Adds a record of the batch.
     pub fn read(&mut self, index: usize, stored: StoredRecord, clock_reading: StoreClockReading) {
         if let Some(known) = self.last_seqs.get_mut(index) {
             *known = stored.seq;
@@ -129,12 +123,10 @@ impl ChangeQueue {
         }
     }
 
-    /// The next record to send.
     pub fn pop(&mut self) -> Option<(usize, Record, StoreClockReading)> {
         self.ready.pop_front()
     }
 
-    /// True if a record waits to be sent.
     pub fn is_ready(&self) -> bool {
         !self.ready.is_empty()
     }

@@ -9,8 +9,10 @@ use redis::{Pipeline, Value};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
+use super::script;
 use crate::clock::{self, BootMs};
-use crate::cluster::Unreachable;
+use crate::cluster::record::StoreMs;
+use crate::cluster::{StoreClockReading, Unreachable};
 use crate::redis_client::{RedisClient, RedisFault};
 
 /// The least and the longest time between attempts to connect; jitter in between.
@@ -19,7 +21,6 @@ const ATTEMPT_MS_MAX: u64 = 5_000;
 /// Requests under way at once. More would wait inside Redis while their deadlines run.
 const REQUESTS_MAX: usize = 128;
 
-/// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoreFault {
     pub fault: RedisFault,
@@ -27,15 +28,10 @@ pub(super) struct StoreFault {
     pub unknown: bool,
 }
 
-impl StoreFault {
-    /// The command has not been done.
-    pub fn not_done(fault: RedisFault) -> StoreFault {
+/// The command has not been done.
+impl From<RedisFault> for StoreFault {
+    fn from(fault: RedisFault) -> StoreFault {
         StoreFault { fault, unknown: false }
-    }
-
-    /// The command may have been done.
-    pub fn maybe_done(fault: RedisFault) -> StoreFault {
-        StoreFault { fault, unknown: true }
     }
 }
 
@@ -69,10 +65,23 @@ pub(super) struct Replies {
     pub connection_number: u64,
 }
 
+impl Replies {
+    /// The store's clock was read while these were made.
+    pub fn clock_reading(&self, store_ms: StoreMs) -> StoreClockReading {
+        StoreClockReading { store_ms, sent_ms: self.sent_ms, received_ms: self.received_ms }
+    }
+
+    /// By the answer to `TIME`, which has that index.
+    pub fn clock_reading_at(&self, at: usize) -> Option<StoreClockReading> {
+        let Value::Array(parts) = self.values.get(at)? else { return None };
+        let part = |at: usize| parts.get(at).and_then(script::text)?.parse::<u64>().ok();
+        Some(self.clock_reading(part(0)?.checked_mul(1000)? + part(1)? / 1000))
+    }
+}
+
 pub(super) struct StoreConnection {
     pub client: RedisClient,
     state: Mutex<ReconnectState>,
-    /// Held while connecting.
     connecting: tokio::sync::Mutex<()>,
     permits: Semaphore,
     /// Notified when the connection is dropped.
@@ -85,7 +94,6 @@ struct ReconnectState {
     connection_number: u64,
     /// The last fault; none once an answer has come.
     fault: Option<RedisFault>,
-    /// No attempt to connect before this.
     attempt_ms: BootMs,
     delay_ms: u64,
 }
@@ -120,22 +128,19 @@ impl StoreConnection {
     /// Sends a pipeline, with a deadline. The pipeline has to ignore errors.
     pub async fn ask(&self, pipeline: &Pipeline) -> Result<Replies, StoreFault> {
         let deadline = self.client.timeout();
-        let permit =
-            timeout(deadline, self.permits.acquire()).await.map_err(|_| StoreFault::not_done(RedisFault::Timeout))?;
-        let _permit = permit.map_err(|_| StoreFault::not_done(RedisFault::Other))?;
-        let (connection_number, mut connection) = self.connection().await.map_err(StoreFault::not_done)?;
+        let permit = timeout(deadline, self.permits.acquire()).await.map_err(|_| RedisFault::Timeout)?;
+        let _permit = permit.map_err(|_| RedisFault::Other)?;
+        let (connection_number, mut connection) = self.connection().await?;
         let sent_ms = clock::boot_ms();
         let answer = timeout(deadline, pipeline.query_async::<Vec<Value>>(&mut connection)).await;
         let received_ms = clock::boot_ms();
         let values = match answer {
-            Ok(Ok(values)) => values,
-            Ok(Err(error)) => {
-                return Err(self.drop_connection(connection_number, self.client.record_error(&error), true));
-            }
-            Err(_) => return Err(self.drop_connection(connection_number, RedisFault::Timeout, true)),
+            Ok(answer) => answer.map_err(|error| self.client.record_error(&error)),
+            Err(_) => Err(RedisFault::Timeout),
         };
-        let refusals = values.iter().filter_map(|value| self.client.record_refusal(value));
-        if let Some(fault) = refusals.into_iter().find(|fault| ends_connection(*fault)) {
+        let values = values.map_err(|fault| self.drop_connection(connection_number, fault, true))?;
+        let mut refusals = values.iter().filter_map(|value| self.client.record_refusal(value));
+        if let Some(fault) = refusals.find(|fault| ends_connection(*fault)) {
             return Err(self.drop_connection(connection_number, fault, false));
         }
         let mut state = self.state.lock();

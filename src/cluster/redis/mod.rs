@@ -27,15 +27,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ClusterEvent, ClusterStore, NodeId, Op, RefreshReason, StoreAnswer, StoreClockReading, StoreFuture, Unreachable,
-    WatchedRecord,
+    ClusterEvent, ClusterStore, NodeId, Op, RefreshReason, StoreAnswer, StoreFuture, Unreachable, WatchedRecord,
 };
 use crate::clock::{self, LogThrottle};
 use crate::cluster::options::StoreOptions;
 use crate::redis_client::{RedisClient, RedisFault};
-use connection::{Replies, StoreConnection, StoreFault};
+use connection::{StoreConnection, StoreFault};
 use refresh_requests::RefreshRequests;
-use script::{RecordScript, ScriptClock, StoredRecord};
+use script::{RecordScript, StoredRecord};
 
 /// The least time between two log lines about fields that no node writes.
 const LOG_BAD_FIELD_EVERY_MS: u64 = 3_600_000;
@@ -51,7 +50,6 @@ pub struct RedisStore {
     bad_field_throttle: LogThrottle,
 }
 
-/// The names of all keys and channels.
 struct KeyNames {
     hash_tag: String,
     changes: String,
@@ -93,7 +91,7 @@ impl RedisStore {
         Arc::new(RedisStore {
             connection: StoreConnection::new(client),
             keys,
-            script: RecordScript::new(ScriptClock::OfStore),
+            script: RecordScript::new(script::CLOCK),
             node,
             poll_every_ms: options.poll_every_ms,
             refresh_requests: RefreshRequests::default(),
@@ -102,7 +100,7 @@ impl RedisStore {
     }
 
     async fn apply(&self, tag: &str, op: &Op) -> Result<StoreAnswer, StoreFault> {
-        let op = &script::arguments(op).ok_or(StoreFault::not_done(RedisFault::Other))?;
+        let op = &script::arguments(op).ok_or(RedisFault::Other)?;
         let mut answers = self.connection.ask(&self.call("EVALSHA", &self.script.sha, tag, op)).await?;
         if matches!(answers.values.first(), Some(Value::ServerError(error)) if error.code() == "NOSCRIPT") {
             answers = self.connection.ask(&self.call("EVAL", &self.script.text, tag, op)).await?;
@@ -112,10 +110,10 @@ impl RedisStore {
             // Known refusals, such as a full memory, come before anything is written. Others may come in the middle.
             return Err(StoreFault { fault, unknown: fault == RedisFault::Other });
         }
-        let applied = answer.and_then(script::applied).ok_or(StoreFault::maybe_done(RedisFault::Protocol))?;
+        let applied =
+            answer.and_then(script::applied).ok_or(StoreFault { fault: RedisFault::Protocol, unknown: true })?;
         self.warn_of_bad_field(tag, &applied.stored);
-        let clock_reading =
-            StoreClockReading { store_ms: applied.now_ms, sent_ms: answers.sent_ms, received_ms: answers.received_ms };
+        let clock_reading = answers.clock_reading(applied.now_ms);
         Ok(StoreAnswer { outcome: applied.outcome, record: applied.stored.record, clock_reading })
     }
 
@@ -166,17 +164,4 @@ impl ClusterStore for RedisStore {
             let _ = end.run_until_cancelled(watching).await;
         })
     }
-}
-
-/// The store's time, from the answer to `TIME`.
-fn store_ms(answer: &Value) -> Option<u64> {
-    let Value::Array(parts) = answer else { return None };
-    let part = |at: usize| parts.get(at).and_then(script::text)?.parse::<u64>().ok();
-    Some(part(0)?.checked_mul(1000)? + part(1)? / 1000)
-}
-
-/// The clock reading in the answer with that index.
-fn clock_reading(answers: &Replies, at: usize) -> Option<StoreClockReading> {
-    let store_ms = answers.values.get(at).and_then(store_ms)?;
-    Some(StoreClockReading { store_ms, sent_ms: answers.sent_ms, received_ms: answers.received_ms })
 }

@@ -17,11 +17,9 @@ use super::connection::StoreFault;
 use crate::cluster::{ClusterEvent, NodeId, RefreshReason, Unreachable};
 use crate::redis_client::RedisFault;
 
-/// How soon a node has to claim a request.
 const CLAIMED_WITHIN: Duration = Duration::from_millis(500);
 /// How long the requesting node waits for the end.
 const FINISHED_WITHIN: Duration = Duration::from_secs(10);
-/// How long a claim lasts.
 const CLAIM_MS: u64 = 15_000;
 /// A node whose event queue is full for longer leaves the request to others.
 const QUEUED_WITHIN: Duration = Duration::from_millis(200);
@@ -43,7 +41,6 @@ impl RefreshRequests {
         }
     }
 
-    /// Wakes the task that waits for that request.
     pub fn finish(&self, id: &str) {
         if let Some(waiting) = self.waiting.lock().remove(id) {
             let _ = waiting.send(());
@@ -74,7 +71,6 @@ impl Drop for RemoveOnDrop<'_> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RefreshRequest {
     id: String,
-    /// The node that made it.
     node: NodeId,
     pub tag: String,
     generation: Option<u64>,
@@ -102,9 +98,8 @@ impl RedisStore {
         let _remove = RemoveOnDrop(&self.refresh_requests, &id);
         let request = RefreshRequest { id: id.clone(), node: self.node, tag: tag.to_owned(), generation, why };
         let payload = serde_json::to_string(&request).unwrap_or_default();
-        let Some(mut finished) = self.refresh_requests.begin(&id).await else {
-            return Err(StoreFault::not_done(RedisFault::Unreachable).into());
-        };
+        let begun = self.refresh_requests.begin(&id).await;
+        let mut finished = begun.ok_or(StoreFault::from(RedisFault::Unreachable))?;
         let begun = Instant::now();
         if self.run_command("PUBLISH", &[&self.keys.requests_channel, &payload]).await? == Value::Int(0) {
             return Err(no_node_calls());
@@ -116,11 +111,8 @@ impl RedisStore {
             }
             Err(_) => timeout_at(begun + FINISHED_WITHIN, finished).await,
         };
-        match finished {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(StoreFault::maybe_done(RedisFault::Dropped).into()),
-            Err(_) => Err(StoreFault::maybe_done(RedisFault::Timeout).into()),
-        }
+        let finished = finished.map_err(|_| RedisFault::Timeout).and_then(|sent| sent.map_err(|_| RedisFault::Dropped));
+        finished.map_err(|fault| StoreFault { fault, unknown: true }.into())
     }
 
     /// Claims a request unless another node has, passes it on, and says when it is finished.
@@ -150,19 +142,15 @@ impl RedisStore {
         pipeline.ignore_errors().cmd(command).arg(arguments);
         let answers = self.connection.ask(&pipeline).await?;
         let answer = answers.values.into_iter().next().unwrap_or(Value::Nil);
-        match self.connection.client.record_refusal(&answer) {
-            Some(fault) => Err(StoreFault::not_done(fault)),
-            None => Ok(answer),
-        }
+        self.connection.client.record_refusal(&answer).map_or(Ok(answer), |fault| Err(fault.into()))
     }
 }
 
 fn no_node_calls() -> Unreachable {
-    Unreachable {
-        text: "the cluster store is used by no node that may call WeChat".to_owned(),
-        advice: "see that a node which has the secrets and may call WeChat runs, and shares this Redis and prefix",
-        unknown: false,
-    }
+    Unreachable::new(
+        "the cluster store is used by no node that may call WeChat",
+        "see that a node which has the secrets and may call WeChat runs, and shares this Redis and prefix",
+    )
 }
 
 #[cfg(test)]

@@ -33,14 +33,11 @@ pub const FIELDS: [&str; 13] = [
     "seq",
 ];
 
-/// Where the script takes the time from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScriptClock {
-    /// The clock of the Redis.
-    OfStore,
-    /// Its last argument, for tests.
-    Given,
-}
+/// The time of the Redis, ms, and what identifies a new sequence of changes, in Lua.
+pub const CLOCK: [&str; 2] = [
+    "(function() local time = redis.call('TIME') return time[1] * 1000 + math.floor(time[2] / 1000) end)()",
+    "table.concat(redis.call('TIME'), '.')",
+];
 
 /// The script and its digest, by which a Redis finds it again.
 pub struct RecordScript {
@@ -49,14 +46,8 @@ pub struct RecordScript {
 }
 
 impl RecordScript {
-    pub fn new(time: ScriptClock) -> RecordScript {
-        let (now, born) = match time {
-            ScriptClock::OfStore => (
-                "(function() local time = redis.call('TIME') return time[1] * 1000 + math.floor(time[2] / 1000) end)()",
-                "table.concat(redis.call('TIME'), '.')",
-            ),
-            ScriptClock::Given => ("tonumber(ARGV[#ARGV])", "ARGV[#ARGV]"),
-        };
+    /// With [`CLOCK`], or other expressions in place of it.
+    pub fn new([now, born]: [&str; 2]) -> RecordScript {
         let fields = FIELDS.map(|field| format!("'{field}'")).join(", ");
         let text = include_str!("script.lua")
             .replace("$LEASE_MS_MAX", &LEASE_MS_MAX.to_string())
@@ -66,7 +57,7 @@ impl RecordScript {
             .replace("$FIELDS", &fields)
             .replace("$NOW", now)
             .replace("$BORN", born);
-        let sha = Sha1::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha = hex::encode(Sha1::digest(text.as_bytes()));
         RecordScript { text, sha }
     }
 }
@@ -129,7 +120,6 @@ fn argument_words(op: &Op) -> Vec<String> {
     }
 }
 
-/// A record as it is stored.
 #[derive(Clone, Debug, Default)]
 pub struct StoredRecord {
     pub record: Record,
@@ -146,7 +136,6 @@ impl StoredRecord {
     }
 }
 
-/// The script's answer.
 #[derive(Debug)]
 pub struct ScriptAnswer {
     pub outcome: OpOutcome,
@@ -154,17 +143,14 @@ pub struct ScriptAnswer {
     pub stored: StoredRecord,
 }
 
-/// A message about a change.
 #[derive(Debug)]
 pub struct PublishedChange {
     pub tag: String,
-    /// Identifies the sequence.
     pub sequence_id: String,
     pub now_ms: StoreMs,
     pub stored: StoredRecord,
 }
 
-/// Parses the script's answer.
 pub fn applied(answer: &Value) -> Option<ScriptAnswer> {
     let Value::Array(parts) = answer else { return None };
     let (head, fields) = parts.split_at_checked(4)?;

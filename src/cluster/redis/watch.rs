@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::change_queue::ChangeQueue;
 use super::connection::StoreFault;
 use super::refresh_requests::RefreshRequest;
-use super::{RedisStore, clock_reading, connection, script};
+use super::{RedisStore, connection, script};
 use crate::clock::{self, BootMs, RepeatThrottle};
 use crate::cluster::record::StoreMs;
 use crate::cluster::{ClusterEvent, StoreClockReading, StoreFuture, Unreachable, WatchedRecord};
@@ -28,7 +28,6 @@ const BATCH: (usize, usize) = (16, 256);
 const FAST_MS: u64 = 20;
 /// How far the time in a message may be ahead of the store's clock, as known from the last poll.
 const AHEAD_MS_MAX: u64 = 5_000;
-/// How many refresh requests are handled at once.
 const REQUESTS_MAX: usize = 64;
 /// The time between two attempts to subscribe, at first and at most.
 const RETRY_MS: (u64, u64) = (100, 5_000);
@@ -47,40 +46,36 @@ pub(super) struct ChangeWatcher {
     connection_number: u64,
     poll_at: Instant,
     batch: usize,
-    /// No record is read before this.
     read_at: Instant,
     subscription: Subscription,
     subscribe_at: Instant,
     subscribe_delay_ms: u64,
     unsubscribed_throttle: RepeatThrottle<RedisFault>,
     last_reachable: Option<Result<(), Unreachable>>,
-    /// Not sent yet.
     next_reachable: Option<Result<(), Unreachable>>,
     /// Requests of this node that are finished once all records before are sent.
     finished_requests: Vec<String>,
     claimed_requests: JoinSet<()>,
 }
 
-/// The subscription to the channels.
 enum Subscription {
     None,
     Starting(StoreFuture<'static, Result<Subscriber, RedisFault>>),
     Active(Subscriber),
 }
 
-enum PubSubEvent {
-    Subscribed(Subscriber),
-    Message(Msg),
-}
-
-enum WatchStep {
-    Deliver,
-    Poll,
-    Subscribe,
-    PubSubEvent(Result<PubSubEvent, RedisFault>),
-    Read,
-    RequestFinished,
-    End,
+impl Subscription {
+    /// The next message; none when it has become active. Cancel-safe.
+    async fn next(&mut self) -> Result<Option<Msg>, RedisFault> {
+        match self {
+            Subscription::None => std::future::pending().await,
+            Subscription::Starting(subscriber) => {
+                *self = Subscription::Active(subscriber.await?);
+                Ok(None)
+            }
+            Subscription::Active(subscriber) => subscriber.next().await.map(Some),
+        }
+    }
 }
 
 impl ChangeWatcher {
@@ -122,37 +117,25 @@ impl ChangeWatcher {
                 self.finished_requests.drain(..).for_each(|id| store.refresh_requests.finish(&id));
             }
             let has_event = self.next_reachable.is_some() || self.change_queue.is_ready();
-            let mut permit = None;
-            let step = tokio::select! {
-                reserved = events.reserve(), if has_event => match reserved {
-                    Ok(reserved) => {
-                        permit = Some(reserved);
-                        WatchStep::Deliver
-                    }
-                    Err(_) => WatchStep::End,
-                },
-                () = events.closed() => WatchStep::End,
-                event = next_pub_sub_event(&mut self.subscription) => WatchStep::PubSubEvent(event),
-                () = store.connection.lost.notified() => WatchStep::Poll,
-                () = sleep_until(self.poll_at) => WatchStep::Poll,
-                // The loop begins with the read.
-                () = sleep_until(self.read_at), if self.can_read() => WatchStep::Read,
-                () = sleep_until(self.subscribe_at), if self.can_subscribe() => WatchStep::Subscribe,
-                Some(_) = self.claimed_requests.join_next() => WatchStep::RequestFinished,
-            };
-            match step {
-                WatchStep::Deliver => {
-                    if let (Some(permit), Some(event)) = (permit, self.next_event()) {
+            tokio::select! {
+                permit = events.reserve(), if has_event => {
+                    let Ok(permit) = permit else { return };
+                    if let Some(event) = self.next_event() {
                         permit.send(event);
                     }
                 }
-                WatchStep::Poll => self.poll().await,
-                WatchStep::Subscribe => self.subscribe(),
-                WatchStep::PubSubEvent(Ok(PubSubEvent::Subscribed(subscriber))) => self.on_subscribed(subscriber),
-                WatchStep::PubSubEvent(Ok(PubSubEvent::Message(message))) => self.on_message(&message),
-                WatchStep::PubSubEvent(Err(fault)) => self.on_unsubscribed(fault),
-                WatchStep::Read | WatchStep::RequestFinished => {}
-                WatchStep::End => return,
+                () = events.closed() => return,
+                message = self.subscription.next() => match message {
+                    Ok(Some(message)) => self.on_message(&message),
+                    Ok(None) => self.on_subscribed(),
+                    Err(fault) => self.on_unsubscribed(fault),
+                },
+                () = store.connection.lost.notified() => self.poll().await,
+                () = sleep_until(self.poll_at) => self.poll().await,
+                // The loop begins with the read.
+                () = sleep_until(self.read_at), if self.can_read() => {}
+                () = sleep_until(self.subscribe_at), if self.can_subscribe() => self.subscribe(),
+                Some(_) = self.claimed_requests.join_next() => {}
             }
         }
     }
@@ -178,13 +161,13 @@ impl ChangeWatcher {
         pipeline.arg("WITHSCORES");
         let answers = match self.store.connection.ask(&pipeline).await {
             Ok(answers) => answers,
-            Err(failed) => return self.fail(failed),
+            Err(failed) => return self.fail(failed.fault),
         };
         if let Some(fault) = answers.values.iter().find_map(|answer| self.refusal(answer)) {
-            return self.fail(StoreFault::not_done(fault));
+            return self.fail(fault);
         }
-        let Some(clock_reading) = clock_reading(&answers, 1) else {
-            return self.fail(StoreFault::not_done(RedisFault::Protocol));
+        let Some(clock_reading) = answers.clock_reading_at(1) else {
+            return self.fail(RedisFault::Protocol);
         };
         self.clock = clock_reading;
         let is_same_sequence = self.follow_sequence(answers.values.get(2));
@@ -246,10 +229,10 @@ impl ChangeWatcher {
         }
         let answers = match self.store.connection.ask(&pipeline).await {
             Ok(answers) => answers,
-            Err(failed) => return self.fail(failed),
+            Err(failed) => return self.fail(failed.fault),
         };
-        let Some(clock_reading) = clock_reading(&answers, 0) else {
-            return self.fail(StoreFault::not_done(RedisFault::Protocol));
+        let Some(clock_reading) = answers.clock_reading_at(0) else {
+            return self.fail(RedisFault::Protocol);
         };
         self.adjust_batch(answers.received_ms.saturating_sub(answers.sent_ms));
         for (index, answer) in batch.into_iter().zip(&answers.values[1..]) {
@@ -258,7 +241,7 @@ impl ChangeWatcher {
                 Value::ServerError(error) if error.code() == "WRONGTYPE" => script::StoredRecord::of_another_type(),
                 answer => {
                     let fault = self.store.connection.client.record_refusal(answer).unwrap_or(RedisFault::Protocol);
-                    return self.fail(StoreFault::not_done(fault));
+                    return self.fail(fault);
                 }
             };
             self.store.warn_of_bad_field(&self.watched[index].tag, &stored);
@@ -266,7 +249,6 @@ impl ChangeWatcher {
         }
     }
 
-    /// True if a connection works and records are to be read.
     fn can_read(&self) -> bool {
         self.connection_number > 0 && self.change_queue.needs_reading()
     }
@@ -280,11 +262,10 @@ impl ChangeWatcher {
     }
 
     /// The Redis cannot be used. All records are read again when it can.
-    fn fail(&mut self, failed: StoreFault) {
+    fn fail(&mut self, fault: RedisFault) {
         (self.connection_number, self.batch) = (0, BATCH.0);
-        self.set_reachable(Err(StoreFault { unknown: false, ..failed }.into()));
-        let attempt_ms = self.store.connection.attempt_ms();
-        self.poll_in(match attempt_ms {
+        self.set_reachable(Err(StoreFault::from(fault).into()));
+        self.poll_in(match self.store.connection.attempt_ms() {
             0 => self.store.poll_every_ms,
             attempt_ms => attempt_ms.saturating_sub(clock::boot_ms()).max(RETRY_MS.0),
         });
@@ -318,8 +299,7 @@ impl ChangeWatcher {
         }));
     }
 
-    fn on_subscribed(&mut self, subscriber: Subscriber) {
-        self.subscription = Subscription::Active(subscriber);
+    fn on_subscribed(&mut self) {
         self.subscribe_delay_ms = RETRY_MS.0;
         self.store.refresh_requests.set_subscribed(true);
         self.unsubscribed_throttle.end();
@@ -390,15 +370,6 @@ impl ChangeWatcher {
 impl Drop for ChangeWatcher {
     fn drop(&mut self) {
         self.unsubscribe();
-    }
-}
-
-/// Cancel-safe.
-async fn next_pub_sub_event(subscription: &mut Subscription) -> Result<PubSubEvent, RedisFault> {
-    match subscription {
-        Subscription::None => std::future::pending().await,
-        Subscription::Starting(subscriber) => subscriber.await.map(PubSubEvent::Subscribed),
-        Subscription::Active(subscriber) => subscriber.next().await.map(PubSubEvent::Message),
     }
 }
 

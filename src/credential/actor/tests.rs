@@ -5,11 +5,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
 use super::*;
-use crate::clock::SystemClock;
-use crate::cluster::memory::MemoryStore;
 use crate::cluster::record_handle::SecretCheck;
 use crate::cluster::seal::Seal;
+use crate::cluster::{
+    ClusterEvent, ClusterStore, Op, RefreshReason, StoreAnswer, StoreFuture, Unreachable, WatchedRecord,
+};
 use crate::credential::app::App;
 use crate::credential::cluster_fetch::SharingResult;
 use crate::credential::fetch_task::FetchOutcome;
@@ -84,11 +88,37 @@ fn errcode(errcode: i64) -> Fault {
     Fault::Answer(format!(r#"{{"errcode":{errcode},"errmsg":"as the test says"}}"#))
 }
 
-/// The access of a node to a store that nobody asks.
+/// A store that nobody asks.
+struct UnusedStore;
+
+impl ClusterStore for UnusedStore {
+    fn ask<'a>(&'a self, _: &'a str, _: Op) -> StoreFuture<'a, Result<StoreAnswer, Unreachable>> {
+        unreachable!()
+    }
+
+    fn request_refresh<'a>(
+        &'a self,
+        _: &'a str,
+        _: Option<u64>,
+        _: RefreshReason,
+    ) -> StoreFuture<'a, Result<(), Unreachable>> {
+        unreachable!()
+    }
+
+    fn watch(
+        self: Arc<Self>,
+        _: Arc<[WatchedRecord]>,
+        _: mpsc::Sender<ClusterEvent>,
+        _: CancellationToken,
+    ) -> StoreFuture<'static, ()> {
+        unreachable!()
+    }
+}
+
 fn handle() -> RecordHandle {
     let secret = Secret::new(SECRET.to_owned());
     RecordHandle {
-        store: MemoryStore::new(Arc::new(SystemClock)),
+        store: Arc::new(UnusedStore),
         tag: "t".into(),
         seal: Arc::new(Seal::new(&secret, "t")),
         node: 1,

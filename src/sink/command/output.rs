@@ -34,8 +34,8 @@ pub fn scrub(output: &[u8], values: &[&[u8]]) -> String {
 
 fn add_forms(forms: &mut Vec<Vec<u8>>, value: &[u8]) {
     forms.push(value.to_vec());
-    forms.push(value.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect());
-    forms.push(value.iter().flat_map(|byte| format!("{byte:02X}").into_bytes()).collect());
+    forms.push(hex::encode(value).into_bytes());
+    forms.push(hex::encode_upper(value).into_bytes());
     forms.push(url::form_urlencoded::byte_serialize(value).collect::<String>().into_bytes());
     // What stands before it shifts it against the groups of three bytes.
     for shift in 0..3.min(value.len()) {
@@ -93,7 +93,7 @@ mod tests {
         assert_hidden(&format!("json {{\"token\":\"{VALUE}\"}}"), "json {\"token\":\"[value]\"}");
         let encoded: String = url::form_urlencoded::byte_serialize(VALUE.as_bytes()).collect();
         assert_hidden(&format!("GET /?t={encoded}&x=1"), "GET /?t=[value]&x=1");
-        let hex: String = VALUE.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = hex::encode(VALUE);
         assert_hidden(&format!("0x{hex}."), "0x[value].");
     }
 

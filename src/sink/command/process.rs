@@ -6,8 +6,7 @@
 //! blocking work, and there are never more than [`AT_ONCE`] of them. Knows nothing of credentials and never logs.
 
 use std::ffi::OsString;
-use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
@@ -23,7 +22,6 @@ use super::super::backend::WritePermit;
 
 /// Programs that run at once, over all sinks of the process.
 pub const AT_ONCE: usize = 4;
-/// What is kept of a program's output.
 pub const OUTPUT_BYTES_MAX: usize = 4096;
 /// All that a program finds in its environment, where this process has it itself.
 const ENVIRONMENT: [&str; 2] = ["PATH", "TZ"];
@@ -31,11 +29,9 @@ const ENVIRONMENT: [&str; 2] = ["PATH", "TZ"];
 const KILLED_WAIT: Duration = Duration::from_secs(1);
 const PIECE_BYTES: usize = 4096;
 
-/// Permits for programs.
 pub static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE);
 static RUNNING: Mutex<RunningGroups> = Mutex::new(RunningGroups { groups: Vec::new(), has_ended: false });
 
-/// What to run.
 #[derive(Debug)]
 pub struct Program {
     /// Absolute: it is not searched for.
@@ -44,7 +40,6 @@ pub struct Program {
     pub timeout: Duration,
 }
 
-/// What has become of it.
 #[derive(Debug)]
 pub struct ProgramOutcome {
     pub end: ProgramEnd,
@@ -52,7 +47,6 @@ pub struct ProgramOutcome {
     pub output: Vec<u8>,
 }
 
-/// How it has ended.
 #[derive(Debug)]
 pub enum ProgramEnd {
     Code(i32),
@@ -60,7 +54,6 @@ pub enum ProgramEnd {
     Signal(i32),
     /// Not done at its deadline, and killed.
     Timeout,
-    /// It could not be started.
     NotStarted(io::Error),
 }
 
@@ -75,7 +68,7 @@ pub async fn run(permit: Option<WritePermit>, program: &Program, input: &[u8]) -
         // The thread kills it once it has started.
         () = &mut deadline => return ProgramOutcome { end: ProgramEnd::Timeout, output },
     };
-    let (group, input_end, mut output_end) = match started.and_then(Started::into_async) {
+    let (group, input_end, mut output_end) = match started {
         Ok(parts) => parts,
         Err(error) => return ProgramOutcome { end: ProgramEnd::NotStarted(error), output },
     };
@@ -146,19 +139,7 @@ fn command(program: &Program) -> Command {
 }
 
 /// A program that has started, and the server's ends of its pipes.
-struct Started {
-    group: ProcessGroup,
-    input: PipeWriter,
-    output: PipeReader,
-}
-
-impl Started {
-    fn into_async(self) -> io::Result<(ProcessGroup, pipe::Sender, pipe::Receiver)> {
-        let input = pipe::Sender::from_owned_fd(OwnedFd::from(self.input))?;
-        let output = pipe::Receiver::from_owned_fd(OwnedFd::from(self.output))?;
-        Ok((self.group, input, output))
-    }
-}
+type Started = (ProcessGroup, pipe::Sender, pipe::Receiver);
 
 /// Kills its process group when dropped, if the program has not ended before.
 struct ProcessGroup(Pid);
@@ -210,6 +191,8 @@ fn start(permit: Option<WritePermit>, command: Command) -> (Starting, oneshot::R
 fn spawn(mut command: Command) -> io::Result<(Child, Started)> {
     let (read_input, input) = io::pipe()?;
     let (output, write_output) = io::pipe()?;
+    let input = pipe::Sender::from_owned_fd(input.into())?;
+    let output = pipe::Receiver::from_owned_fd(output.into())?;
     command.stdin(read_input).stdout(write_output.try_clone()?).stderr(write_output);
     if RUNNING.lock().has_ended {
         return Err(io::Error::other("the server ends"));
@@ -222,7 +205,7 @@ fn spawn(mut command: Command) -> io::Result<(Child, Started)> {
         kill(group);
     }
     drop(running);
-    Ok((child, Started { group: ProcessGroup(group), input, output }))
+    Ok((child, (ProcessGroup(group), input, output)))
 }
 
 /// Waits for the program, then kills what it has left behind.
@@ -318,7 +301,7 @@ mod tests {
     #[tokio::test]
     async fn last_words_that_the_runtime_has_not_heard_of_are_kept() {
         let (output, mut said) = io::pipe().unwrap();
-        let output_end = pipe::Receiver::from_owned_fd(OwnedFd::from(output)).unwrap();
+        let output_end = pipe::Receiver::from_owned_fd(output.into()).unwrap();
         io::Write::write_all(&mut said, b"last words").unwrap();
         let mut kept = Vec::new();
         take_rest(&output_end, &mut kept);

@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode, PgTypeInfo};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Postgres, Row, SqlSafeStr, Type};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::error::Elapsed;
 
 use super::fault::{SqlFault, of_error};
 use crate::secret::Secret;
@@ -24,7 +25,6 @@ const LOCK_WAIT_EXTRA: Duration = Duration::from_secs(2);
 /// How long closing a connection may take.
 const CLOSE_WAIT: Duration = Duration::from_millis(500);
 
-/// A database, connected or not.
 pub(super) struct Database {
     server: SqlServer,
     /// None while it is used: a cancelled call leaves no connection with a half-read answer.
@@ -37,30 +37,18 @@ enum SqlConnection {
     Sqlite(SqliteConnection),
 }
 
-/// The value of a parameter.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum SqlValue {
     Text(String),
     Integer(i64),
 }
 
-impl SqlValue {
-    fn type_in_postgres(&self) -> PgTypeInfo {
-        match self {
-            SqlValue::Text(_) => <String as Type<Postgres>>::type_info(),
-            SqlValue::Integer(_) => <i64 as Type<Postgres>>::type_info(),
-        }
-    }
-}
-
-/// A statement with the values of its parameters.
 #[derive(Clone)]
 pub(super) struct Query {
     pub text: Arc<str>,
     pub bound: Vec<SqlValue>,
 }
 
-/// Statements that change rows.
 pub(super) struct RowChange {
     pub queries: Vec<Query>,
     /// Runs if the first statement has changed no row.
@@ -92,50 +80,54 @@ impl Database {
 
     /// Changes rows, by all statements or none. Returns how many rows.
     pub async fn change(&self, change: &RowChange) -> Result<u64, SqlFault> {
-        let (mut slot, mut connection) = self.take().await?;
-        let changing = connection.change(change, self.server.timeout_ms);
-        let changed = tokio::time::timeout(2 * self.timeout() + LOCK_WAIT_EXTRA, changing)
-            .await
-            .map_err(|_| SqlFault::Timeout)?;
-        if changed.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
-            *slot = Some(connection);
-        }
-        changed
+        let mut used = self.take().await?;
+        let changing = used.connection.change(change, self.server.timeout_ms);
+        let changed = tokio::time::timeout(2 * self.timeout() + LOCK_WAIT_EXTRA, changing).await;
+        used.end(changed)
     }
 
-    /// The first column of the first row, as bytes.
     pub async fn read(&self, query: &Query) -> Result<Option<Vec<u8>>, SqlFault> {
         Ok(self.read_row(query).await?.into_iter().next().flatten())
     }
 
     /// The columns of the first row, as bytes; none where there is no row.
     pub async fn read_row(&self, query: &Query) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
-        let (mut slot, mut connection) = self.take().await?;
-        let reading = connection.read(query);
-        let read = tokio::time::timeout(self.timeout(), reading).await.map_err(|_| SqlFault::Timeout)?;
-        if read.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
-            *slot = Some(connection);
-        }
-        read
+        let mut used = self.take().await?;
+        let read = tokio::time::timeout(self.timeout(), used.connection.read(query)).await;
+        used.end(read)
     }
 
     /// Has the database prepare a statement without running it.
     pub async fn prepare(&self, query: &Query) -> Result<(), SqlFault> {
-        let (mut slot, mut connection) = self.take().await?;
-        let preparing = connection.prepare(query);
-        let prepared = tokio::time::timeout(self.timeout(), preparing).await.map_err(|_| SqlFault::Timeout)?;
-        *slot = Some(connection);
-        prepared
+        let mut used = self.take().await?;
+        let prepared = tokio::time::timeout(self.timeout(), used.connection.prepare(query)).await;
+        used.end(prepared)
     }
 
-    async fn take(&self) -> Result<(MutexGuard<'_, Option<SqlConnection>>, SqlConnection), SqlFault> {
+    async fn take(&self) -> Result<ConnectionInUse<'_>, SqlFault> {
         let mut slot = self.connection.lock().await;
         let connection = slot.take().ok_or(SqlFault::Dropped)?;
-        Ok((slot, connection))
+        Ok(ConnectionInUse { slot, connection })
     }
 
     fn timeout(&self) -> Duration {
         Duration::from_millis(self.server.timeout_ms)
+    }
+}
+
+struct ConnectionInUse<'d> {
+    slot: MutexGuard<'d, Option<SqlConnection>>,
+    connection: SqlConnection,
+}
+
+impl ConnectionInUse<'_> {
+    /// Keeps the connection, unless it is in an unknown state.
+    fn end<T>(mut self, done: Result<Result<T, SqlFault>, Elapsed>) -> Result<T, SqlFault> {
+        let done = done.map_err(|_| SqlFault::Timeout)?;
+        if done.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
+            *self.slot = Some(self.connection);
+        }
+        done
     }
 }
 
@@ -158,54 +150,42 @@ async fn connect(server: &SqlServer, password: Option<&Secret>) -> Result<SqlCon
     }
 }
 
+/// Where it is, who logs in, and the modes of TLS in the order of [`SqlTls`].
+macro_rules! with_server {
+    ($options:expr, $server:expr, $password:expr, $ca:ident, [$verified:path, $unverified:path, $if_offered:path, $off:path]) => {{
+        let mut options = $options
+            .database(&$server.database)
+            .username($server.user.as_deref().unwrap_or_default())
+            .disable_statement_logging();
+        options = match &$server.at {
+            SqlAt::Tcp { host, port } => options.host(host).port(*port),
+            SqlAt::Unix { path, port } => options.socket(path).port(*port),
+            SqlAt::File(_) => options,
+        };
+        if let Some(password) = $password {
+            options = options.password(password.expose());
+        }
+        match &$server.tls {
+            SqlTls::Verified { ca_file: Some(file) } => options.ssl_mode($verified).$ca(file),
+            SqlTls::Verified { ca_file: None } => options.ssl_mode($verified),
+            SqlTls::Unverified => options.ssl_mode($unverified),
+            SqlTls::IfOffered => options.ssl_mode($if_offered),
+            SqlTls::Off => options.ssl_mode($off),
+        }
+    }};
+}
+
 fn mysql(server: &SqlServer, password: Option<&Secret>) -> MySqlConnectOptions {
-    let mut options = MySqlConnectOptions::new()
-        .database(&server.database)
-        .username(server.user.as_deref().unwrap_or_default())
-        .statement_cache_capacity(PREPARED_MAX)
-        .pipes_as_concat(false)
-        .no_engine_substitution(false)
-        .timezone(None)
-        .disable_statement_logging();
-    options = match &server.at {
-        SqlAt::Tcp { host, port } => options.host(host).port(*port),
-        SqlAt::Unix { path, .. } => options.socket(path),
-        SqlAt::File(_) => options,
-    };
-    if let Some(password) = password {
-        options = options.password(password.expose());
-    }
-    match &server.tls {
-        SqlTls::Verified { ca_file: Some(file) } => options.ssl_mode(MySqlSslMode::VerifyIdentity).ssl_ca(file),
-        SqlTls::Verified { ca_file: None } => options.ssl_mode(MySqlSslMode::VerifyIdentity),
-        SqlTls::Unverified => options.ssl_mode(MySqlSslMode::Required),
-        SqlTls::IfOffered => options.ssl_mode(MySqlSslMode::Preferred),
-        SqlTls::Off => options.ssl_mode(MySqlSslMode::Disabled),
-    }
+    use MySqlSslMode::{Disabled, Preferred, Required, VerifyIdentity};
+    let options = MySqlConnectOptions::new().statement_cache_capacity(PREPARED_MAX);
+    let options = options.pipes_as_concat(false).no_engine_substitution(false).timezone(None);
+    with_server!(options, server, password, ssl_ca, [VerifyIdentity, Required, Preferred, Disabled])
 }
 
 fn postgres(server: &SqlServer, password: Option<&Secret>) -> PgConnectOptions {
-    let mut options = PgConnectOptions::new_without_pgpass()
-        .database(&server.database)
-        .username(server.user.as_deref().unwrap_or_default())
-        .application_name("tokencached")
-        .extra_float_digits(None)
-        .disable_statement_logging();
-    options = match &server.at {
-        SqlAt::Tcp { host, port } => options.host(host).port(*port),
-        SqlAt::Unix { path, port } => options.socket(path).port(*port),
-        SqlAt::File(_) => options,
-    };
-    if let Some(password) = password {
-        options = options.password(password.expose());
-    }
-    match &server.tls {
-        SqlTls::Verified { ca_file: Some(file) } => options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(file),
-        SqlTls::Verified { ca_file: None } => options.ssl_mode(PgSslMode::VerifyFull),
-        SqlTls::Unverified => options.ssl_mode(PgSslMode::Require),
-        SqlTls::IfOffered => options.ssl_mode(PgSslMode::Prefer),
-        SqlTls::Off => options.ssl_mode(PgSslMode::Disable),
-    }
+    use PgSslMode::{Disable, Prefer, Require, VerifyFull};
+    let options = PgConnectOptions::new_without_pgpass().application_name("tokencached").extra_float_digits(None);
+    with_server!(options, server, password, ssl_root_cert, [VerifyFull, Require, Prefer, Disable])
 }
 
 fn sqlite(server: &SqlServer) -> SqliteConnectOptions {
@@ -221,8 +201,18 @@ fn sqlite(server: &SqlServer) -> SqliteConnectOptions {
     }
 }
 
-/// A query with its parameters, for any of the databases. A pooler before a PostgreSQL may give each statement to another
-/// session, so none is kept prepared there.
+/// The same for each kind of connection.
+macro_rules! on_each {
+    ($connection:expr, $it:ident => $what:expr) => {
+        match $connection {
+            SqlConnection::MySql($it) => $what,
+            SqlConnection::Postgres($it) => $what,
+            SqlConnection::Sqlite($it) => $what,
+        }
+    };
+}
+
+/// A query with its parameters, for any of the databases.
 macro_rules! bound {
     ($query:expr, $is_kept:expr) => {
         $query.bound.iter().fold(
@@ -237,11 +227,12 @@ macro_rules! bound {
 
 impl SqlConnection {
     async fn close(self) -> Result<(), sqlx::Error> {
-        match self {
-            SqlConnection::MySql(connection) => connection.close().await,
-            SqlConnection::Postgres(connection) => connection.close().await,
-            SqlConnection::Sqlite(connection) => connection.close().await,
-        }
+        on_each!(self, connection => connection.close().await)
+    }
+
+    /// Whether statements are kept prepared. A pooler before a PostgreSQL may give each to another session.
+    fn keeps_prepared(&self) -> bool {
+        !matches!(self, SqlConnection::Postgres(_))
     }
 
     async fn change(&mut self, change: &RowChange, timeout_ms: u64) -> Result<u64, SqlFault> {
@@ -281,29 +272,20 @@ impl SqlConnection {
     }
 
     async fn execute(&mut self, query: &Query) -> Result<u64, SqlFault> {
-        let rows = match self {
-            SqlConnection::MySql(to) => bound!(query, true).execute(to).await.map(|done| done.rows_affected()),
-            SqlConnection::Postgres(to) => bound!(query, false).execute(to).await.map(|done| done.rows_affected()),
-            SqlConnection::Sqlite(to) => bound!(query, true).execute(to).await.map(|done| done.rows_affected()),
-        };
+        let is_kept = self.keeps_prepared();
+        let rows = on_each!(self, to => bound!(query, is_kept).execute(to).await.map(|done| done.rows_affected()));
         rows.map_err(|error| of_error(&error))
     }
 
     async fn read(&mut self, query: &Query) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
-        macro_rules! first {
-            ($from:expr, $is_kept:expr) => {
-                match bound!(query, $is_kept).fetch_optional($from).await {
-                    Ok(Some(row)) => (0..row.len()).map(|at| row.try_get_unchecked(at)).collect(),
-                    Ok(None) => Ok(Vec::new()),
-                    Err(error) => Err(error),
-                }
-            };
-        }
-        let columns = match self {
-            SqlConnection::MySql(from) => first!(from, true),
-            SqlConnection::Postgres(from) => first!(from, false),
-            SqlConnection::Sqlite(from) => first!(from, true),
-        };
+        let is_kept = self.keeps_prepared();
+        let columns: Result<_, sqlx::Error> = on_each!(self, from => {
+            let row = bound!(query, is_kept).fetch_optional(from).await;
+            row.and_then(|row| match row {
+                Some(row) => (0..row.len()).map(|at| row.try_get_unchecked(at)).collect(),
+                None => Ok(Vec::new()),
+            })
+        });
         columns.map_err(|error| of_error(&error))
     }
 
@@ -313,7 +295,11 @@ impl SqlConnection {
             SqlConnection::MySql(connection) => connection.prepare(text).await.map(drop),
             SqlConnection::Sqlite(connection) => connection.prepare(text).await.map(drop),
             SqlConnection::Postgres(connection) => {
-                let types: Vec<PgTypeInfo> = query.bound.iter().map(SqlValue::type_in_postgres).collect();
+                let of_type = |value: &SqlValue| match value {
+                    SqlValue::Text(_) => <String as Type<Postgres>>::type_info(),
+                    SqlValue::Integer(_) => <i64 as Type<Postgres>>::type_info(),
+                };
+                let types: Vec<PgTypeInfo> = query.bound.iter().map(of_type).collect();
                 connection.prepare_with(text, &types).await.map(drop)
             }
         };
@@ -322,11 +308,7 @@ impl SqlConnection {
 
     /// A statement of our own, without parameters.
     async fn plain(&mut self, text: String) -> Result<(), SqlFault> {
-        let done = match self {
-            SqlConnection::MySql(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
-            SqlConnection::Postgres(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
-            SqlConnection::Sqlite(connection) => connection.execute(AssertSqlSafe(text)).await.map(drop),
-        };
+        let done = on_each!(self, connection => connection.execute(AssertSqlSafe(text)).await.map(drop));
         done.map_err(|error| of_error(&error))
     }
 }

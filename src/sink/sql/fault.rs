@@ -2,7 +2,6 @@
 //!
 //! Pure. Never passes on the database's own text: it may quote values.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
@@ -13,44 +12,90 @@ use crate::descriptors;
 use crate::secret_source::SecretFault;
 use crate::sink::backend::{SinkFault, SinkFaultScope};
 
-/// Why a database could not be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SqlFault {
-    Unreachable,
-    Timeout,
-    Dropped,
-    Tls,
-    /// It wants a way to log in that is not supported here.
-    Method,
-    Password,
-    PasswordUnreadable,
-    Files,
+/// Each fault in a row: one word for statistics and logs, what it affects, what it is and what to do about it.
+macro_rules! sql_faults {
+    ($($(#[$note:meta])* $name:ident $class:literal $scope:ident $what:literal : $advice:expr;)*) => {
+        /// Why a database could not be written.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum SqlFault {
+            $($(#[$note])* $name,)*
+            /// With the database's own error number.
+            Other(SqlCode),
+        }
+
+        impl SqlFault {
+            fn row(self) -> (&'static str, SinkFaultScope, &'static str, &'static str) {
+                match self {
+                    $(SqlFault::$name => ($class, SinkFaultScope::$scope, $what, $advice),)*
+                    SqlFault::Other(_) => ("other", SinkFaultScope::Entry, "it refused", "see the database's own log"),
+                }
+            }
+        }
+    };
+}
+
+sql_faults! {
+    Unreachable "unreachable" Backend "it cannot be reached":
+        "see that the database runs, that url is right and that no firewall is between";
+    Timeout "timeout" Backend "it did not answer in time":
+        "the database or the network is slow: see its list of processes, or raise timeout_ms";
+    Dropped "dropped" Backend "it closed the connection":
+        "nothing, if it passes: the database was restarted or closes idle connections";
+    Tls "tls" Backend "there is no trust in its certificate, or it does not speak TLS":
+        "see that the database speaks TLS, that ca_file is the authority of its certificate and that the certificate names \
+         the host in url; tls = \"encrypt\" does without the certificate, tls = \"off\" without TLS";
+    Method "password" Backend "it wants a way to log in that is not known here":
+        "give the user a password that is checked by mysql_native_password or caching_sha2_password, or by scram-sha-256 or \
+         md5 in pg_hba.conf; caching_sha2_password needs TLS or a socket that speaks it";
+    Password "password" Backend "it refuses our user or password":
+        "the database refuses the user or the password: put the right one into password_file, and see from which hosts the \
+         user may come";
+    PasswordUnreadable "password" Backend "the password cannot be read":
+        "see that the file in password_file is there and that this process may read it";
+    Files "files" Backend "the certificates of ca_file cannot be used":
+        "see that ca_file is a good PEM file that this process may read";
     /// This process is out of file descriptors. That passes, and says nothing about any server.
-    NoDescriptor,
-    Busy,
-    Database,
+    NoDescriptor "descriptors" Descriptors "this process has no file descriptor left for it": descriptors::REMEDY;
+    Busy "busy" Backend "it is busy":
+        "nothing, if it passes: the database is starting, or has no connection left for us";
+    Database "database" Backend "it has no such database":
+        "see that url ends in the name of the database, and that the user may enter it";
     /// SQLite: the file is not there, or may not be opened.
-    NoFile,
-    NotADatabase,
-    Permission,
-    Table,
-    Column,
-    Syntax,
+    NoFile "database" Backend "the file cannot be opened":
+        "see that the file in url is there; this process has to be able to write it and its folder, where SQLite keeps its \
+         journal (under systemd: ReadWritePaths=)";
+    NotADatabase "database" Backend "the file is no database":
+        "see that the file in url is a database of SQLite";
+    Permission "permission" Entry "the user may not run the statement":
+        "grant the user SELECT, INSERT and UPDATE on the table";
+    Table "table" Entry "it has no such table":
+        "see that the table is in the database that url names; on Linux MySQL minds upper and lower case";
+    Column "table" Entry "the table has no such column":
+        "see that the statement has the table's own columns";
+    Syntax "syntax" Entry "it does not understand the statement":
+        "correct the statement, in the database's own dialect";
     /// SQLite does not distinguish a wrong statement from a missing table or column.
-    Statement,
-    TooLong,
-    Type,
-    Constraint,
-    Locked,
-    ReadOnly,
-    Full,
-    /// The statement changed no row.
-    NoRow,
+    Statement "syntax" Entry "it cannot run the statement":
+        "see that the table is in the file that url names, has the statement's columns, and that the statement is one of \
+         SQLite's";
+    TooLong "column" Entry "the column is too short for the value":
+        "widen the column: a token may have 512 characters, and a part of one is worth nothing";
+    Type "column" Entry "the column is of another type":
+        "see that the column takes what is written to it; a text needs a CAST where the column is none";
+    Constraint "constraint" Entry "a constraint of the table forbids it":
+        "see the table's keys and constraints: an INSERT of a row that is there wants to be an UPDATE or an upsert";
+    Locked "locked" Entry "somebody holds a lock on the row or the table":
+        "find out who holds the lock: a transaction that was never ended, a backup or an ALTER TABLE; it is tried again";
+    ReadOnly "readonly" Backend "it is read-only":
+        "this is a replica, or a file we may only read: url must name what can be written";
+    Full "disk" Entry "it has no room": "the database's disk is full";
+    NoRow "no_row" Entry "no row was changed":
+        "no row was changed, as the row is not there: insert it once, or give insert or an upsert";
     /// The value is no text.
-    Value,
-    Protocol,
-    /// With the database's own error number.
-    Other(SqlCode),
+    Value "value" Entry "the value is no plain text":
+        "the platform has sent a value that is no plain text; it is written nowhere";
+    Protocol "protocol" Backend "it does not answer as that kind of database does":
+        "see that it is the kind of database that url says, and no other service";
 }
 
 /// The number or the five letters of an error, which contain no value.
@@ -69,7 +114,7 @@ impl SqlCode {
 
 impl fmt::Display for SqlCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().filter(|byte| **byte != b' ').try_for_each(|byte| write!(f, "{}", char::from(*byte)))
+        f.write_str(String::from_utf8_lossy(&self.0).trim_end())
     }
 }
 
@@ -81,178 +126,30 @@ impl SqlFault {
         }
     }
 
-    /// The fault while connecting.
     pub fn while_connecting(self) -> SqlFault {
-        match self {
-            SqlFault::Dropped => SqlFault::Unreachable,
-            fault => fault,
-        }
+        if self == SqlFault::Dropped { SqlFault::Unreachable } else { self }
     }
 
     /// True if a new connection may help.
     pub fn is_about_the_connection(self) -> bool {
-        !matches!(
-            self,
-            SqlFault::Permission
-                | SqlFault::Table
-                | SqlFault::Column
-                | SqlFault::Syntax
-                | SqlFault::Statement
-                | SqlFault::TooLong
-                | SqlFault::Type
-                | SqlFault::Constraint
-                | SqlFault::Locked
-                | SqlFault::Full
-                | SqlFault::NoRow
-                | SqlFault::Value
-                | SqlFault::Other(_)
-        )
-    }
-
-    /// One word for statistics and logs.
-    fn class(self) -> &'static str {
-        match self {
-            SqlFault::Unreachable => "unreachable",
-            SqlFault::Timeout => "timeout",
-            SqlFault::Dropped => "dropped",
-            SqlFault::Tls => "tls",
-            SqlFault::Method | SqlFault::Password | SqlFault::PasswordUnreadable => "password",
-            SqlFault::Files => "files",
-            SqlFault::NoDescriptor => "descriptors",
-            SqlFault::Busy => "busy",
-            SqlFault::Database | SqlFault::NoFile | SqlFault::NotADatabase => "database",
-            SqlFault::Permission => "permission",
-            SqlFault::Table | SqlFault::Column => "table",
-            SqlFault::Syntax | SqlFault::Statement => "syntax",
-            SqlFault::TooLong | SqlFault::Type => "column",
-            SqlFault::Constraint => "constraint",
-            SqlFault::Locked => "locked",
-            SqlFault::ReadOnly => "readonly",
-            SqlFault::Full => "disk",
-            SqlFault::NoRow => "no_row",
-            SqlFault::Value => "value",
-            SqlFault::Protocol => "protocol",
-            SqlFault::Other(_) => "other",
-        }
-    }
-
-    /// What to do about it.
-    fn advice(self) -> &'static str {
-        match self {
-            SqlFault::Unreachable => "see that the database runs, that url is right and that no firewall is between",
-            SqlFault::Timeout => "the database or the network is slow: see its list of processes, or raise timeout_ms",
-            SqlFault::Dropped => "nothing, if it passes: the database was restarted or closes idle connections",
-            SqlFault::Tls => {
-                "see that the database speaks TLS, that ca_file is the authority of its certificate and that the \
-                 certificate names the host in url; tls = \"encrypt\" does without the certificate, tls = \"off\" without TLS"
-            }
-            SqlFault::Method => {
-                "give the user a password that is checked by mysql_native_password or caching_sha2_password, or by \
-                 scram-sha-256 or md5 in pg_hba.conf; caching_sha2_password needs TLS or a socket that speaks it"
-            }
-            SqlFault::Password => {
-                "the database refuses the user or the password: put the right one into password_file, and see from which \
-                 hosts the user may come"
-            }
-            SqlFault::PasswordUnreadable => {
-                "see that the file in password_file is there and that this process may read it"
-            }
-            SqlFault::Files => "see that ca_file is a good PEM file that this process may read",
-            SqlFault::NoDescriptor => descriptors::REMEDY,
-            SqlFault::Busy => "nothing, if it passes: the database is starting, or has no connection left for us",
-            SqlFault::Database => "see that url ends in the name of the database, and that the user may enter it",
-            SqlFault::NoFile => {
-                "see that the file in url is there; this process has to be able to write it and its folder, where SQLite \
-                 keeps its journal (under systemd: ReadWritePaths=)"
-            }
-            SqlFault::NotADatabase => "see that the file in url is a database of SQLite",
-            SqlFault::Permission => "grant the user SELECT, INSERT and UPDATE on the table",
-            SqlFault::Table => {
-                "see that the table is in the database that url names; on Linux MySQL minds upper and lower case"
-            }
-            SqlFault::Column => "see that the statement has the table's own columns",
-            SqlFault::Syntax => "correct the statement, in the database's own dialect",
-            SqlFault::Statement => {
-                "see that the table is in the file that url names, has the statement's columns, and that the statement is one \
-                 of SQLite's"
-            }
-            SqlFault::TooLong => {
-                "widen the column: a token may have 512 characters, and a part of one is worth nothing"
-            }
-            SqlFault::Type => {
-                "see that the column takes what is written to it; a text needs a CAST where the column is none"
-            }
-            SqlFault::Constraint => {
-                "see the table's keys and constraints: an INSERT of a row that is there wants to be an UPDATE or an upsert"
-            }
-            SqlFault::Locked => {
-                "find out who holds the lock: a transaction that was never ended, a backup or an ALTER TABLE; it is tried \
-                 again"
-            }
-            SqlFault::ReadOnly => "this is a replica, or a file we may only read: url must name what can be written",
-            SqlFault::Full => "the database's disk is full",
-            SqlFault::NoRow => {
-                "no row was changed, as the row is not there: insert it once, or give insert or an upsert"
-            }
-            SqlFault::Value => "the platform has sent a value that is no plain text; it is written nowhere",
-            SqlFault::Protocol => "see that it is the kind of database that url says, and no other service",
-            SqlFault::Other(_) => "see the database's own log",
-        }
+        self.row().1 != SinkFaultScope::Entry
     }
 }
 
 impl From<SqlFault> for SinkFault {
     fn from(fault: SqlFault) -> SinkFault {
-        let scope = match fault {
-            SqlFault::NoDescriptor => SinkFaultScope::Descriptors,
-            _ if fault.is_about_the_connection() => SinkFaultScope::Backend,
-            _ => SinkFaultScope::Entry,
-        };
-        SinkFault {
-            class: fault.class(),
-            what: Cow::Owned(fault.to_string()),
-            advice: Cow::Borrowed(fault.advice()),
-            scope,
-        }
+        let (class, scope, _, advice) = fault.row();
+        SinkFault { class, what: fault.to_string().into(), advice: advice.into(), scope }
     }
 }
 
 impl fmt::Display for SqlFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SqlFault::Unreachable => "it cannot be reached",
-            SqlFault::Timeout => "it did not answer in time",
-            SqlFault::Dropped => "it closed the connection",
-            SqlFault::Tls => "there is no trust in its certificate, or it does not speak TLS",
-            SqlFault::Method => "it wants a way to log in that is not known here",
-            SqlFault::Password => "it refuses our user or password",
-            SqlFault::PasswordUnreadable => "the password cannot be read",
-            SqlFault::Files => "the certificates of ca_file cannot be used",
-            SqlFault::NoDescriptor => "this process has no file descriptor left for it",
-            SqlFault::Busy => "it is busy",
-            SqlFault::Database => "it has no such database",
-            SqlFault::NoFile => "the file cannot be opened",
-            SqlFault::NotADatabase => "the file is no database",
-            SqlFault::Permission => "the user may not run the statement",
-            SqlFault::Table => "it has no such table",
-            SqlFault::Column => "the table has no such column",
-            SqlFault::Syntax => "it does not understand the statement",
-            SqlFault::Statement => "it cannot run the statement",
-            SqlFault::TooLong => "the column is too short for the value",
-            SqlFault::Type => "the column is of another type",
-            SqlFault::Constraint => "a constraint of the table forbids it",
-            SqlFault::Locked => "somebody holds a lock on the row or the table",
-            SqlFault::ReadOnly => "it is read-only",
-            SqlFault::Full => "it has no room",
-            SqlFault::NoRow => "no row was changed",
-            SqlFault::Value => "the value is no plain text",
-            SqlFault::Protocol => "it does not answer as that kind of database does",
-            SqlFault::Other(code) => return write!(f, "it refused (error {code})"),
-        })
+        f.write_str(self.row().2)?;
+        if let SqlFault::Other(code) = self { write!(f, " (error {code})") } else { Ok(()) }
     }
 }
 
-/// Classifies an error of the client library.
 pub(super) fn of_error(error: &sqlx::Error) -> SqlFault {
     if descriptors::is_caused_by_exhaustion(error) || is_file_error(error) && descriptors::are_exhausted() {
         return SqlFault::NoDescriptor;
@@ -298,7 +195,6 @@ fn of_io(error: &io::Error) -> SqlFault {
     }
 }
 
-/// By the server's error number.
 fn of_mysql(number: u16) -> SqlFault {
     match number {
         1045 | 1698 | 1130 => SqlFault::Password,
@@ -320,7 +216,6 @@ fn of_mysql(number: u16) -> SqlFault {
     }
 }
 
-/// By the five letters of the standard and of PostgreSQL.
 fn of_postgres(state: &str) -> SqlFault {
     match state {
         "28P01" | "28000" => SqlFault::Password,

@@ -7,7 +7,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use redis::{Connection, Value};
 use tokencached::cluster::record::{CallEnd, NOBODY, Op, Record, StoreMs};
-use tokencached::cluster::redis::script::{self, FIELDS, RecordScript, ScriptClock};
+use tokencached::cluster::redis::script::{self, FIELDS, RecordScript};
 
 use crate::support::redis::Redis;
 
@@ -107,7 +107,7 @@ struct Bench {
 
 impl Bench {
     fn new(redis: &Redis) -> Bench {
-        let (mut connection, script) = (redis.connect(), RecordScript::new(ScriptClock::Given));
+        let (mut connection, script) = (redis.connect(), RecordScript::new(["tonumber(ARGV[#ARGV])", "ARGV[#ARGV]"]));
         let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(&script.text).query(&mut connection).unwrap();
         assert_eq!(sha, script.sha);
         Bench { connection, script, cases: 0 }

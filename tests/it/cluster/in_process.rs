@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use tokencached::clock::{Clock, Now, SystemClock, boot_ms};
-use tokencached::cluster::memory::MemoryStore;
 use tokencached::cluster::record::{Record, UnsettledCall};
 use tokencached::cluster::seal::{PublishedValue, Seal};
 use tokencached::credential::App;
@@ -19,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::refresher::{app, sandbox, token, until, upstream};
+use crate::support::memory_store::MemoryStore;
 
 const SEALED_WITH: &str = "what these nodes seal with";
 

@@ -1,4 +1,4 @@
-//! A store in the memory of one process, for tests and simulations: [`Record::apply`] under a lock.
+//! A cluster store in the memory of one process: [`Record::apply`] under a lock.
 //!
 //! Answers at once and correctly, except while [`MemoryStore::set_down`] makes it unreachable.
 
@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use tokencached::clock::Clock;
+use tokencached::cluster::record::{Op, Record};
+use tokencached::cluster::{
+    ClusterEvent, ClusterStore, RefreshReason, StoreAnswer, StoreClockReading, StoreFuture, Unreachable, WatchedRecord,
+};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-
-use super::node_rules::StoreClockReading;
-use super::record::{Op, Record};
-use super::{ClusterEvent, ClusterStore, RefreshReason, StoreAnswer, StoreFuture, Unreachable, WatchedRecord};
-use crate::clock::Clock;
 
 /// The store. All nodes of a test hold the same `Arc`.
 pub struct MemoryStore {
@@ -82,11 +82,7 @@ impl MemoryStore {
 
     fn check_up(&self) -> Result<(), Unreachable> {
         if self.down.load(Ordering::Acquire) {
-            return Err(Unreachable {
-                text: "the cluster store is out of reach".into(),
-                advice: "bring it back",
-                unknown: false,
-            });
+            return Err(Unreachable::new("the cluster store is out of reach", "bring it back"));
         }
         Ok(())
     }
