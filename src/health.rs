@@ -5,14 +5,16 @@
 
 mod connection;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use self::connection::Connection;
 use crate::app::Options;
 use crate::http_api;
+use crate::network::reached_locally;
 use crate::server::{self, ListenAt, Listener};
-use tokio::time::Instant;
 
 /// Between two questions of [`wait`].
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -104,7 +106,7 @@ async fn ask_memcached_port(listener: &Listener, protocol: server::Protocol) -> 
         ListenAt::Tcp(address) => Connection::tcp(&reached_by(*address)?).await,
     }
     .map_err(|error| format!("cannot connect: {error}"))?;
-    if listener.tls && connection.start_tls().await?.is_refused() {
+    if listener.tls && !connection.start_tls().await? {
         return Ok(());
     }
     let question = match protocol {
@@ -122,7 +124,6 @@ async fn ask_memcached_port(listener: &Listener, protocol: server::Protocol) -> 
     }
 }
 
-/// Whether this is all of an answer to the question for the version.
 fn is_complete(answer: &[u8]) -> bool {
     if answer.first() == Some(&BINARY_ANSWER) { answer.len() >= BINARY_VERSION.len() } else { answer.ends_with(b"\n") }
 }
@@ -132,7 +133,7 @@ async fn ask_http_api(options: &http_api::Options, address: SocketAddr, question
     let reached = reached_by(address)?;
     let connected = Connection::tcp(&reached).await;
     let mut connection = connected.map_err(|error| format!("cannot connect: {error}"))?;
-    if options.tls.is_some() && connection.start_tls().await?.is_refused() {
+    if options.tls.is_some() && !connection.start_tls().await? {
         return Err("the TLS handshake is refused".to_owned());
     }
     let host = reached.first().unwrap_or(&address);
@@ -150,25 +151,17 @@ async fn ask_http_api(options: &http_api::Options, address: SocketAddr, question
     }
 }
 
-/// The `status` of the answer. None of ours is longer.
 fn word_of(body: &str) -> Option<String> {
     let body: serde_json::Value = serde_json::from_str(body).ok()?;
     Some(body.get("status")?.as_str()?.chars().take(60).collect())
 }
 
-/// Where this process finds what listens there: in order of preference.
 fn reached_by(address: SocketAddr) -> Result<Vec<SocketAddr>, String> {
     let port = address.port();
     if port == 0 {
         return Err("the configuration says \"any free port\", so nobody knows which one to ask".to_owned());
     }
-    let at = |ip: IpAddr| SocketAddr::from((ip, port));
-    Ok(match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => vec![at(Ipv4Addr::LOCALHOST.into())],
-        // Takes IPv4 too; and a container may have no other.
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => vec![at(Ipv6Addr::LOCALHOST.into()), at(Ipv4Addr::LOCALHOST.into())],
-        _ => vec![address],
-    })
+    Ok(reached_locally(address.ip()).into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
 #[cfg(test)]

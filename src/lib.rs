@@ -26,7 +26,8 @@
 //! | [`access`] | who may do what: rights, users, API keys, names in certificates |
 //! | **connections to others, files** | |
 //! | [`redis_client`] | a connection to a Redis: sentinel, cluster, ACL, TLS; for `cluster` and `sink` |
-//! | [`https`], [`tls`], [`network`] | trust and name look-ups of clients; TLS of our own ports; IP networks |
+//! | [`tls`], [`http_server`] | TLS of our own ports and the trust of clients; connections of the HTTP API and the sandbox |
+//! | [`https`], [`network`] | name look-ups and errors of HTTP clients; IP networks |
 //! | [`files`], [`secret_source`] | files that others write, read so that a disk that hangs holds up nothing else |
 //! | **used by everything** | |
 //! | [`encoding`], [`preset`] | how a value is written into a key or a file; which keys a known SDK reads |
@@ -109,6 +110,7 @@ pub mod environment;
 pub mod files;
 pub mod health;
 pub mod http_api;
+pub mod http_server;
 pub mod https;
 pub mod invalid_value;
 pub mod network;

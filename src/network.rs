@@ -1,7 +1,7 @@
 //! IP networks such as `10.0.0.0/8`, and hosts in URLs. Pure.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// An address, or all addresses of a network.
@@ -49,6 +49,16 @@ impl fmt::Display for Network {
 pub fn is_this_machine(host: &str) -> bool {
     let ip = host.parse::<IpAddr>();
     host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// Where this machine finds what listens at an address, in order of preference: nobody can connect to "all addresses".
+pub fn reached_locally(ip: IpAddr) -> Vec<IpAddr> {
+    match ip {
+        _ if !ip.is_unspecified() => vec![ip],
+        IpAddr::V4(_) => vec![Ipv4Addr::LOCALHOST.into()],
+        // Takes IPv4 too; and a container may have no other.
+        IpAddr::V6(_) => vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()],
+    }
 }
 
 /// A host as it is, without the brackets that an IPv6 address has in a URL.

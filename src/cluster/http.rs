@@ -28,8 +28,8 @@ use super::{
     WatchedRecord,
 };
 use crate::clock::{self, RepeatThrottle};
-use crate::https::TlsFault;
 use crate::secret::Secret;
+use crate::tls::TlsFault;
 use client::{LeaderClient, LeaderFault};
 use leader_records::{LeaderRecords, RecordUpdate};
 use page::LeaderPage;

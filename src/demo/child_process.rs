@@ -20,7 +20,6 @@ const POLL_EVERY: Duration = Duration::from_millis(10);
 /// What has happened to the process with that index.
 #[derive(Debug)]
 pub enum ProcessEvent {
-    /// It has written a line.
     Line(usize, String),
     /// It has closed its output: it has ended, or is about to.
     Ended(usize),

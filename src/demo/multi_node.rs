@@ -27,7 +27,6 @@ use crate::cli::DemoArgs;
 pub const NODE_RESTART_AFTER: Duration = Duration::from_secs(5);
 /// The same for the Redis: long enough to see what the nodes do without it.
 pub const REDIS_RESTART_AFTER: Duration = Duration::from_secs(30);
-/// Programs that are a Redis.
 const REDIS_PROGRAMS: &[&str] = &["redis-server", "valkey-server"];
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lines of a node's log that are not shown, because the demo says the same in other words.
@@ -63,7 +62,6 @@ pub struct MultiNodeDemo {
     folder: TempDir,
 }
 
-/// Runs them until told to stop.
 pub async fn run(args: &DemoArgs, sandbox: &str, shutdown: &CancellationToken) -> Result<(), String> {
     let mut demo = MultiNodeDemo::new(args, sandbox)?;
     let done = match shutdown.run_until_cancelled(demo.start()).await {
@@ -119,7 +117,6 @@ impl MultiNodeDemo {
         })
     }
 
-    /// The Redis, if there is one.
     pub fn redis(&self) -> Option<&ChildProcess> {
         self.processes.get(self.addresses.len())
     }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use super::child_process::ChildProcess;
 use super::multi_node::{MultiNodeDemo, NODE_RESTART_AFTER, REDIS_RESTART_AFTER};
 use super::{FIRST_APPID, SECOND_APPID};
+use crate::network::reached_locally;
 
-/// Fields of a log line that are not shown.
 const HIDDEN_FIELDS: &[&str] = &["timestamp", "level", "message", "target"];
 
 /// What runs where, and what to type.
@@ -50,9 +50,9 @@ fn describe_store(demo: &MultiNodeDemo) -> String {
     }
 }
 
-/// What a client on this machine would call this address.
-pub fn host(ip: IpAddr) -> String {
-    if ip.is_unspecified() { "127.0.0.1".to_owned() } else { ip.to_string() }
+/// What a client on this machine would call this address, by IPv4 if it can.
+pub fn host(ip: IpAddr) -> IpAddr {
+    reached_locally(ip).pop().unwrap_or(ip)
 }
 
 fn how_to_read(demo: &MultiNodeDemo) -> String {
@@ -104,12 +104,10 @@ The calls of all nodes together:
     )
 }
 
-/// A process has ended.
 pub fn ended(process: &ChildProcess, how: &str, wait: Duration) -> String {
     format!("{} (pid {}) {how}; it is started again in {} s\n", process.name, process.pid, wait.as_secs())
 }
 
-/// A process was started again.
 pub fn started_again(process: &ChildProcess) -> String {
     format!("{} is started again: kill -9 {}\n", process.name, process.pid)
 }

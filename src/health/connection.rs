@@ -16,25 +16,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use crate::tls;
+
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 pub(super) struct Connection {
     stream: Box<dyn Stream>,
-}
-
-/// How a handshake ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Handshake {
-    Done,
-    /// The server has answered by a refusal: it wants a certificate of the client.
-    Refused,
-}
-
-impl Handshake {
-    pub fn is_refused(self) -> bool {
-        self == Handshake::Refused
-    }
 }
 
 impl Connection {
@@ -47,17 +35,17 @@ impl Connection {
         Ok(Connection { stream: Box::new(UnixStream::connect(path).await?) })
     }
 
-    /// Goes on with TLS.
-    pub async fn start_tls(&mut self) -> Result<Handshake, String> {
+    /// Goes on with TLS. False: the server has answered by a refusal, because it wants a certificate of the client.
+    pub async fn start_tls(&mut self) -> Result<bool, String> {
         let config = client_config().map_err(|error| format!("cannot set up TLS: {error}"))?;
         let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
         let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
         match TlsConnector::from(Arc::new(config)).connect(name, plain).await {
             Ok(stream) => {
                 self.stream = Box::new(stream);
-                Ok(Handshake::Done)
+                Ok(true)
             }
-            Err(error) if is_alert(&error) => Ok(Handshake::Refused),
+            Err(error) if is_alert(&error) => Ok(false),
             Err(error) => Err(format!("the TLS handshake failed: {error}")),
         }
     }
@@ -96,7 +84,7 @@ fn is_alert(error: &io::Error) -> bool {
 }
 
 fn client_config() -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = tls::provider();
     Ok(ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
         .dangerous()

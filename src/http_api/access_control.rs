@@ -18,8 +18,8 @@ use super::limits::{Rate, RateLimit};
 use super::options::Options;
 use super::problem::Problem;
 use super::sessions::{LIFE_MS, Sessions};
-use super::wrong_secrets::{SecretTarget, WrongSecretOutcome, WrongSecrets};
-use crate::access::{ApiKeyDigest, ApiKeys, HttpRights};
+use super::wrong_secrets::{SecretTarget, WrongSecrets};
+use crate::access::{ApiKey, ApiKeyDigest, ApiKeys, HttpRights};
 use crate::address_group::address_group;
 use crate::clock::BootMs;
 use crate::network::{Network, without_brackets};
@@ -32,7 +32,6 @@ const BURST_S: u32 = 4;
 const FORWARDED: &[&str] = &["forwarded", "via", "x-real-ip"];
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
-/// Decides about each request by its head.
 pub struct AccessControl {
     keys: ArcSwap<ApiKeys>,
     /// There is a file of keys, so nobody is answered without one.
@@ -65,7 +64,6 @@ enum Authentication {
     Session(ApiKeyDigest),
 }
 
-/// Who sends a request, and what it may do.
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub peer: IpAddr,
@@ -79,7 +77,6 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A caller without any right.
     fn anonymous(peer: IpAddr) -> Caller {
         Caller {
             peer,
@@ -91,38 +88,30 @@ impl Caller {
         }
     }
 
-    /// An error without the right `status`.
     pub fn require_status(&self) -> Result<(), Problem> {
-        if self.rights.status() { Ok(()) } else { Err(self.missing_right("this needs the right status")) }
+        self.require(self.rights.status(), "this needs the right status")
     }
 
     /// An error without the right to read this app's tokens, or if a foreign page could have sent the request.
     pub fn require_read(&self, app: &str) -> Result<(), Problem> {
         self.require_visible(app)?;
-        if !self.rights.read(app) {
-            return Err(self.missing_right("this needs the right read for this app"));
-        }
-        if matches!(self.by, Authentication::Key(_)) { Ok(()) } else { self.require_api_header() }
+        self.require(self.rights.read(app), "this needs the right read for this app")?;
+        self.require_no_foreign_page()
     }
 
     /// An error without the right to read any app's tokens, or if a foreign page could have sent the request.
     pub fn require_read_any(&self) -> Result<(), Problem> {
-        if !self.rights.reads_some() {
-            return Err(self.missing_right("this needs the right read"));
-        }
-        if matches!(self.by, Authentication::Key(_)) { Ok(()) } else { self.require_api_header() }
+        self.require(self.rights.reads_some(), "this needs the right read")?;
+        self.require_no_foreign_page()
     }
 
     /// An error without the right to act on this app, or if a foreign page could have sent the request.
     pub fn require_refresh(&self, app: &str) -> Result<(), Problem> {
         self.require_visible(app)?;
-        if !self.rights.refresh(app) {
-            return Err(self.missing_right("this needs the right refresh for this app"));
-        }
+        self.require(self.rights.refresh(app), "this needs the right refresh for this app")?;
         self.require_api_header()
     }
 
-    /// An error for callers that are not known.
     pub fn require_any_right(&self) -> Result<(), Problem> {
         if self.by == Authentication::Anonymous { Err(Problem::no_key()) } else { Ok(()) }
     }
@@ -145,13 +134,21 @@ impl Caller {
         Err(Problem::new(StatusCode::FORBIDDEN, "header-needed", detail))
     }
 
-    /// Whether the caller is known by a key or a session.
     pub fn is_logged_in(&self) -> bool {
         matches!(self.by, Authentication::Key(_) | Authentication::Session(_))
     }
 
-    fn missing_right(&self, detail: &'static str) -> Problem {
-        if self.by == Authentication::Anonymous { Problem::no_key() } else { Problem::forbidden(detail) }
+    fn require(&self, has_right: bool, detail: &'static str) -> Result<(), Problem> {
+        match self.by {
+            _ if has_right => Ok(()),
+            Authentication::Anonymous => Err(Problem::no_key()),
+            _ => Err(Problem::forbidden(detail)),
+        }
+    }
+
+    /// No page knows a key; browsers send sessions along unasked.
+    fn require_no_foreign_page(&self) -> Result<(), Problem> {
+        if matches!(self.by, Authentication::Key(_)) { Ok(()) } else { self.require_api_header() }
     }
 }
 
@@ -208,9 +205,7 @@ impl AccessControl {
         if let Some(digest) = session_of(headers, secure).and_then(|number| self.sessions.find(number, now_ms))
             && let Some(key) = self.keys.load().by_digest(&digest)
         {
-            self.by_key.try_take((digest, address_group(peer)), now_ms).map_err(Problem::too_often)?;
-            let (name, rights) = (Some(key.name.clone()), key.rights.clone());
-            return Ok(Caller { name, rights, by: Authentication::Session(digest), ..caller });
+            return self.known_caller(&key, Authentication::Session(digest), caller, now_ms);
         }
         if !is_limited_elsewhere(head) {
             self.by_peer.try_take(address_group(peer), now_ms).map_err(Problem::too_often)?;
@@ -234,9 +229,20 @@ impl AccessControl {
             return Err(Problem::wrong_key());
         }
         let call = format!("{} {}", shown_method(&head.method), shown_path(head.uri.path()));
-        let (name, rights, digest) = self.key(key.trim_ascii(), caller.peer, &call, SecretTarget::Key, now_ms)?;
-        self.by_key.try_take((digest, address_group(caller.peer)), now_ms).map_err(Problem::too_often)?;
-        Ok(Caller { name: Some(name), rights, by: Authentication::Key(digest), ..caller })
+        let key = self.key(key.trim_ascii(), caller.peer, &call, SecretTarget::Key, now_ms)?;
+        self.known_caller(&key, Authentication::Key(*key.digest()), caller, now_ms)
+    }
+
+    /// A caller with this key, unless it asks too often with it.
+    fn known_caller(
+        &self,
+        key: &ApiKey,
+        by: Authentication,
+        caller: Caller,
+        now_ms: BootMs,
+    ) -> Result<Caller, Problem> {
+        self.by_key.try_take((*key.digest(), address_group(caller.peer)), now_ms).map_err(Problem::too_often)?;
+        Ok(Caller { name: Some(key.name.clone()), rights: key.rights.clone(), by, ..caller })
     }
 
     /// Looks a key up. A wrong one is counted; after many of them the answer says only that there were too many.
@@ -247,16 +253,14 @@ impl AccessControl {
         call: &str,
         target: SecretTarget,
         now_ms: BootMs,
-    ) -> Result<(Arc<str>, Arc<HttpRights>, ApiKeyDigest), Problem> {
+    ) -> Result<Arc<ApiKey>, Problem> {
         if let Some(key) = self.keys.load().find(given) {
-            return Ok((key.name.clone(), key.rights.clone(), *key.digest()));
+            return Ok(key);
         }
-        let WrongSecretOutcome { answer, log_times } = self.wrong_secrets.record(peer, target, now_ms);
-        if let Some(times) = log_times {
+        let told = self.wrong_secrets.record(peer, target, now_ms, |times| {
             tracing::warn!(%peer, times, "authentication failed: {call}: wrong key, it is not in keys_file: correct it in the program there");
-        }
-        answer.map_err(Problem::too_often)?;
-        Err(Problem::wrong_key())
+        });
+        Err(told.err().map_or_else(Problem::wrong_key, Problem::too_often))
     }
 
     /// The rights of a key, for calls that take it in a parameter of their own.
@@ -273,31 +277,26 @@ impl AccessControl {
         target: SecretTarget,
         now_ms: BootMs,
     ) -> Result<(), u64> {
-        let WrongSecretOutcome { answer, log_times } = self.wrong_secrets.record(peer, target, now_ms);
-        if let Some(times) = log_times {
-            match target {
-                SecretTarget::UnknownApp => tracing::warn!(
-                    %peer,
-                    times,
-                    "authentication failed: {call} for {app}: no such app here: correct the appid in the program there, or add the app"
-                ),
-                _ => tracing::warn!(
-                    appid = %app,
-                    %peer,
-                    times,
-                    "authentication failed: {call}: wrong secret: correct it in the program there"
-                ),
-            }
-        }
-        answer
+        self.wrong_secrets.record(peer, target, now_ms, |times| match target {
+            SecretTarget::UnknownApp => tracing::warn!(
+                %peer,
+                times,
+                "authentication failed: {call} for {app}: no such app here: correct the appid in the program there, or add the app"
+            ),
+            _ => tracing::warn!(
+                appid = %app,
+                %peer,
+                times,
+                "authentication failed: {call}: wrong secret: correct it in the program there"
+            ),
+        })
     }
 
-    /// Begins a session, and gives its cookie.
     pub fn log_in(&self, caller: &Caller, key: &[u8], now_ms: BootMs) -> Result<String, Problem> {
-        let (name, _, digest) = self.key(key, caller.peer, "POST /login", SecretTarget::Login, now_ms)?;
+        let key = self.key(key, caller.peer, "POST /login", SecretTarget::Login, now_ms)?;
         let broken = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-session", "the system has no random bytes");
-        let number = self.sessions.begin(digest, now_ms).ok_or_else(broken)?;
-        tracing::info!(key = %name, peer = %caller.peer, "logged in to the HTTP API");
+        let number = self.sessions.begin(*key.digest(), now_ms).ok_or_else(broken)?;
+        tracing::info!(key = %key.name, peer = %caller.peer, "logged in to the HTTP API");
         Ok(cookie(&number, LIFE_MS / 1000, caller.secure))
     }
 
@@ -344,7 +343,6 @@ impl AccessControl {
         Ok(peer)
     }
 
-    /// An error if the `Host` is no name of this server.
     fn check_host(&self, head: &Head, addresses: &ConnectionAddresses) -> Result<(), Problem> {
         let host = match single_header(&head.headers, "host") {
             Some(host) => host,
@@ -386,7 +384,6 @@ fn address_of(text: &str) -> Option<IpAddr> {
     bracketed.parse::<IpAddr>().or_else(|_| with_port()).ok().map(|ip| ip.to_canonical())
 }
 
-/// Whether this is `/livez` or `/readyz` without parameters.
 pub fn is_bare_health(head: &Head) -> bool {
     matches!(head.uri.path(), "/livez" | "/readyz") && head.uri.query().is_none()
 }
@@ -403,24 +400,10 @@ fn is_limited_elsewhere(head: &Head) -> bool {
 
 /// A path for the log, without anything that a client has put into it.
 fn shown_path(path: &str) -> &'static str {
-    const KNOWN: &[&str] = &[
-        "/v1/apps",
-        "/v1/credentials",
-        "/v1/events",
-        "/v1/journal",
-        "/v1/openapi.json",
-        "/v1/session",
-        "/v1/status",
-        "/cgi-bin",
-        "/livez",
-        "/login",
-        "/logout",
-        "/metrics",
-        "/readyz",
-    ];
-    let begins =
-        |known: &&&str| path.strip_prefix(**known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    KNOWN.iter().find(begins).copied().unwrap_or("a path that is not known")
+    const KNOWN: &str = "/v1/apps /v1/credentials /v1/events /v1/journal /v1/openapi.json /v1/session /v1/status /cgi-bin \
+                         /livez /login /logout /metrics /readyz";
+    let begins = |known: &&str| path.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    KNOWN.split(' ').find(begins).unwrap_or("a path that is not known")
 }
 
 fn shown_method(method: &Method) -> &'static str {

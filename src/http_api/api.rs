@@ -1,12 +1,11 @@
 //! The JSON API under `/v1`: the server, apps, credentials, the journal, sessions.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::extract::Path;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
@@ -14,23 +13,16 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::access_control::Caller;
-use super::context::{ApiApp, ApiContext};
+use super::call::{ApiCall, JsonResult, QueryParams};
+use super::context::ApiContext;
 use super::old_fields::with_old_fields;
 use super::problem::Problem;
-use super::query::QueryParams;
 use super::{apps, events, status};
 use crate::clock::{self, Now};
 use crate::credential::facts::VerificationResult;
 use crate::credential::table::{Credential, CredentialState, CredentialStatus, LastError, Published, Reading};
 use crate::secret::Secret;
 use crate::texts;
-
-/// What a handler receives.
-pub type ContextExtractor = State<Arc<ApiContext>>;
-pub type CallerExtractor = Extension<Arc<Caller>>;
-/// What most handlers return.
-pub type JsonResult = Result<Json<Value>, Problem>;
 
 /// The most entries of the journal in one answer.
 const ENTRIES_MAX: usize = 4096;
@@ -39,75 +31,63 @@ const GENERATION_MAX: u64 = 1 << 53;
 const CATCH_UP: Duration = Duration::from_secs(2);
 /// The longest wait for a next value, seconds.
 const WAIT_S_MAX: u64 = 60;
-/// The longest wait for a verification.
 const VERIFICATION_MAX: Duration = Duration::from_secs(20);
 
-/// `GET /v1/status`.
-pub async fn get_status(State(context): ContextExtractor, Extension(caller): CallerExtractor, uri: Uri) -> JsonResult {
-    QueryParams::of(&uri, &[])?;
-    caller.require_status()?;
-    Ok(Json(status::status_json(&context, Now::read())))
+pub async fn get_status(call: ApiCall) -> JsonResult {
+    call.params(&[])?;
+    call.caller.require_status()?;
+    Ok(Json(status::status_json(&call.context, Now::read())))
 }
 
-/// `GET /v1/events`.
-pub async fn get_events(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    QueryParams::of(&uri, &[])?;
-    events::stream(&context, caller)
+pub async fn get_events(call: ApiCall) -> Result<Response, Problem> {
+    call.params(&[])?;
+    events::listen(&call.context, call.caller)
 }
 
 /// `GET /v1/apps`: the apps that this caller may see.
-pub async fn get_apps(State(context): ContextExtractor, Extension(caller): CallerExtractor, uri: Uri) -> JsonResult {
-    QueryParams::of(&uri, &[])?;
-    caller.require_any_right()?;
+pub async fn get_apps(call: ApiCall) -> JsonResult {
+    call.params(&[])?;
+    call.caller.require_any_right()?;
     let now = Now::read();
-    events::flush_refused_writes(&context, now);
-    let seen = context.apps.iter().filter(|app| caller.rights.can_see(&app.id));
-    let seen: Vec<Value> = seen.map(|app| apps::app_json(app, &caller, now)).collect();
+    events::flush_refused_writes(&call.context, now);
+    let seen = call.context.apps.iter().filter(|app| call.caller.rights.can_see(&app.id));
+    let seen: Vec<Value> = seen.map(|app| apps::app_json(app, &call.caller, now)).collect();
     Ok(Json(json!({ "now_ms": now.unix_ms, "apps": seen })))
 }
 
 /// `GET /v1/apps/{app}`: one app, with its latest entries of the journal.
-pub async fn get_app(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> JsonResult {
-    QueryParams::of(&uri, &[])?;
-    let (app, now) = (find_visible_app(&context, &caller, &id)?, Now::read());
-    events::flush_refused_writes(&context, now);
-    let mut shown = apps::app_json(app, &caller, now);
-    let table = context.table();
+pub async fn get_app(call: ApiCall, Path(id): Path<String>) -> JsonResult {
+    call.params(&[])?;
+    let (app, now) = (call.app(&id)?, Now::read());
+    events::flush_refused_writes(&call.context, now);
+    let mut shown = apps::app_json(app, &call.caller, now);
+    let table = call.context.table();
     let entries = app.credentials.iter().flat_map(|credential| table.journal.entries_of(credential.id, now));
-    shown["journal"] = entries.map(|entry| apps::entry_json(&entry, &context)).collect();
+    shown["journal"] = entries.map(|entry| apps::entry_json(&entry, &call.context)).collect();
     shown["now_ms"] = json!(now.unix_ms);
     Ok(Json(shown))
 }
 
 /// `GET /v1/journal`: the entries of the last day, oldest first.
-pub async fn get_journal(State(context): ContextExtractor, Extension(caller): CallerExtractor, uri: Uri) -> JsonResult {
-    let params = QueryParams::of(&uri, &["limit"])?;
-    caller.require_status()?;
+pub async fn get_journal(call: ApiCall) -> JsonResult {
+    let params = call.params(&["limit"])?;
+    call.caller.require_status()?;
     let limit = params.number::<u16>("limit")?.map_or(ENTRIES_MAX, usize::from).min(ENTRIES_MAX);
     let now = Now::read();
-    events::flush_refused_writes(&context, now);
-    let entries = context.table().journal.since(0, now, limit);
-    let entries: Vec<Value> = entries.iter().map(|entry| apps::entry_json(entry, &context)).collect();
+    events::flush_refused_writes(&call.context, now);
+    let entries = call.context.table().journal.since(0, now, limit);
+    let entries: Vec<Value> = entries.iter().map(|entry| apps::entry_json(entry, &call.context)).collect();
     Ok(Json(json!({ "now_ms": now.unix_ms, "entries": entries })))
 }
 
 /// `GET /v1/session`: who the caller is, so that the page knows what to offer.
-pub async fn get_session(State(context): ContextExtractor, Extension(caller): CallerExtractor, uri: Uri) -> JsonResult {
-    QueryParams::of(&uri, &[])?;
+pub async fn get_session(call: ApiCall) -> JsonResult {
+    call.params(&[])?;
     Ok(Json(json!({
-        "login": context.reload_handle.access_control.has_keys(),
-        "known": caller.is_logged_in(),
-        "name": caller.name.as_deref(),
-        "rights": caller.rights.words(),
+        "login": call.context.reload_handle.access_control.has_keys(),
+        "known": call.caller.is_logged_in(),
+        "name": call.caller.name.as_deref(),
+        "rights": call.caller.rights.words(),
     })))
 }
 
@@ -117,38 +97,25 @@ struct LoginBody {
     key: String,
 }
 
-/// `POST /login`.
-pub async fn log_in(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    caller.require_api_header()?;
-    let access_control = &context.reload_handle.access_control;
+pub async fn log_in(call: ApiCall, body: Bytes) -> Result<Response, Problem> {
+    call.caller.require_api_header()?;
+    let access_control = &call.context.reload_handle.access_control;
     if !access_control.has_keys() {
         return Err(Problem::new(StatusCode::CONFLICT, "no-keys", "there are no keys to log in with: see keys_file"));
     }
     let login: LoginBody = parse_body(&body)?;
     let key = Secret::new(login.key);
-    let cookie = access_control.log_in(&caller, key.expose().as_bytes(), clock::boot_ms())?;
-    with_cookie(&cookie)
+    let cookie = access_control.log_in(&call.caller, key.expose().as_bytes(), clock::boot_ms())?;
+    with_cookie(cookie)
 }
 
-/// `POST /logout`.
-pub async fn log_out(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    caller.require_api_header()?;
-    with_cookie(&context.reload_handle.access_control.log_out(&caller, &headers))
+pub async fn log_out(call: ApiCall, headers: HeaderMap) -> Result<Response, Problem> {
+    call.caller.require_api_header()?;
+    with_cookie(call.context.reload_handle.access_control.log_out(&call.caller, &headers))
 }
 
-fn with_cookie(cookie: &str) -> Result<Response, Problem> {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let cookie = HeaderValue::try_from(cookie).map_err(|_| Problem::bad("no cookie can be made of this"))?;
-    response.headers_mut().insert(header::SET_COOKIE, cookie);
-    Ok(response)
+fn with_cookie(cookie: String) -> Result<Response, Problem> {
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
 }
 
 /// Reads a JSON object. The parser's own message is not given, because it would quote the body.
@@ -175,37 +142,18 @@ pub(super) fn wait_of(params: &QueryParams, has_after: bool) -> Result<Duration,
     Ok(Duration::from_secs(wait_s))
 }
 
-pub(super) fn find_visible_app<'p>(context: &'p ApiContext, caller: &Caller, id: &str) -> Result<&'p ApiApp, Problem> {
-    caller.require_visible(id)?;
-    context.app(id).ok_or_else(Problem::not_found)
-}
-
-fn find_credential<'p>(
-    context: &'p ApiContext,
-    caller: &Caller,
-    id: &str,
-    credential_type: &str,
-) -> Result<&'p Arc<Credential>, Problem> {
-    find_visible_app(context, caller, id)?.credential(credential_type).ok_or_else(Problem::not_found)
-}
-
 /// `GET /v1/apps/{app}/credentials/{type}`: the value. With `after`, waits while that is the
 /// present generation.
-pub async fn get_credential(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    Path((id, credential_type)): Path<(String, String)>,
-    uri: Uri,
-) -> JsonResult {
-    let params = QueryParams::of(&uri, &["after", "wait_s"])?;
-    let credential = find_credential(&context, &caller, &id, &credential_type)?;
-    caller.require_read(&id)?;
+pub async fn get_credential(call: ApiCall, Path((id, credential_type)): Path<(String, String)>) -> JsonResult {
+    let params = call.params(&["after", "wait_s"])?;
+    let credential = call.credential(&id, &credential_type)?;
+    call.caller.require_read(&id)?;
     let after = check_generation(params.number::<u64>("after")?)?;
     let wait = wait_of(&params, after.is_some())?;
     let asked = Instant::now();
     let until = asked + wait;
     // Another node of a cluster may have given it out a moment ago.
-    let catch_up = if context.table().cluster.node().is_some() { CATCH_UP } else { Duration::ZERO };
+    let catch_up = if call.context.table().cluster.node().is_some() { CATCH_UP } else { Duration::ZERO };
     let lower_from = asked + catch_up.min(wait);
     let mut changes = credential.subscribe();
     loop {
@@ -214,7 +162,7 @@ pub async fn get_credential(
             return Ok(Json(value));
         }
         let waited = tokio::select! {
-            () = context.shutdown.cancelled() => false,
+            () = call.context.shutdown.cancelled() => false,
             () = tokio::time::sleep_until(lower_from), if !lower => true,
             () = tokio::time::sleep_until(until) => false,
             changed = changes.changed() => changed.is_ok(),
@@ -252,10 +200,7 @@ pub(super) fn no_value_problem(credential: &Credential, after: Option<u64>) -> P
     let status = credential.status(now_ms);
     if after.is_some() && matches!(credential.read(now_ms), Reading::Live(_)) {
         let detail = "there is no later generation yet; ask again";
-        return Problem {
-            retry_after_s: Some(1),
-            ..Problem::new(StatusCode::NOT_FOUND, "no-later-generation", detail)
-        };
+        return Problem::new(StatusCode::NOT_FOUND, "no-later-generation", detail).retry_after(1);
     }
     let next_s = status.next_try_boot_ms.saturating_sub(now_ms).div_ceil(1000).clamp(1, 3600);
     let awaited = credential.missing_token(&status).map(|parent| (parent, parent.status(now_ms).last_error));
@@ -267,7 +212,7 @@ pub(super) fn no_value_problem(credential: &Credential, after: Option<u64>) -> P
         (_, Some((parent, None))) => format!("it waits for its token {}, which is being fetched", parent.appid),
         (None, None) => "there is no live value yet".to_owned(),
     };
-    Problem { retry_after_s: Some(next_s), ..Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-live-value", detail) }
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-live-value", detail).retry_after(next_s)
 }
 
 /// The value that was refused: its generation or the token itself.
@@ -287,14 +232,9 @@ fn present_value<'d, T: Deserialize<'d>, D: Deserializer<'d>>(value: D) -> Resul
 
 /// `POST /v1/apps/{app}/credentials/{type}/refresh`: the caller reports that the value is refused. It is
 /// verified, and renewed if that is so.
-pub async fn refresh(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    Path((id, credential_type)): Path<(String, String)>,
-    body: Bytes,
-) -> JsonResult {
-    let credential = find_credential(&context, &caller, &id, &credential_type)?;
-    caller.require_refresh(&id)?;
+pub async fn refresh(call: ApiCall, Path((id, credential_type)): Path<(String, String)>, body: Bytes) -> JsonResult {
+    let credential = call.credential(&id, &credential_type)?;
+    call.caller.require_refresh(&id)?;
     let refused: RefreshBody = if body.is_empty() { RefreshBody::default() } else { parse_body(&body)? };
     let generation = match (check_generation(refused.generation)?, refused.token.map(Secret::new)) {
         (Some(_), Some(_)) => return Err(Problem::bad("name the generation or the token, not both")),
@@ -309,24 +249,18 @@ pub async fn refresh(
     if generation.is_some_and(|generation| generation != before.generation) {
         return Ok(Json(verdict_json(credential, "overtaken", None)));
     }
-    let ask = || context.table().ask_refresh(credential, generation);
-    verify_and_report(&context, credential, before.generation, ask).await
+    let ask = || call.context.table().ask_refresh(credential, generation);
+    verify_and_report(&call.context, credential, before.generation, ask).await
 }
 
-/// A body without fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EmptyBody {}
 
 /// `POST /v1/apps/{app}/credentials/{type}/probe`: probes the value and does nothing else.
-pub async fn probe(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    Path((id, credential_type)): Path<(String, String)>,
-    body: Bytes,
-) -> JsonResult {
-    let credential = find_credential(&context, &caller, &id, &credential_type)?;
-    caller.require_refresh(&id)?;
+pub async fn probe(call: ApiCall, Path((id, credential_type)): Path<(String, String)>, body: Bytes) -> JsonResult {
+    let credential = call.credential(&id, &credential_type)?;
+    call.caller.require_refresh(&id)?;
     if !body.is_empty() {
         let _: EmptyBody = parse_body(&body)?;
     }
@@ -334,8 +268,10 @@ pub async fn probe(
         let detail = "no call is known that tells whether a value of this type is accepted";
         return Err(Problem::new(StatusCode::CONFLICT, "no-probe", detail));
     }
-    verify_and_report(&context, credential, credential.status(0).generation, || context.table().ask_probe(credential))
-        .await
+    verify_and_report(&call.context, credential, credential.status(0).generation, || {
+        call.context.table().ask_probe(credential)
+    })
+    .await
 }
 
 /// Asks the refresher to verify the value of this generation, waits for the end, and gives the result.
@@ -346,28 +282,14 @@ async fn verify_and_report(
     ask: impl FnOnce() -> Option<oneshot::Receiver<()>>,
 ) -> JsonResult {
     let before = credential.status(clock::boot_ms());
-    let done = ask().ok_or_else(busy_problem)?;
-    wait_for_verification(context, done).await?;
-    Ok(Json(verification_result(credential, generation, &before)))
-}
-
-fn busy_problem() -> Problem {
-    let detail = "too many verifications are under way";
-    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
-    Problem { retry_after_s: Some(2), ..problem }
-}
-
-async fn wait_for_verification(context: &ApiContext, done: oneshot::Receiver<()>) -> Result<(), Problem> {
-    tokio::select! {
-        () = context.shutdown.cancelled() => Err(busy_problem()),
-        waited = tokio::time::timeout(VERIFICATION_MAX, done) => match waited {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                let problem = Problem::new(StatusCode::GATEWAY_TIMEOUT, "check-too-slow", "WeChat has not answered in time");
-                Err(Problem { retry_after_s: Some(5), ..problem })
-            }
-        }
+    let busy = || Problem::busy("too many verifications are under way", 2);
+    let done = ask().ok_or_else(busy)?;
+    let waited = tokio::time::timeout(VERIFICATION_MAX, done);
+    if context.shutdown.run_until_cancelled(waited).await.ok_or_else(busy)?.is_err() {
+        let detail = "WeChat has not answered in time";
+        return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "check-too-slow", detail).retry_after(5));
     }
+    Ok(Json(verification_result(credential, generation, &before)))
 }
 
 /// The result, from what has changed since `before`.

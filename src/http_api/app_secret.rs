@@ -21,7 +21,6 @@ const READ_MAX: Duration = Duration::from_secs(2);
 
 type SecretDigest = [u8; 32];
 
-/// The secret of one app.
 pub struct AppSecret {
     source: SecretSource,
     last: Mutex<Option<(SecretDigest, BootMs)>>,

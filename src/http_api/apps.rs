@@ -138,7 +138,6 @@ fn writer(writer: &RefusedWriter) -> Value {
     with_old_fields(shown, &["rival"])
 }
 
-/// An entry of the journal.
 pub fn entry_json(entry: &JournalEntry, context: &ApiContext) -> Value {
     let credential = context.table().credentials().get(entry.credential);
     let mut shown = match &entry.event {

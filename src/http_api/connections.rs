@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::options::{Options, RESERVED_CONNECTIONS as RESERVED};
@@ -23,7 +24,6 @@ const RESERVED_FOR_SHORT_CALLS: usize = RESERVED / 2;
 const YOUNG_MS: u64 = 100;
 const LOG_SPACING_MS: u64 = 60_000;
 
-/// All connections of the HTTP API.
 pub struct HttpConnections {
     max: usize,
     max_per_peer: usize,
@@ -36,7 +36,8 @@ pub struct HttpConnections {
     pub rejected: AtomicU64,
     /// Closed before they had sent a request, because another connection needed the slot.
     pub evicted: AtomicU64,
-    short_calls: AtomicUsize,
+    /// For short calls other than health checks that are answered in the reserve.
+    short_calls: Arc<Semaphore>,
     too_many_logged: LogThrottle,
     pub accept_failure_logged: LogThrottle,
 }
@@ -45,15 +46,11 @@ pub struct HttpConnections {
 struct OpenConnections {
     last_id: u64,
     by_id: HashMap<u64, Arc<HttpConnection>>,
-    by_peer: HashMap<IpAddr, usize>,
-    reserved: usize,
 }
 
-/// One connection.
 pub struct HttpConnection {
     /// The address group that it comes from.
     peer: IpAddr,
-    /// It comes from a trusted proxy.
     is_proxy: bool,
     /// It has a slot of the reserve, beyond `max_connections`.
     is_reserved: AtomicBool,
@@ -83,37 +80,22 @@ impl HttpConnection {
 }
 
 impl OpenConnections {
-    fn insert(&mut self, connection: Arc<HttpConnection>) -> u64 {
-        self.last_id += 1;
-        if connection.is_reserved() {
-            self.reserved += 1;
-        } else {
-            *self.by_peer.entry(connection.peer).or_default() += 1;
-        }
-        self.by_id.insert(self.last_id, connection);
-        self.last_id
-    }
-
-    fn remove(&mut self, id: u64) -> Option<Arc<HttpConnection>> {
-        let connection = self.by_id.remove(&id)?;
-        if connection.is_reserved() {
-            self.reserved -= 1;
-        } else if let Some(number) = self.by_peer.get_mut(&connection.peer) {
-            *number -= 1;
-            if *number == 0 {
-                self.by_peer.remove(&connection.peer);
-            }
-        }
-        Some(connection)
+    fn count(&self, of: impl Fn(&HttpConnection) -> bool) -> usize {
+        self.by_id.values().filter(|connection| of(connection)).count()
     }
 
     /// Closes the first one of these that are waiting; false if none is.
     fn evict(&mut self, of: impl Fn(&HttpConnection) -> bool) -> bool {
         let waiting = self.by_id.iter().filter(|(_, connection)| connection.is_waiting() && of(connection));
         let first = waiting.min_by_key(|(_, connection)| connection.rank()).map(|(id, _)| *id);
-        let Some(connection) = first.and_then(|id| self.remove(id)) else { return false };
+        let Some(connection) = first.and_then(|id| self.by_id.remove(&id)) else { return false };
         connection.evicted.cancel();
         true
+    }
+
+    /// Closes one of these outside the reserve; one from this address group, if there is one named.
+    fn make_room(&mut self, peer: Option<IpAddr>, of: impl Fn(&HttpConnection) -> bool) -> bool {
+        self.evict(|other| !other.is_reserved() && peer.is_none_or(|peer| other.peer == peer) && of(other))
     }
 }
 
@@ -128,7 +110,7 @@ impl HttpConnections {
             total: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
-            short_calls: AtomicUsize::new(0),
+            short_calls: Arc::new(Semaphore::new(RESERVED_FOR_SHORT_CALLS)),
             too_many_logged: LogThrottle::default(),
             accept_failure_logged: LogThrottle::default(),
         }
@@ -142,12 +124,11 @@ impl HttpConnections {
         let (is_full, peer_is_full) = self.is_full(&open, network, is_proxy);
         let is_reserved = is_full && {
             self.log_too_many(peer, peer_is_full, now_ms);
-            let can_be_evicted_for = |of: &HttpConnection| !of.is_reserved() && (!peer_is_full || of.peer == network);
+            let peer_only = peer_is_full.then_some(network);
             let is_old = |of: &HttpConnection| of.waiting_since_ms.load(Relaxed).saturating_add(YOUNG_MS) <= now_ms;
-            let no_reserve = open.reserved >= RESERVED;
-            let has_place =
-                open.evict(|of| can_be_evicted_for(of) && is_old(of)) || (no_reserve && open.evict(can_be_evicted_for));
-            let has_reserved = !has_place && no_reserve && open.evict(|of| of.is_reserved());
+            let no_reserve = open.count(HttpConnection::is_reserved) >= RESERVED;
+            let has_place = open.make_room(peer_only, is_old) || (no_reserve && open.make_room(peer_only, |_| true));
+            let has_reserved = !has_place && no_reserve && open.evict(HttpConnection::is_reserved);
             if has_place || has_reserved {
                 self.evicted.fetch_add(1, Relaxed);
             } else if no_reserve {
@@ -165,7 +146,9 @@ impl HttpConnections {
             is_writing: AtomicBool::new(false),
             evicted: CancellationToken::new(),
         });
-        let id = open.insert(connection.clone());
+        open.last_id += 1;
+        let id = open.last_id;
+        open.by_id.insert(id, connection.clone());
         self.total.fetch_add(1, Relaxed);
         self.current.store(open.by_id.len() as u64, Relaxed);
         Some(ConnectionSlot { connections: self.clone(), connection, id })
@@ -174,9 +157,9 @@ impl HttpConnections {
     /// Whether there is no free slot for a connection from this address group, and whether that is because the group has
     /// as many connections as it may have.
     fn is_full(&self, open: &OpenConnections, network: IpAddr, is_proxy: bool) -> (bool, bool) {
-        let of_peer = open.by_peer.get(&network).copied().unwrap_or(0);
-        let peer_is_full = !is_proxy && of_peer >= self.max_per_peer;
-        (peer_is_full || open.by_id.len() - open.reserved >= self.max, peer_is_full)
+        let of_peer = |of: &HttpConnection| !of.is_reserved() && of.peer == network;
+        let peer_is_full = !is_proxy && open.count(of_peer) >= self.max_per_peer;
+        (peer_is_full || open.count(|of| !of.is_reserved()) >= self.max, peer_is_full)
     }
 
     /// Moves a connection that has sent a whole request out of the reserve, if need be into the slot of one that has
@@ -188,16 +171,12 @@ impl HttpConnections {
         }
         let (is_full, peer_is_full) = self.is_full(&open, connection.peer, connection.is_proxy);
         if is_full {
-            let can_be_evicted_for =
-                |of: &HttpConnection| !of.is_reserved() && (!peer_is_full || of.peer == connection.peer);
-            if !open.evict(can_be_evicted_for) {
+            if !open.make_room(peer_is_full.then_some(connection.peer), |_| true) {
                 return false;
             }
             self.evicted.fetch_add(1, Relaxed);
         }
         connection.is_reserved.store(false, Relaxed);
-        open.reserved -= 1;
-        *open.by_peer.entry(connection.peer).or_default() += 1;
         true
     }
 
@@ -225,24 +204,24 @@ pub struct ConnectionSlot {
 impl ConnectionSlot {
     /// Marks the connection as busy; `None` if its slot is kept for other requests.
     pub fn begin_answer(&self, cost: RequestCost) -> Option<AnswerGuard> {
-        let is_counted = self.connection.is_reserved()
+        let stays_in_reserve = self.connection.is_reserved()
             && cost != RequestCost::Health
             && !self.connections.leave_reserve(&self.connection, self.id);
-        if is_counted {
-            let one_more =
-                |number| (cost == RequestCost::Short && number < RESERVED_FOR_SHORT_CALLS).then_some(number + 1);
-            self.connections.short_calls.fetch_update(Relaxed, Relaxed, one_more).ok()?;
-        }
+        let permit = match cost {
+            _ if !stays_in_reserve => None,
+            RequestCost::Short => Some(self.connections.short_calls.clone().try_acquire_owned().ok()?),
+            _ => return None,
+        };
         self.connection.waiting_since_ms.store(0, Relaxed);
         self.connection.has_asked.store(true, Relaxed);
-        Some(AnswerGuard { connections: self.connections.clone(), connection: self.connection.clone(), is_counted })
+        Some(AnswerGuard { connection: self.connection.clone(), _permit: permit })
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock();
-        open.remove(self.id);
+        open.by_id.remove(&self.id);
         self.connections.current.store(open.by_id.len() as u64, Relaxed);
     }
 }
@@ -258,17 +237,13 @@ pub enum RequestCost {
 
 /// While this lives, the connection counts as busy.
 pub struct AnswerGuard {
-    connections: Arc<HttpConnections>,
     connection: Arc<HttpConnection>,
-    is_counted: bool,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for AnswerGuard {
     fn drop(&mut self) {
         self.connection.waiting_since_ms.store(clock::boot_ms().max(1), Relaxed);
-        if self.is_counted {
-            self.connections.short_calls.fetch_sub(1, Relaxed);
-        }
     }
 }
 
@@ -347,8 +322,7 @@ mod tests {
         assert_eq!(half.iter().filter(|slot| is_evicted(slot)).count(), 1);
         drop(half);
         drop((_answering, whole));
-        let open = connections.open.lock();
-        assert!(open.by_peer.is_empty() && open.by_id.is_empty() && open.reserved == 0);
+        assert!(connections.open.lock().by_id.is_empty());
     }
 
     #[test]
@@ -381,6 +355,6 @@ mod tests {
             drop(half);
         }
         assert_eq!(connections.current.load(Relaxed), 0);
-        assert!(connections.open.lock().by_peer.is_empty());
+        assert!(connections.open.lock().by_id.is_empty());
     }
 }

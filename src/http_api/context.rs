@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -11,15 +12,14 @@ use super::app_secret::AppSecret;
 use super::connections::HttpConnections;
 use super::events::EventFeed;
 use super::health::Readiness;
+use super::issued_tokens::IssuedTokens;
 use super::metrics::SCRAPES_MAX;
 use super::options::Options;
-use super::wechat::IssuedTokens;
 use crate::clock;
 use crate::credential;
 use crate::credential::table::{Credential, Table};
 use crate::service::Service;
 
-/// Everything a request may need.
 pub struct ApiContext {
     pub settings: Options,
     pub service: Arc<Service>,
@@ -30,16 +30,14 @@ pub struct ApiContext {
     pub feed: EventFeed,
     /// A random number of this process. Cursors hold it, because versions mean nothing to another process.
     pub run: u64,
-    /// The connections of the HTTP API.
     pub connections: Arc<HttpConnections>,
     /// Permits to write a scrape of `/metrics`.
     pub scrapes: Arc<Semaphore>,
     pub readiness: Readiness,
-    pub issued_tokens: IssuedTokens,
+    pub issued_tokens: Mutex<IssuedTokens>,
     pub shutdown: CancellationToken,
 }
 
-/// A configured app with its credentials.
 pub struct ApiApp {
     /// The appid, with `:agent` if there is an agent.
     pub id: String,
@@ -59,7 +57,6 @@ impl ApiApp {
         self.credentials.iter().find(|credential| credential.about().credential_type == credential_type)
     }
 
-    /// Its access token.
     pub fn token(&self) -> Option<&Arc<Credential>> {
         self.credentials.first()
     }
@@ -94,8 +91,7 @@ impl ApiContext {
         for (at, app) in apps.iter().enumerate() {
             by_appid.entry(app.appid.clone()).or_default().push(at);
         }
-        let issued_tokens = IssuedTokens::new(service.table.credentials().len());
-        let feed = EventFeed::new();
+        let issued_tokens = Mutex::new(IssuedTokens::new(service.table.credentials().len()));
         ApiContext {
             settings: options.clone(),
             service,
@@ -103,7 +99,7 @@ impl ApiContext {
             apps,
             by_id,
             by_appid,
-            feed,
+            feed: EventFeed::new(),
             run: fastrand::u64(..),
             connections: Arc::new(HttpConnections::new(options)),
             scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
@@ -123,7 +119,6 @@ impl ApiContext {
         numbers.filter_map(|at| Some((*at, self.apps.get(*at)?)))
     }
 
-    /// The app with this id.
     pub fn app(&self, id: &str) -> Option<&ApiApp> {
         self.by_id.get(id).and_then(|at| self.apps.get(*at))
     }

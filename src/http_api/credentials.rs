@@ -6,22 +6,19 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Extension, State};
-use axum::http::Uri;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::access_control::Caller;
-use super::api::{self, CallerExtractor, ContextExtractor, JsonResult};
+use super::api;
+use super::call::{ApiCall, JsonResult};
 use super::context::ApiContext;
 use super::old_fields::with_old_fields;
 use super::problem::Problem;
-use super::query::QueryParams;
 use crate::clock::Now;
 use crate::credential::table::{Credential, Reading};
 
-/// The most credentials in one answer.
 const PAGE_MAX: usize = 500;
 /// Changes within this time go into one answer.
 const GATHER: Duration = Duration::from_millis(50);
@@ -57,34 +54,31 @@ fn cursor_mark(context: &ApiContext, caller: &Caller) -> String {
 }
 
 /// `GET /v1/credentials`. With `after`, waits for a change.
-pub async fn get_credentials(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    uri: Uri,
-) -> JsonResult {
+pub async fn get_credentials(call: ApiCall) -> JsonResult {
     let asked = Instant::now();
-    let params = QueryParams::of(&uri, &["after", "wait_s", "app"])?;
+    let params = call.params(&["after", "wait_s", "app"])?;
+    let (context, caller) = (&*call.context, &*call.caller);
     let app = params.text("app");
     match app {
         Some(app) => {
-            api::find_visible_app(&context, &caller, app)?;
+            call.app(app)?;
             caller.require_read(app)?;
         }
         None => caller.require_read_any()?,
     }
     let after = params.text("after").map(Cursor::parse).transpose()?;
     let until = asked + api::wait_of(&params, after.is_some())?;
-    let mark = cursor_mark(&context, &caller);
+    let mark = cursor_mark(context, caller);
     let mut changes = context.table().values();
     let after = after.filter(|after| after.of == mark && after.version <= *changes.borrow());
     loop {
         let upto = *changes.borrow_and_update();
-        let page = ChangePage::of(&context, &caller, app, after.as_ref().map_or(0, |after| after.version), upto);
+        let page = ChangePage::of(context, caller, app, after.as_ref().map_or(0, |after| after.version), upto);
         let answers_now = after.is_none() || !page.credentials.is_empty();
-        if answers_now || !wait_for_change(&context, &mut changes, until).await {
-            return Ok(Json(page.json(&context, Cursor { of: mark, version: upto }, after.is_none(), asked)));
+        if answers_now || !wait_for_change(context, &mut changes, until).await {
+            return Ok(Json(page.json(context, Cursor { of: mark, version: upto }, after.is_none(), asked)));
         }
-        if !context.reload_handle.access_control.is_still_valid(&caller) {
+        if !context.reload_handle.access_control.is_still_valid(caller) {
             return Err(Problem::wrong_key());
         }
     }

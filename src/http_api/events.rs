@@ -3,19 +3,17 @@
 //! One task looks for changes and writes each of them once, however many listeners there are. A listener that is too slow
 //! misses events and is told so; it delays nobody.
 
-use std::pin::Pin;
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hyper::body::Frame;
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::access_control::Caller;
@@ -30,7 +28,6 @@ use crate::clock::{BootMs, Now};
 const EVENTS_MAX: usize = 4096;
 /// The most events that wait for a listener's connection.
 const QUEUE_MAX: usize = 64;
-/// The most listeners.
 const STREAMS_MAX: usize = 64;
 /// A stream ends after this time; browsers begin another one by themselves.
 const STREAM_LIFE: Duration = Duration::from_secs(3600);
@@ -41,14 +38,14 @@ const GATHER: Duration = Duration::from_millis(50);
 /// The events for listeners, and the samples for the charts.
 pub struct EventFeed {
     sender: broadcast::Sender<Bytes>,
-    streams: AtomicUsize,
+    slots: Arc<Semaphore>,
     pub history: Mutex<History>,
 }
 
 impl EventFeed {
     pub fn new() -> EventFeed {
         let (sender, _) = broadcast::channel(EVENTS_MAX);
-        EventFeed { sender, streams: AtomicUsize::new(0), history: Mutex::new(History::default()) }
+        EventFeed { sender, slots: Arc::new(Semaphore::new(STREAMS_MAX)), history: Mutex::new(History::default()) }
     }
 }
 
@@ -57,7 +54,6 @@ fn event(name: &str, data: &Value) -> Bytes {
     Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
 }
 
-/// Looks for changes until the shutdown.
 pub async fn watch(context: Arc<ApiContext>) {
     let mut seconds = tokio::time::interval(SECOND);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,47 +171,29 @@ impl FeedWatcher {
     }
 }
 
-/// `GET /v1/events`.
-pub fn stream(context: &Arc<ApiContext>, caller: Arc<Caller>) -> Result<Response, Problem> {
+pub fn listen(context: &Arc<ApiContext>, caller: Arc<Caller>) -> Result<Response, Problem> {
     caller.require_status()?;
-    let Some(slot) = StreamSlot::acquire(context) else {
+    let Ok(slot) = context.feed.slots.clone().try_acquire_owned() else {
         let detail = "there are as many event streams as there may be";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", detail));
     };
-    let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+    let (sender, mut receiver) = mpsc::channel(QUEUE_MAX);
     let events = context.feed.sender.subscribe();
-    tokio::spawn(forward_events(slot, caller, events, sender));
-    let mut response = Body::new(EventStreamBody(receiver)).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    Ok(response)
-}
-
-/// The slot of a listener; there are `STREAMS_MAX`.
-struct StreamSlot(Arc<ApiContext>);
-
-impl StreamSlot {
-    fn acquire(context: &Arc<ApiContext>) -> Option<StreamSlot> {
-        let more = |streams: usize| (streams < STREAMS_MAX).then_some(streams + 1);
-        context.feed.streams.fetch_update(Relaxed, Relaxed, more).ok().map(|_| StreamSlot(context.clone()))
-    }
-}
-
-impl Drop for StreamSlot {
-    fn drop(&mut self) {
-        self.0.feed.streams.fetch_sub(1, Relaxed);
-    }
+    tokio::spawn(forward_events(context.clone(), caller, events, sender, slot));
+    let events = stream::poll_fn(move |cx| receiver.poll_recv(cx)).map(Ok::<_, Infallible>);
+    Ok(([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response())
 }
 
 /// Sends events until the listener goes, its key is gone, the server ends or the hour is over.
 async fn forward_events(
-    slot: StreamSlot,
+    context: Arc<ApiContext>,
     caller: Arc<Caller>,
     mut events: broadcast::Receiver<Bytes>,
     listener: mpsc::Sender<Bytes>,
+    _slot: OwnedSemaphorePermit,
 ) {
-    let context = &slot.0;
     let end = Instant::now() + STREAM_LIFE;
-    let mut next = Some(event("hello", &status::status_json(context, Now::read())));
+    let mut next = Some(event("hello", &status::status_json(&context, Now::read())));
     loop {
         if let Some(event) = next.take()
             && listener.send(event).await.is_err()
@@ -235,17 +213,5 @@ async fn forward_events(
         if !context.reload_handle.access_control.is_still_valid(&caller) {
             return;
         }
-    }
-}
-
-/// A body that is made of the events in a queue.
-struct EventStreamBody(mpsc::Receiver<Bytes>);
-
-impl hyper::body::Body for EventStreamBody {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(event))))
     }
 }

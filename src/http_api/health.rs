@@ -7,15 +7,13 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::Json;
-use axum::extract::{Extension, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::access_control::Caller;
-use super::api::{CallerExtractor, ContextExtractor, find_visible_app};
+use super::call::ApiCall;
 use super::old_fields::with_old_fields;
 use super::problem::Problem;
-use super::query::QueryParams;
 use crate::clock::{self, BootMs};
 use crate::credential::table::{Credential, Reading};
 
@@ -51,9 +49,9 @@ impl Readiness {
 type HealthResult = Result<(StatusCode, Json<Value>), Problem>;
 
 /// `GET /livez`: the HTTP API answers, and the refresher runs.
-pub async fn get_livez(State(context): ContextExtractor, uri: Uri) -> HealthResult {
-    QueryParams::of(&uri, &[])?;
-    let heartbeat_ms = context.table().heartbeat_ms.load(Relaxed);
+pub async fn get_livez(call: ApiCall) -> HealthResult {
+    call.params(&[])?;
+    let heartbeat_ms = call.context.table().heartbeat_ms.load(Relaxed);
     let silent_ms = clock::monotonic_ms().saturating_sub(heartbeat_ms);
     if heartbeat_ms > 0 && silent_ms > REFRESHER_SILENT_MS_MAX {
         return Ok((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "the refresher stands still" }))));
@@ -63,21 +61,18 @@ pub async fn get_livez(State(context): ContextExtractor, uri: Uri) -> HealthResu
 
 /// `GET /readyz`: the server can be used. With `strict`: every configured credential has a live value. With `app`: every
 /// credential of that app has one.
-pub async fn get_readyz(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    uri: Uri,
-) -> HealthResult {
-    let params = QueryParams::of(&uri, &["strict", "app"])?;
+pub async fn get_readyz(call: ApiCall) -> HealthResult {
+    let params = call.params(&["strict", "app"])?;
+    let (context, caller) = (&*call.context, &*call.caller);
     let strict = params.switch("strict")?;
     let (credentials, now_ms) = (context.table().credentials(), clock::boot_ms());
     if let Some(app) = params.text("app") {
         caller.require_status()?;
-        let app = find_visible_app(&context, &caller, app)?;
-        return Ok(all_live(&caller, app.credentials.iter().map(AsRef::as_ref), now_ms));
+        let app = call.app(app)?;
+        return Ok(all_live(caller, app.credentials.iter().map(AsRef::as_ref), now_ms));
     }
     if strict {
-        return Ok(all_live(&caller, credentials.iter().map(AsRef::as_ref), now_ms));
+        return Ok(all_live(caller, credentials.iter().map(AsRef::as_ref), now_ms));
     }
     if context.shutdown.is_cancelled() {
         return Ok((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "shutting down" }))));
@@ -87,7 +82,7 @@ pub async fn get_readyz(
         return Ok((StatusCode::OK, Json(json!({ "status": "ready" }))));
     }
     let waiting = credentials.iter().map(AsRef::as_ref).filter(|of| !is_settled(of));
-    Ok(not_ready(&caller, "first_fetch", waiting, now_ms))
+    Ok(not_ready(caller, "first_fetch", waiting, now_ms))
 }
 
 fn all_live<'c>(

@@ -1,15 +1,15 @@
 //! Signatures for `wx.config` and `wx.agentConfig` (page "JS-SDK使用权限签名算法").
 
 use axum::Json;
-use axum::extract::{Extension, Path, State};
-use axum::http::{StatusCode, Uri};
+use axum::extract::Path;
+use axum::http::StatusCode;
 use serde_json::json;
 use sha1::{Digest, Sha1};
 use url::Url;
 
-use super::api::{self, CallerExtractor, ContextExtractor, JsonResult};
+use super::api;
+use super::call::{ApiCall, JsonResult};
 use super::problem::Problem;
-use super::query::QueryParams;
 use crate::clock::Now;
 use crate::credential::table::Reading;
 
@@ -19,22 +19,16 @@ const ESCAPED: &str = "the parameter url seems to be HTML-escaped (&amp;): if We
                        alone (in PHP: html_entity_decode)";
 const TICKETS: [&str; 2] = ["jsapi_ticket", "agent_ticket"];
 
-/// `GET /v1/apps/{app}/jssdk?url=…`.
-pub async fn sign(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> JsonResult {
-    let params = QueryParams::of(&uri, &["url", "ticket"])?;
+pub async fn sign(call: ApiCall, Path(id): Path<String>) -> JsonResult {
+    let params = call.params(&["url", "ticket"])?;
     let credential_type = params.text("ticket").unwrap_or(TICKETS[0]);
     if !TICKETS.contains(&credential_type) {
         return Err(Problem::bad("the parameter ticket is neither jsapi_ticket nor agent_ticket"));
     }
     let given = params.text("url").ok_or_else(|| Problem::bad("the parameter url is missing"))?;
     let url = page_url(given)?;
-    let app = api::find_visible_app(&context, &caller, &id)?;
-    caller.require_read(&id)?;
+    let app = call.app(&id)?;
+    call.caller.require_read(&id)?;
     let Some(credential) = app.credential(credential_type) else {
         let detail = "this ticket is not kept for the app: name it in its tickets";
         return Err(Problem::new(StatusCode::NOT_FOUND, "no-ticket", detail));

@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 
 use crate::clock::BootMs;
 
-/// The most clients that are remembered.
 const CLIENTS_MAX: usize = 10_000;
 
 /// A map of limited size. When it is full it forgets the half of its entries that was used longest ago.

@@ -22,12 +22,11 @@ use prometheus_client::registry::Registry;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
-use super::api::{CallerExtractor, ContextExtractor};
+use super::call::{CallerExtractor, ContextExtractor, QueryParams};
 use super::context::ApiContext;
 use super::credential_metrics;
 use super::old_metric_names;
 use super::problem::Problem;
-use super::query::QueryParams;
 use super::sink_metrics;
 use crate::clock::Now;
 use crate::credential::facts::DURATION_BOUNDS_MS;

@@ -6,28 +6,31 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `server`, `connections`, `malformed_requests` | accept, limit, serve and end connections |
-//! | `access_control`, `sessions`, `limits`, `wrong_secrets` | who the caller is, and what it may do how often |
-//! | `routes`, `context`, `query`, `problem` | from a path to its handler; what handlers share; errors |
+//! | `server`, `connections`, `answer_stream` | limit, serve and end connections |
+//! | `admission`, `access_control`, `sessions`, `limits`, `wrong_secrets` | who the caller is, and what it may do how often |
+//! | `routes`, `call`, `context`, `problem` | from a path to its handler; what handlers get and share; errors |
 //! | `api`, `apps`, `credentials`, `events`, `status`, `jssdk`, `health` | the JSON API, described by `openapi` |
 //! | `metrics`, `credential_metrics`, `sink_metrics` | `/metrics` |
-//! | `wechat`, `wechat_expiry`, `app_secret` | WeChat's own calls |
+//! | `wechat`, `wechat_expiry`, `app_secret`, `issued_tokens` | WeChat's own calls |
 //! | `page` | the status page |
 //! | `old_metric_names`, `old_fields` | names of before, kept for old dashboards and programs |
 
 mod access_control;
+mod admission;
+mod answer_stream;
 mod api;
 mod app_secret;
 mod apps;
+mod call;
 mod connections;
 mod context;
 mod credential_metrics;
 mod credentials;
 mod events;
 mod health;
+mod issued_tokens;
 mod jssdk;
 mod limits;
-mod malformed_requests;
 mod metrics;
 mod old_fields;
 mod old_metric_names;
@@ -35,7 +38,6 @@ mod openapi;
 pub mod options;
 mod page;
 mod problem;
-mod query;
 mod routes;
 mod server;
 mod sessions;
@@ -114,7 +116,6 @@ impl ReloadHandle {
     }
 }
 
-/// The file of API keys, to be watched.
 struct KeysFile(Arc<ReloadHandle>);
 
 impl WatchedFiles for KeysFile {
@@ -201,7 +202,6 @@ fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     Ok(listener)
 }
 
-/// The HTTP API on its thread.
 pub struct HttpApi {
     thread: JoinHandle<()>,
 }
@@ -234,7 +234,6 @@ impl HttpApi {
         Ok(HttpApi { thread })
     }
 
-    /// Waits for its end.
     pub async fn join(self) {
         let thread = self.thread;
         match tokio::task::spawn_blocking(move || thread.join()).await {

@@ -17,7 +17,6 @@ pub const HTTP_PORT: u16 = 2130;
 /// Connections besides `max_connections`, for health and short calls while all others are being answered.
 pub const RESERVED_CONNECTIONS: usize = 64;
 
-/// The settings of `[http]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Addresses to listen on; port 0 takes any free port.
@@ -29,7 +28,6 @@ pub struct Options {
     /// Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<Network>,
     pub tls: Option<TlsOptions>,
-    /// Connections at once.
     pub max_connections: usize,
     /// The same from one address.
     pub max_connections_per_peer: usize,
@@ -102,7 +100,6 @@ pub fn host_name(text: &str) -> Result<String, InvalidValue> {
     if fits { Ok(text.to_ascii_lowercase()) } else { Err(wrong()) }
 }
 
-/// Where a proxy may be.
 pub fn proxy_network(text: &str) -> Result<Network, InvalidValue> {
     let remedy = "Write an address like 10.0.0.5 or a network like 10.0.0.0/8.";
     text.parse().map_err(|()| InvalidValue::new(format!("{} is not a network", quoted(text)), remedy))

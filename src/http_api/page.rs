@@ -41,15 +41,10 @@ pub fn file(path: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     };
     let tag = HeaderValue::try_from(format!("\"{}\"", fingerprint(&content))).map_err(|_| Problem::not_found())?;
     let known = headers.get(header::IF_NONE_MATCH) == Some(&tag);
-    let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { content.into_response() };
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(header::ETAG, tag);
-    if path == "/" {
-        headers.insert(header::VARY, HeaderValue::from_static("Accept-Language"));
-    }
-    Ok(response)
+    let response = if known { StatusCode::NOT_MODIFIED.into_response() } else { content.into_response() };
+    let vary = (path == "/").then_some([(header::VARY, "Accept-Language")]);
+    let headers = [(header::CONTENT_TYPE, *content_type), (header::CACHE_CONTROL, "no-cache")];
+    Ok((headers, [(header::ETAG, tag)], vary, response).into_response())
 }
 
 /// The page marked as Chinese; the texts are in a script.

@@ -8,7 +8,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub status: StatusCode,
@@ -24,7 +23,15 @@ impl Problem {
         Problem { status, name, detail: detail.into(), retry_after_s: None }
     }
 
-    /// Something in the request is wrong.
+    /// All there is of something is in use.
+    pub fn busy(detail: &'static str, retry_after_s: u64) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(retry_after_s)
+    }
+
+    pub fn retry_after(self, seconds: u64) -> Problem {
+        Problem { retry_after_s: Some(seconds), ..self }
+    }
+
     pub fn bad(detail: impl Into<Cow<'static, str>>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, "bad-request", detail)
     }
@@ -34,7 +41,6 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing here, or it may not be seen with this key")
     }
 
-    /// The caller is not known.
     pub fn no_key() -> Problem {
         let detail = "a key is needed: send it as Authorization: Bearer, or log in on the page";
         Problem::new(StatusCode::UNAUTHORIZED, "key-needed", detail)
@@ -49,10 +55,7 @@ impl Problem {
     }
 
     pub fn too_often(retry_after_s: u64) -> Problem {
-        Problem {
-            retry_after_s: Some(retry_after_s),
-            ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "ask less often")
-        }
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "ask less often").retry_after(retry_after_s)
     }
 }
 
@@ -64,9 +67,9 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        let mut response = (self.status, body.to_string()).into_response();
+        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (self.status, content_type, body.to_string()).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -9,17 +9,20 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::context::ApiContext;
 use super::problem::Problem;
-use super::{api, credentials, health, jssdk, metrics, openapi, page, wechat};
+use super::{admission, api, credentials, health, jssdk, metrics, openapi, page, wechat};
+
+type Route = MethodRouter<Arc<ApiContext>>;
 
 /// All routes of the HTTP API.
 pub fn build(context: Arc<ApiContext>) -> Router {
-    let refusing = |routes: MethodRouter<Arc<ApiContext>>, methods: &'static str| {
-        routes.fallback(move || async move { wrong_method(methods) })
-    };
-    let read = |routes| refusing(routes, "GET, HEAD");
-    let act = |routes| refusing(routes, "POST");
-    let health = |routes| refusing(routes, "GET, HEAD, OPTIONS");
-    Router::new()
+    let refusing = |route: Route, methods: &'static str| route.fallback(async move || wrong_method(methods));
+    let read = |route| refusing(route, "GET, HEAD");
+    let act = |route| refusing(route, "POST");
+    let health = |route| refusing(route, "GET, HEAD, OPTIONS");
+    // WeChat's own calls.
+    let by_get = |route: Route| route.fallback(wechat::require_get);
+    let by_post = |route: Route| route.fallback(wechat::require_post);
+    let router = Router::new()
         .route("/v1/status", read(get(api::get_status)))
         .route("/v1/events", read(get(api::get_events)))
         .route("/v1/journal", read(get(api::get_journal)))
@@ -36,21 +39,22 @@ pub fn build(context: Arc<ApiContext>) -> Router {
         .route("/livez", health(get(health::get_livez).options(health::get_livez)))
         .route("/readyz", health(get(health::get_readyz).options(health::get_readyz)))
         .route("/metrics", read(get(metrics::scrape)))
-        .route("/cgi-bin/token", wechat::by_query_or_post(wechat::token))
-        .route("/cgi-bin/stable_token", wechat::by_body(wechat::stable_token))
-        .route("/cgi-bin/gettoken", wechat::by_query(wechat::gettoken))
-        .route("/cgi-bin/ticket/getticket", wechat::by_query(wechat::getticket))
-        .route("/cgi-bin/get_jsapi_ticket", wechat::by_query(wechat::get_jsapi_ticket))
-        .route("/cgi-bin/ticket/get", wechat::by_query(wechat::agent_ticket))
+        .route("/cgi-bin/token", by_get(get(wechat::token).post(wechat::token)))
+        .route("/cgi-bin/stable_token", by_post(post(wechat::stable_token)))
+        .route("/cgi-bin/gettoken", by_get(get(wechat::gettoken)))
+        .route("/cgi-bin/ticket/getticket", by_get(get(wechat::getticket)))
+        .route("/cgi-bin/get_jsapi_ticket", by_get(get(wechat::get_jsapi_ticket)))
+        .route("/cgi-bin/ticket/get", by_get(get(wechat::agent_ticket)))
         .route("/login", act(post(api::log_in)))
         .route("/logout", act(post(api::log_out)))
         .fallback(file)
-        .with_state(context)
+        .with_state(context.clone());
+    admission::admit_all(router, context)
 }
 
 async fn file(method: Method, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     if wechat::is_wechat_path(uri.path()) {
-        return Ok(wechat::unknown_call());
+        return Ok(wechat::unknown_call().into_response());
     }
     match method {
         Method::GET | Method::HEAD => page::file(uri.path(), &headers),
@@ -59,9 +63,7 @@ async fn file(method: Method, uri: Uri, headers: HeaderMap) -> Result<Response, 
 }
 
 fn wrong_method(methods: &'static str) -> Response {
-    let problem =
-        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this is asked for in another way");
-    let mut response = problem.into_response();
-    response.headers_mut().insert(header::ALLOW, axum::http::HeaderValue::from_static(methods));
-    response
+    let detail = "this is asked for in another way";
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail);
+    ([(header::ALLOW, methods)], problem).into_response()
 }

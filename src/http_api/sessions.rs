@@ -11,11 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::access::ApiKeyDigest;
 use crate::clock::BootMs;
 
-/// The most sessions.
 const SESSIONS_MAX: usize = 256;
 /// The most sessions of one key. A further one ends the key's oldest session.
 const SESSIONS_PER_KEY_MAX: usize = 32;
-/// The longest life of a session, milliseconds.
 pub const LIFE_MS: u64 = 12 * 3_600_000;
 /// A session ends when it has not been used for so long, milliseconds.
 const IDLE_MS: u64 = 2 * 3_600_000;
@@ -68,7 +66,6 @@ impl Sessions {
         Some(session.key)
     }
 
-    /// Ends a session.
     pub fn end(&self, number: &str) {
         self.0.lock().remove(&digest(number));
     }

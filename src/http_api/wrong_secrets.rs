@@ -46,15 +46,6 @@ impl SecretTarget {
     }
 }
 
-/// How to answer a wrong secret, and whether to log it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WrongSecretOutcome {
-    /// `Ok` if the answer may say what is wrong; otherwise the seconds until it may again.
-    pub answer: Result<(), u64>,
-    /// If it is to be logged: how often it has come since the last log line about it, this time included.
-    pub log_times: Option<u64>,
-}
-
 /// What is remembered of an address and a target.
 struct SourceHistory {
     bucket: RateBucket,
@@ -79,8 +70,10 @@ impl WrongSecrets {
         }
     }
 
-    /// Counts a wrong secret or key.
-    pub fn record(&self, peer: IpAddr, target: SecretTarget, now_ms: BootMs) -> WrongSecretOutcome {
+    /// Counts a wrong secret or key. `Ok` if the answer may say what is wrong; otherwise the seconds until it may again.
+    /// `log` is called if it is to be logged, with how often it has come since the last log line about it, this time
+    /// included.
+    pub fn record(&self, peer: IpAddr, target: SecretTarget, now_ms: BootMs, log: impl FnOnce(u64)) -> Result<(), u64> {
         if let Some((_, total)) = self.totals.iter().find(|(of, _)| of.word() == target.word()) {
             total.fetch_add(1, Relaxed);
         }
@@ -96,7 +89,12 @@ impl WrongSecrets {
             source.logged_ms = Some(now_ms);
             std::mem::take(&mut source.unlogged)
         });
-        WrongSecretOutcome { answer: source.bucket.try_take(RATE, now_ms), log_times }
+        let told = source.bucket.try_take(RATE, now_ms);
+        drop(sources);
+        if let Some(times) = log_times {
+            log(times);
+        }
+        told
     }
 
     /// How many there were, by target.
@@ -116,7 +114,7 @@ mod tests {
     #[test]
     fn wrong_ones_are_counted_for_each_address_and_each_app() {
         let wrong_secrets = WrongSecrets::new();
-        let wrong = |peer, target| wrong_secrets.record(ip(peer), target, 0).answer;
+        let wrong = |peer, target| wrong_secrets.record(ip(peer), target, 0, drop);
         for _ in 0..10 {
             assert_eq!(wrong("10.0.0.1", SecretTarget::App(0)), Ok(()));
         }
@@ -125,7 +123,7 @@ mod tests {
         assert_eq!(wrong("10.0.0.1", SecretTarget::Key), Ok(()), "a key is something else");
         assert_eq!(wrong("10.0.0.2", SecretTarget::App(0)), Ok(()), "another address");
         assert_eq!(
-            wrong_secrets.record(ip("10.0.0.1"), SecretTarget::App(0), 3_000).answer,
+            wrong_secrets.record(ip("10.0.0.1"), SecretTarget::App(0), 3_000, drop),
             Ok(()),
             "and one more after 3 s"
         );
@@ -137,7 +135,9 @@ mod tests {
     fn a_line_says_how_often_and_there_are_never_many_lines() {
         let wrong_secrets = WrongSecrets::new();
         let log = |peer: u32, now_ms| {
-            wrong_secrets.record(IpAddr::from(peer.to_be_bytes()), SecretTarget::Key, now_ms).log_times
+            let (peer, mut logged) = (IpAddr::from(peer.to_be_bytes()), None);
+            let _ = wrong_secrets.record(peer, SecretTarget::Key, now_ms, |times| logged = Some(times));
+            logged
         };
         assert_eq!(log(0, 0), Some(1));
         assert!((1..120).all(|half_s| log(0, half_s * 500).is_none()));

@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::io;
 
-use super::LookUpFailed;
+use super::{LookUpFailed, causes};
 
 /// Why there was no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,24 +26,10 @@ pub enum NetworkFault {
     Reset,
     /// Something answered, but not as the platform does: an error page of a proxy, no JSON.
     Answer,
-    /// Anything else.
     Other,
 }
 
 impl NetworkFault {
-    pub const ALL: [NetworkFault; 9] = [
-        NetworkFault::Dns,
-        NetworkFault::Refused,
-        NetworkFault::Unreachable,
-        NetworkFault::Timeout,
-        NetworkFault::Certificate,
-        NetworkFault::Tls,
-        NetworkFault::Reset,
-        NetworkFault::Answer,
-        NetworkFault::Other,
-    ];
-
-    /// One word for it.
     pub fn name(self) -> &'static str {
         match self {
             NetworkFault::Dns => "dns",
@@ -60,18 +46,8 @@ impl NetworkFault {
 
     /// That of a call that brought no answer.
     pub fn of(error: &reqwest::Error) -> NetworkFault {
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            if let Some(fault) = of_cause(inner) {
-                return fault;
-            }
-            // The source of an I/O error is that of its content, not the content.
-            cause = match inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-                Some(content) => Some(content),
-                None => inner.source(),
-            };
-        }
-        if error.is_timeout() { NetworkFault::Timeout } else { NetworkFault::Other }
+        let other = if error.is_timeout() { NetworkFault::Timeout } else { NetworkFault::Other };
+        causes(error).find_map(of_cause).unwrap_or(other)
     }
 }
 
@@ -110,10 +86,11 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::https::{NameResolver, Trust, tls};
+    use crate::https::NameResolver;
+    use crate::tls::{Trust, client_config};
 
     fn client() -> reqwest::Client {
-        let builder = reqwest::Client::builder().tls_backend_preconfigured(tls(Trust::OnlyOr(None)).unwrap());
+        let builder = reqwest::Client::builder().tls_backend_preconfigured(client_config(Trust::OnlyOr(None)).unwrap());
         builder.dns_resolver(Arc::new(NameResolver::of_system())).no_proxy().build().unwrap()
     }
 
@@ -160,9 +137,20 @@ mod tests {
 
     #[test]
     fn no_two_faults_have_the_same_word() {
-        let mut names = NetworkFault::ALL.map(NetworkFault::name).to_vec();
+        let all = [
+            NetworkFault::Dns,
+            NetworkFault::Refused,
+            NetworkFault::Unreachable,
+            NetworkFault::Timeout,
+            NetworkFault::Certificate,
+            NetworkFault::Tls,
+            NetworkFault::Reset,
+            NetworkFault::Answer,
+            NetworkFault::Other,
+        ];
+        let mut names = all.map(NetworkFault::name).to_vec();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), NetworkFault::ALL.len());
+        assert_eq!(names.len(), all.len());
     }
 }

@@ -22,7 +22,6 @@ type LookUpResult = Result<Vec<SocketAddr>, LookUpFailed>;
 type PendingLookUp = watch::Receiver<Option<LookUpResult>>;
 type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// The look-ups under way.
 #[derive(Clone)]
 pub struct NameResolver {
     under_way: Arc<Mutex<HashMap<String, PendingLookUp>>>,

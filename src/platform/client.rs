@@ -25,8 +25,9 @@ use super::answer::{self, Probe, Token};
 use super::failure::{Class, Delivery, Failure, Pace, scrub};
 use super::hosts::{self, ChosenHost, Hosts};
 use crate::clock;
-use crate::https::{self, NameResolver, NetworkFault, TlsFault, Trust, chain, is_out_of_descriptors, is_tls_error};
+use crate::https::{NameResolver, NetworkFault, chain, is_out_of_descriptors, is_tls_error};
 use crate::platform::{CredentialType, FetchParams, HttpRequest, PLATFORMS};
+use crate::tls::{TlsFault, Trust, client_config};
 
 /// The largest answer read; WeChat's are below 1 KiB.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -302,7 +303,7 @@ impl NoAnswer {
 
 fn tls(config: &ClientOptions) -> Result<rustls::ClientConfig, ClientBuildError> {
     let path = config.ca_file.as_deref();
-    https::tls(Trust::PublicAnd(path)).map_err(|fault| match (fault, path) {
+    client_config(Trust::PublicAnd(path)).map_err(|fault| match (fault, path) {
         (TlsFault::CaFile(reason), Some(path)) => ClientBuildError::CaFile { path: path.to_owned(), reason },
         (TlsFault::CaFile(reason) | TlsFault::Tls(reason), _) => ClientBuildError::Tls(reason),
     })

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, Query, State};
+use axum::extract::rejection::ExtensionRejection;
+use axum::extract::{Extension, FromRequestParts, Query};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on, post};
 use axum::{Json, Router};
 use serde_json::Value;
 
+use super::calls::agent_name;
 use super::fault::{FaultKind, InjectedFault, SandboxReply};
 use super::rules::{ApiRequest, Endpoint, SandboxRefusal};
 use super::server::CallerConnection;
@@ -162,44 +165,59 @@ fn by_query_with(
     endpoint: Endpoint,
     parse: fn(&mut CallParams) -> ApiRequest,
 ) -> MethodRouter<Arc<SandboxState>> {
-    on(methods, move |State(shared): State<Arc<SandboxState>>, Extension(caller): Extension<CallerConnection>, uri: Uri| async move {
-        serve(shared, caller, parse(&mut params_of(&uri))).await
-    })
-    .fallback(move |State(shared): State<Arc<SandboxState>>, Extension(caller): Extension<CallerConnection>| async move {
-        serve(shared, caller, malformed(endpoint, 43001, "require GET method")).await
-    })
+    on(methods, move |call: SandboxCall, uri: Uri| async move { call.answer(parse(&mut params_of(&uri))).await })
+        .fallback(move |call: SandboxCall| async move {
+            call.answer(malformed(endpoint, 43001, "require GET method")).await
+        })
 }
 
 /// A POST call with its parameters in the body; any other method is 43002.
 fn by_body(endpoint: Endpoint, parse: fn(CallParams, &[u8]) -> ApiRequest) -> MethodRouter<Arc<SandboxState>> {
     post(
-        move |State(shared): State<Arc<SandboxState>>,
-              Extension(caller): Extension<CallerConnection>,
-              uri: Uri,
-              body: Bytes| async move { serve(shared, caller, parse(params_of(&uri), &body)).await },
+        move |call: SandboxCall, uri: Uri, body: Bytes| async move { call.answer(parse(params_of(&uri), &body)).await },
     )
-    .fallback(
-        move |State(shared): State<Arc<SandboxState>>, Extension(caller): Extension<CallerConnection>| async move {
-            serve(shared, caller, malformed(endpoint, 43002, "require POST method")).await
-        },
-    )
+    .fallback(move |call: SandboxCall| async move {
+        call.answer(malformed(endpoint, 43002, "require POST method")).await
+    })
 }
 
 fn params_of(uri: &Uri) -> CallParams {
     CallParams(Query::try_from_uri(uri).map(|Query(map)| map).unwrap_or_default())
 }
 
-/// Answers one call.
-async fn serve(shared: Arc<SandboxState>, caller: CallerConnection, ask: ApiRequest) -> Response {
-    let (_open_call, result) = shared.begin_call(&ask, &caller);
-    let reply = match result {
-        Ok(answer) => SandboxReply::from_answer(&answer),
-        Err(fault) => answer_with_fault(&shared, &caller, &ask, &fault).await,
-    };
-    match reply {
-        SandboxReply::Http { status, content_type, body } => response(status, &content_type, body),
-        SandboxReply::Raw(raw) => never(caller.take_over(raw).await),
-        SandboxReply::Hang => std::future::pending().await,
+/// A call: the simulated platforms, who calls with which program, and the connection.
+struct SandboxCall {
+    shared: Arc<SandboxState>,
+    caller: CallerConnection,
+    agent: String,
+}
+
+impl FromRequestParts<Arc<SandboxState>> for SandboxCall {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request_parts(
+        head: &mut Parts,
+        shared: &Arc<SandboxState>,
+    ) -> Result<SandboxCall, ExtensionRejection> {
+        let Extension(caller) = Extension::from_request_parts(head, shared).await?;
+        let agent = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).map(agent_name);
+        Ok(SandboxCall { shared: shared.clone(), caller, agent: agent.unwrap_or_default() })
+    }
+}
+
+impl SandboxCall {
+    async fn answer(self, ask: ApiRequest) -> Response {
+        let SandboxCall { shared, caller, agent } = self;
+        let (_open_call, result) = shared.begin_call(&ask, caller.peer, agent);
+        let reply = match result {
+            Ok(answer) => SandboxReply::from_answer(&answer),
+            Err(fault) => answer_with_fault(&shared, &caller, &ask, &fault).await,
+        };
+        match reply {
+            SandboxReply::Http { status, content_type, body } => response(status, &content_type, body),
+            SandboxReply::Raw(raw) => never(caller.take_over(raw).await),
+            SandboxReply::Hang => std::future::pending().await,
+        }
     }
 }
 

@@ -42,7 +42,7 @@ mod server;
 mod state;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -56,6 +56,7 @@ use self::rules::World;
 pub use self::rules::{Endpoint, Verdict};
 use self::state::SandboxState;
 use crate::clock::Now;
+use crate::network::reached_locally;
 
 /// A running sandbox. Dropping it ends it; [`Sandbox::stop`] also waits until every connection is closed.
 #[derive(Debug)]
@@ -71,10 +72,11 @@ impl Sandbox {
     /// Listens and serves in the background of the current tokio runtime. Fails if the address is taken or a TLS file
     /// is unusable.
     pub async fn start(options: Options) -> io::Result<Sandbox> {
-        let tls = options.tls.as_ref().map(server::tls_acceptor).transpose()?;
+        let tls = options.tls.as_ref().map(server::tls).transpose()?;
         let listener = TcpListener::bind(options.listen).await?;
         let addr = listener.local_addr()?;
-        let base_url = format!("{}://{}", if tls.is_some() { "https" } else { "http" }, reachable(addr));
+        let reached = reached_locally(addr.ip()).first().map_or(addr, |ip| SocketAddr::new(*ip, addr.port()));
+        let base_url = format!("{}://{reached}", if tls.is_some() { "https" } else { "http" });
         let shared = Arc::new(SandboxState::new(&options));
         let router = http::routes().merge(control::routes(&base_url)).with_state(Arc::clone(&shared));
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
@@ -187,14 +189,4 @@ impl Sandbox {
             tracing::warn!(appid, "sandbox: no such app");
         }
     }
-}
-
-/// An address that a client on this machine can connect to, also if the sandbox listens on all addresses.
-fn reachable(addr: SocketAddr) -> SocketAddr {
-    let ip = match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, addr.port())
 }

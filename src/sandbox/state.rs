@@ -11,7 +11,6 @@ use super::calls::{AppCalls, RecordedCall};
 use super::fault::{InjectedFault, InjectedFaults};
 use super::options::Options;
 use super::rules::{ApiAnswer, ApiRequest, World};
-use super::server::CallerConnection;
 use crate::clock::Now;
 
 /// Calls that name no known app are recorded under this name.
@@ -46,9 +45,10 @@ impl SandboxState {
     pub(super) fn begin_call(
         self: &Arc<SandboxState>,
         ask: &ApiRequest,
-        caller: &CallerConnection,
+        peer: SocketAddr,
+        agent: String,
     ) -> (OpenCall, Result<ApiAnswer, InjectedFault>) {
-        let (now, peer) = (Now::read(), caller.peer);
+        let now = Now::read();
         let mut inner = self.inner.lock();
         let appid = inner.world.app_of(ask).unwrap_or_else(|| NO_APP.to_owned());
         let endpoint = ask.endpoint();
@@ -62,14 +62,7 @@ impl SandboxState {
             Err(fault) => (fault.errcode(), fault.outcome().to_owned()),
         };
         let calls = inner.calls.entry(appid.clone()).or_default();
-        calls.record(RecordedCall {
-            unix_ms: now.unix_ms,
-            endpoint,
-            errcode,
-            outcome,
-            peer,
-            agent: caller.agent.clone(),
-        });
+        calls.record(RecordedCall { unix_ms: now.unix_ms, endpoint, errcode, outcome, peer, agent });
         calls.begin();
         (OpenCall { shared: Arc::clone(self), appid }, result)
     }

@@ -22,7 +22,6 @@ pub enum ClientCertificates {
     Required(PathBuf),
 }
 
-/// How clients are asked for certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AskedFor {
     No,
@@ -60,7 +59,6 @@ impl ClientCertificates {
     }
 }
 
-/// The lowest version of TLS that is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsVersion {
     Tls12,

@@ -17,7 +17,7 @@ main -> app app/options check cli clock config demo descriptors health process s
 check -> app/options cluster/options config credential credential/app platform platform/client platform/client/options
     process redis_client secret secret_source server server/options sink sink/options texts unit
 demo -> app app/options cli credential/app credential/options http_api http_api/options platform
-    platform/client/options sandbox secret secret_source server/options telemetry
+    platform/client/options network sandbox secret secret_source server/options telemetry
 app -> app/options cache cluster/options credential credential/refresher credential/state_lock descriptors files
     http_api http_api/options process server server/options service service/options sink sink/options stats
     supervision telemetry
@@ -27,13 +27,13 @@ config -> access app/options byte_size cli cluster/options credential/alias_temp
     redis_client/options secret secret_source server/listen_address server/options service/options sink/file_presets
     sink/files sink/keys sink/options sink/sql_address sink/sql_presets sink/sql_statement sink/template
     sink/validate telemetry texts tls
-health -> app/options http_api/options server/options
+health -> app/options http_api/options network server/options tls
 cli -> invalid_value secret texts
 app/options -> credential/options http_api/options invalid_value server/options sink/options telemetry
 
 # What clients and the site's stores talk to, and what renews: none of these four knows another.
 http_api -> access address_group clock credential/app credential/facts credential/journal credential/table descriptors
-    files http_api/options network secret secret_source service stats supervision texts tls
+    files http_api/options http_server network secret secret_source service stats supervision texts tls
 server -> access address_group cache clock descriptors files protocol server/options service stats supervision tls
     unit
 sink -> clock credential/adopt credential/facts credential/id credential/table descriptors encoding files redis_client
@@ -71,13 +71,13 @@ credential/quota_usage -> platform
 # What those stand on: answers to requests, what several nodes share, the client of the platforms' API.
 service -> access cache clock credential/facts credential/table protocol service/options stats
 cluster/http cluster/redis -> clock cluster cluster/node_rules cluster/options cluster/record
-    cluster/seal descriptors https redis_client secret secret_source
+    cluster/seal descriptors https redis_client secret secret_source tls
 cluster/record_handle -> clock cluster cluster/node_rules cluster/record cluster/seal secret
 cluster -> clock
 cluster/seal -> cluster/record secret
 cluster/node_rules -> clock cluster/record
 cluster/record ->
-platform/client -> clock https platform
+platform/client -> clock https platform tls
 credential/adopt -> credential/app files
 redis_client -> descriptors files redis_client/options secret_source
 
@@ -122,11 +122,12 @@ texts ->
 
 # The platforms' rules, and what anything may use.
 platform -> clock descriptors https invalid_value secret secret_source
-https -> descriptors files
+https -> descriptors
+sandbox -> clock http_server network tls
+http_server -> clock descriptors tls
 tls -> access clock files invalid_value
 secret_source -> descriptors files secret
 encoding -> clock invalid_value
-sandbox -> clock
 access -> invalid_value
 files ->
 stats -> sync

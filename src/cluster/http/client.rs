@@ -15,8 +15,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::LeaderConfigError;
 use crate::cluster::options::LeaderOptions;
 use crate::descriptors;
-use crate::https::{NameResolver, TlsFault, Trust, chain, is_out_of_descriptors, is_tls_error, tls};
+use crate::https::{NameResolver, chain, is_out_of_descriptors, is_tls_error};
 use crate::secret_source::{SecretFault, SecretSource};
+use crate::tls::{TlsFault, Trust, client_config};
 
 /// The largest answer that is read. A page of 500 values of 2 KiB is far smaller.
 const BODY_BYTES_MAX: usize = 8 << 20;
@@ -74,8 +75,8 @@ impl LeaderClient {
         names: Arc<impl Resolve + 'static>,
     ) -> Result<LeaderClient, LeaderConfigError> {
         let answer_timeout = Duration::from_millis(options.timeout_ms);
-        let tls =
-            tls(Trust::OnlyOr(options.ca_file.as_deref())).map_err(|fault| LeaderConfigError::of(fault, options))?;
+        let tls = client_config(Trust::OnlyOr(options.ca_file.as_deref()))
+            .map_err(|fault| LeaderConfigError::of(fault, options))?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("tokencached/", env!("CARGO_PKG_VERSION")))

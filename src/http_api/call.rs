@@ -1,13 +1,60 @@
-//! Parameters of a URL. A parameter that is given twice is an error, so that none can hide behind another.
+//! A request as handlers get it: who asks, what for, by which parameters.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use axum::Json;
+use axum::extract::rejection::ExtensionRejection;
+use axum::extract::{Extension, FromRequestParts, State};
 use axum::http::Uri;
+use axum::http::request::Parts as Head;
+use serde_json::Value;
 
+use super::access_control::Caller;
+use super::context::{ApiApp, ApiContext};
 use super::problem::Problem;
+use crate::credential::table::Credential;
 
-/// The parameters of one request.
+pub type ContextExtractor = State<Arc<ApiContext>>;
+pub type CallerExtractor = Extension<Arc<Caller>>;
+pub type JsonResult = Result<Json<Value>, Problem>;
+
+/// An admitted request.
+pub struct ApiCall {
+    pub context: Arc<ApiContext>,
+    pub caller: Arc<Caller>,
+    uri: Uri,
+}
+
+impl FromRequestParts<Arc<ApiContext>> for ApiCall {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request_parts(head: &mut Head, context: &Arc<ApiContext>) -> Result<ApiCall, ExtensionRejection> {
+        let Extension(caller) = CallerExtractor::from_request_parts(head, context).await?;
+        Ok(ApiCall { context: context.clone(), caller, uri: head.uri.clone() })
+    }
+}
+
+impl ApiCall {
+    /// The parameters of the URL. Others than the `known` ones are an error.
+    pub fn params(&self, known: &[&str]) -> Result<QueryParams, Problem> {
+        QueryParams::of(&self.uri, known)
+    }
+
+    /// An app that the caller may see.
+    pub fn app(&self, id: &str) -> Result<&ApiApp, Problem> {
+        self.caller.require_visible(id)?;
+        self.context.app(id).ok_or_else(Problem::not_found)
+    }
+
+    /// A credential of such an app, and of this type.
+    pub fn credential(&self, id: &str, credential_type: &str) -> Result<&Arc<Credential>, Problem> {
+        self.app(id)?.credential(credential_type).ok_or_else(Problem::not_found)
+    }
+}
+
+/// The parameters of a URL. One that is given twice is an error, so that none can hide behind another.
 pub struct QueryParams(BTreeMap<String, String>);
 
 impl QueryParams {
@@ -25,7 +72,6 @@ impl QueryParams {
         Ok(QueryParams(params))
     }
 
-    /// A parameter as it is.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -49,7 +95,6 @@ impl QueryParams {
         }
     }
 
-    /// A parameter that must be a number.
     pub fn number<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, Problem> {
         let fault = |_| Problem::bad(format!("the parameter {name} is not a number in its range"));
         self.text(name).map(|text| text.parse().map_err(fault)).transpose()
