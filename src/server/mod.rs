@@ -6,6 +6,7 @@
 mod authentication;
 mod buffers;
 mod connection;
+mod driver;
 pub mod listen_address;
 mod listener;
 mod login_limit;
@@ -17,12 +18,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::login_limit::LoginLimiter;
 use self::memory::ConnectionMemory;
-use crate::clock::LogThrottle;
+use crate::clock::{BootMs, LogThrottle};
 use crate::service::Service;
 use crate::supervision::Supervisor;
 
@@ -81,8 +81,7 @@ pub(crate) struct ServerState {
     pub limits: Limits,
     /// What connections hold of requests and answers, over all of them.
     pub in_flight: ConnectionMemory,
-    /// Since when time counts for what is beside it, and until when there is pressure.
-    started: Instant,
+    /// Until when there is pressure.
     pressure_until_ms: AtomicU64,
     /// Slows down whoever guesses passwords.
     pub logins: LoginLimiter,
@@ -107,8 +106,7 @@ impl ServerState {
 
     /// Records pressure, and says whether there is some or was a moment ago: all slow clients go then, not just enough of
     /// them for the next client to make it scarce again.
-    pub fn record_pressure(&self) -> bool {
-        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    pub fn record_pressure(&self, now_ms: BootMs) -> bool {
         if self.is_under_pressure() {
             self.pressure_until_ms.store(now_ms.saturating_add(PRESSURE_LASTS_MS), Relaxed);
         }
@@ -126,7 +124,6 @@ impl ServerState {
             service,
             authenticator,
             in_flight: ConnectionMemory::new(limits.in_flight_bytes_max, detached, stats),
-            started: Instant::now(),
             pressure_until_ms: AtomicU64::new(0),
             logins: LoginLimiter::default(),
             limits,

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Connection, WorkerContext};
+use super::driver::{ConnectionDriver, WorkerContext};
 use super::{ListenerPolicy, ServerState};
 use crate::access::Rights;
 use crate::supervision::AliveGuard;
@@ -203,7 +203,7 @@ where
     if policy.tls {
         tokio::spawn(serve_tls(stream, origin, policy, worker.clone()));
     } else {
-        tokio::spawn(Connection::new(stream, origin, &policy, policy.rights.clone(), worker.clone()).run());
+        tokio::spawn(ConnectionDriver::new(stream, origin, &policy, policy.rights.clone(), worker.clone()).run());
     }
 }
 
@@ -216,7 +216,7 @@ async fn serve_tls<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let peer = origin.peer;
     match accept_tls(stream, &policy, &worker.shared).await {
-        Ok((stream, rights)) => Connection::new(stream, origin, &policy, rights, worker).run().await,
+        Ok((stream, rights)) => ConnectionDriver::new(stream, origin, &policy, rights, worker).run().await,
         Err(error) => {
             let shared = &worker.shared;
             worker.stats.ssl_handshake_errors.add(1);

@@ -106,7 +106,7 @@ pub enum CommandOutcome {
     /// A read must wait: write what there is, and after the wait go on from this byte of its keys.
     Wait(FirstFetchWait, usize),
     /// Answered once the verification is over: append these bytes then.
-    ReplyAfterVerification(oneshot::Receiver<()>, Vec<u8>),
+    ReplyAfterVerification(VerificationWait, Vec<u8>),
     /// Read the certificates again, and answer what came of it.
     RefreshCertificates,
     /// The client has sent `quit`.
@@ -117,6 +117,9 @@ pub enum CommandOutcome {
 
 /// A change of a managed key to wait for.
 pub struct FirstFetchWait(pub watch::Receiver<u64>);
+
+/// The end of a verification to wait for.
+pub type VerificationWait = oneshot::Receiver<()>;
 
 impl Service {
     pub fn new(cache: Cache, table: Arc<Table>, stats: Arc<Stats>, settings: Settings) -> Service {

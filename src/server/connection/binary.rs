@@ -1,18 +1,14 @@
-//! The binary protocol on a connection: packets to batches, and SASL for those who must log in.
+//! The binary protocol on a connection: packets, and SASL for those who must log in.
 //!
 //! As in memcached, the first byte of a client decides which of the two protocols it uses.
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
-use super::{Batch, Connection, MissingPart};
+use super::{Connection, MissingPart, Next, WholeRequest};
 use crate::clock::Now;
 use crate::protocol::CloseReason;
 use crate::protocol::binary::{self, MAGIC, PLAIN, Packet, PacketCommand, PacketStep, ResponseStatus};
 use crate::server::Protocol;
-use crate::server::ServerState;
-use crate::service::Context;
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl Connection {
     /// Decides by the client's first byte which protocol it uses; true for binary. An error if the listener does not allow it.
     pub(super) fn detect_protocol(&mut self, first_byte: u8) -> Result<bool, CloseReason> {
         if let Some(binary) = self.binary {
@@ -29,22 +25,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Executes the packet at the front; `None` to go on with the next.
-    pub(super) fn execute_packet(
-        &mut self,
-        rest: &[u8],
-        shared: &ServerState,
-        now: Now,
-        may_wait: bool,
-    ) -> Option<Batch> {
-        let (packet, used, discard) = match self.bounded_packet(rest, shared) {
+    pub(super) fn execute_packet(&mut self, rest: &[u8], now: Now) -> Option<Next> {
+        let (packet, used, discard) = match self.bounded_packet(rest) {
             PacketStep::Packet { packet, used, discard } => (packet, used, discard),
             PacketStep::More { total } => {
-                let pending = if rest.len() < binary::HEADER_BYTES { MissingPart::Line } else { MissingPart::Block };
-                return Some(self.record_missing(pending, total as u64, total));
+                let part = if rest.len() < binary::HEADER_BYTES { MissingPart::Line } else { MissingPart::Block };
+                return Some(self.record_missing(part, total as u64, total));
             }
-            PacketStep::Foreign => return Some(self.close_for(CloseReason::NotBinary, now)),
+            PacketStep::Foreign => return Some(self.close_for(CloseReason::NotBinary)),
         };
-        self.clear_missing();
+        self.missing.clear();
         if self.pending_auth.is_some() {
             match packet.command {
                 PacketCommand::Mechanisms => {
@@ -53,30 +43,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     return None;
                 }
                 PacketCommand::Login { first, mechanism, message } => {
-                    let begun = self.start;
-                    self.start += used;
-                    let batch = self.log_in_by_sasl(&packet, first, mechanism, message, now);
-                    if matches!(batch, Some(Batch::LoginWaits(_))) {
-                        // It is looked at again after the wait.
-                        self.start = begun;
-                    }
-                    return batch;
+                    return self.log_in_by_sasl(&packet, used, first, mechanism, message);
                 }
                 _ => {}
             }
         }
-        let execute = |context: &mut Context<'_>| shared.service.execute_binary(&packet, context);
-        let outcome = self.execute_one(execute, now, discard, may_wait);
+        let outcome = self.execute_one(WholeRequest::Binary(&packet), now, discard);
         self.apply_outcome(outcome, used)
     }
 
     /// The next packet. One whose value would be too much memory for all connections together loses it, like one that
     /// is too large for the cache.
-    fn bounded_packet<'a>(&mut self, rest: &'a [u8], shared: &ServerState) -> PacketStep<'a> {
+    fn bounded_packet<'a>(&mut self, rest: &'a [u8]) -> PacketStep<'a> {
         let pending_auth = self.pending_auth.is_some();
-        let found = binary::step(rest, shared.limits.value_bytes_max, pending_auth);
+        let found = binary::step(rest, self.shared.limits.value_bytes_max, pending_auth);
         let PacketStep::More { total } = found else { return found };
-        if self.try_reserve_request(rest.len(), total, shared) {
+        if self.try_reserve_request(rest.len(), total) {
             return found;
         }
         match binary::step(rest, 0, pending_auth) {
@@ -90,35 +72,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn log_in_by_sasl(
         &mut self,
         packet: &Packet<'_>,
+        used: usize,
         first: bool,
         mechanism: &[u8],
         message: &[u8],
-        now: Now,
-    ) -> Option<Batch> {
-        let begun = first || self.pending_auth.as_ref().is_some_and(|pending_auth| pending_auth.sasl_started);
-        let plain = begun && mechanism == PLAIN;
+    ) -> Option<Next> {
+        let pending_auth = self.pending_auth.as_mut()?;
+        let plain = (first || pending_auth.sasl_started) && mechanism == PLAIN;
         if plain && first && message.is_empty() {
-            if let Some(pending_auth) = &mut self.pending_auth {
-                pending_auth.sasl_started = true;
-            }
+            pending_auth.sasl_started = true;
+            self.start += used;
             binary::status(&mut self.output, packet, ResponseStatus::AuthContinue);
             return None;
         }
         let token = binary::plain(message).filter(|_| plain);
         let (user, password) = token.unwrap_or_default();
-        if let Some(wait) = self.take_login_turn(user, password, now) {
-            return Some(Batch::LoginWaits(wait));
-        }
-        match self.log_in(user, password, now) {
-            Ok(()) => {
-                binary::value(&mut self.output, packet, b"Authenticated", 0);
-                None
-            }
-            Err(last) => {
-                let mut reply = Vec::new();
-                binary::status(&mut reply, packet, ResponseStatus::AuthError);
-                Some(Batch::LoginFailed { last, reply })
-            }
-        }
+        self.log_in(user, password, used, |out, is_in| match is_in {
+            true => binary::value(out, packet, b"Authenticated", 0),
+            false => binary::status(out, packet, ResponseStatus::AuthError),
+        })
     }
 }
