@@ -86,7 +86,7 @@ fn ten_thousand_half_typed_lines_are_all_gone_once_there_is_pressure() {
     for _ in 0..2 {
         let other = world.connect(2 << 20);
         other.write(b"set k 0 0 1040000\r\n");
-        other.write(&[b'v'; 700_000]);
+        other.write([b'v'; 700_000]);
         world.sleep(seconds(1));
         if world.shared.is_under_pressure() {
             world.sleep(seconds(3));
@@ -121,7 +121,7 @@ fn a_slow_but_steady_value_arrives() {
     for (bytes, answer) in [(1_000_000, "STORED\r\n"), (8_000_000, "SERVER_ERROR object too large for cache\r\n")] {
         client.write(format!("set k 0 0 {bytes}\r\n").as_bytes());
         for _ in 0..bytes / 20_000 {
-            client.write(&[b'v'; 20_000]);
+            client.write([b'v'; 20_000]);
             world.sleep(seconds(1));
         }
         client.expect("\r\n", answer);
@@ -215,7 +215,7 @@ fn half_received_values_share_a_bounded_memory() {
     for _ in 0..3 {
         let client = world.connect(1 << 20);
         client.write(b"set c 0 0 900000\r\n");
-        client.write(&[b'v'; 600_000]);
+        client.write([b'v'; 600_000]);
         world.sleep(seconds(1));
         assert!(world.in_flight() <= 2 << 20);
         halves.push(client);
@@ -244,7 +244,7 @@ fn half_received_values_share_a_bounded_memory() {
 fn half_send(world: &Rc<World>) -> Client {
     let client = world.connect(1 << 20);
     client.write(b"set half 0 0 1040000\r\n");
-    client.write(&[b'v'; 1_030_000]);
+    client.write([b'v'; 1_030_000]);
     client
 }
 
@@ -274,7 +274,7 @@ fn a_steady_sender_is_not_pushed_out_by_those_who_stop() {
     let mut halves = Vec::new();
     steady.write(b"set steady 0 0 1000000\r\n");
     for _ in 0..10 {
-        steady.write(&[b'v'; 100_000]);
+        steady.write([b'v'; 100_000]);
         halves.push(half_send(&world));
         world.sleep(seconds(1));
         assert!(world.in_flight() <= 4 << 20);
