@@ -16,9 +16,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::io::poll_read_buf;
+use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, LOG_TARGET, Next, Wait};
-use super::worker::{BusyConnections, ConnectionOrigin, Peer};
+use super::worker::{ConnectionOrigin, Peer};
 use super::{ListenerPolicy, ServerState};
 use crate::access::Rights;
 use crate::clock::{BootMs, Now, boot_ms};
@@ -32,7 +33,8 @@ const PIECES_MAX: usize = 16;
 pub(super) struct WorkerContext {
     pub shared: Arc<ServerState>,
     pub stats: Arc<WorkerStats>,
-    pub busy: Arc<BusyConnections>,
+    /// Connections in the middle of a batch; those may not be cut off at the end.
+    pub busy: TaskTracker,
 }
 
 pub(super) struct ConnectionDriver<S> {
@@ -92,8 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
     /// Writes the answers, and does what is left of what is buffered; false to close. The worker waits for this before it
     /// ends.
     async fn finish_batch(&mut self, mut next: Next) -> io::Result<bool> {
-        let busy = self.worker.busy.clone();
-        let _batch = busy.token();
+        let _batch = self.worker.busy.token();
         loop {
             self.flush().await?;
             match next {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use socket2::Socket;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_rustls::server::TlsStream;
@@ -27,23 +28,6 @@ const LAST_REQUESTS_WAIT: Duration = Duration::from_millis(50);
 
 /// A failed handshake is logged at most so often, milliseconds.
 const HANDSHAKE_LOG_SPACING_MS: u64 = 60_000;
-
-/// A socket between the acceptor's runtime and the worker's.
-pub(super) enum AcceptedStream {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
-impl AcceptedStream {
-    /// Writes what fits without waiting.
-    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        use std::io::Write;
-        match self {
-            AcceptedStream::Tcp(stream) => stream.write_all(bytes),
-            AcceptedStream::Unix(stream) => stream.write_all(bytes),
-        }
-    }
-}
 
 /// Who is at the other end, for the log.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +77,9 @@ impl std::fmt::Display for Peer {
     }
 }
 
+/// A connection on its way to a worker.
 pub(super) struct Accepted {
-    pub stream: AcceptedStream,
+    pub stream: Socket,
     pub peer: Peer,
     pub listen_addr: Arc<str>,
     pub policy: Arc<ListenerPolicy>,
@@ -152,48 +137,30 @@ impl Worker {
     }
 }
 
-/// Connections that are in the middle of a batch; those may not be cut off at the end.
-pub(super) struct BusyConnections(TaskTracker);
-
-impl BusyConnections {
-    pub fn new(tracker: TaskTracker) -> BusyConnections {
-        BusyConnections(tracker)
-    }
-
-    pub fn token(&self) -> tokio_util::task::task_tracker::TaskTrackerToken {
-        self.0.token()
-    }
-}
-
 async fn run_worker(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc<ServerState>) {
     let worker = WorkerContext {
         stats: shared.service.stats.register_worker(),
         shared: shared.clone(),
-        busy: Arc::new(BusyConnections::new(TaskTracker::new())),
+        busy: TaskTracker::new(),
     };
     while let Some(Accepted { stream, peer, listen_addr, policy }) = accepted.recv().await {
-        let origin = |descriptor| ConnectionOrigin { peer, listen_addr, descriptor };
-        match stream {
-            AcceptedStream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => spawn_connection(origin(stream.as_raw_fd()), stream, policy, &worker),
-                Err(error) => record_unserved(&shared, &error),
-            },
-            AcceptedStream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-                Ok(stream) => spawn_connection(origin(stream.as_raw_fd()), stream, policy, &worker),
-                Err(error) => record_unserved(&shared, &error),
-            },
+        let origin = ConnectionOrigin { peer, listen_addr, descriptor: stream.as_raw_fd() };
+        let served = match peer {
+            Peer::Tcp(_) => tokio::net::TcpStream::from_std(stream.into())
+                .map(|stream| spawn_connection(origin, stream, policy, &worker)),
+            Peer::Unix => tokio::net::UnixStream::from_std(stream.into())
+                .map(|stream| spawn_connection(origin, stream, policy, &worker)),
+        };
+        if let Err(error) = served {
+            shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
+            tracing::warn!(%error, "an accepted connection cannot be served and is closed");
         }
     }
     tokio::time::sleep(LAST_REQUESTS_WAIT).await;
-    worker.busy.0.close();
-    if tokio::time::timeout(LAST_BATCHES_WAIT, worker.busy.0.wait()).await.is_err() {
+    worker.busy.close();
+    if tokio::time::timeout(LAST_BATCHES_WAIT, worker.busy.wait()).await.is_err() {
         tracing::warn!("shutdown: some clients did not read their last answers in time; their connections are closed");
     }
-}
-
-fn record_unserved(shared: &ServerState, error: &io::Error) {
-    shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
-    tracing::warn!(%error, "an accepted connection cannot be served and is closed");
 }
 
 fn spawn_connection<S>(origin: ConnectionOrigin, stream: S, policy: Arc<ListenerPolicy>, worker: &WorkerContext)

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, duplex};
 use tokio::time::sleep;
-use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::cache;
@@ -21,8 +20,7 @@ impl Server {
     fn new(limits: Limits) -> Server {
         let shared = server_state_with_token(limits);
         let stats = shared.service.stats.register_worker();
-        let busy = Arc::new(BusyConnections::new(TaskTracker::new()));
-        Server { worker: WorkerContext { shared, stats, busy } }
+        Server { worker: WorkerContext { shared, stats, busy: TaskTracker::new() } }
     }
 
     fn connection<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, tls: bool) -> ConnectionDriver<S> {
