@@ -34,7 +34,7 @@ use crate::access::Rights;
 use crate::clock::{self, Now};
 use crate::protocol::login::{self, LoginStep, login_step};
 use crate::protocol::parse::{step, step_from};
-use crate::protocol::{CloseReason, Request, RequestStep, response};
+use crate::protocol::{CloseReason, Command, Request, RequestStep, response};
 use crate::service::{CommandOutcome, Context, KEYS_PER_TURN, OUTPUT_BYTES_MAX, Output};
 use crate::stats::{ConnectionInfo, ConnectionState, WorkerStats};
 
@@ -149,7 +149,7 @@ struct Typing {
 struct PartialGet {
     keys: Range<usize>,
     with_cas: bool,
-    touch_exptime: Option<i64>,
+    touch: Option<i64>,
     /// Length of the whole line.
     used: usize,
     /// The byte of its keys to go on from.
@@ -159,14 +159,14 @@ struct PartialGet {
 impl PartialGet {
     /// `None` for a request that does not take long to parse again.
     fn new(request: &Request<'_>, front: &[u8], used: usize, next: usize) -> Option<PartialGet> {
-        let Request::Get { keys, with_cas, touch_exptime } = *request else { return None };
+        let Command::GetMany { keys, with_cas, touch } = request.command else { return None };
         let begin = keys.as_ptr().addr().checked_sub(front.as_ptr().addr())?;
-        Some(PartialGet { keys: begin..begin + keys.len(), with_cas, touch_exptime, used, next })
+        Some(PartialGet { keys: begin..begin + keys.len(), with_cas, touch, used, next })
     }
 
     fn request<'a>(&self, front: &'a [u8]) -> Option<Request<'a>> {
         let keys = front.get(self.keys.clone())?;
-        Some(Request::Get { keys, with_cas: self.with_cas, touch_exptime: self.touch_exptime })
+        Some(Request::text(b"", Command::GetMany { keys, with_cas: self.with_cas, touch: self.touch }, false))
     }
 }
 

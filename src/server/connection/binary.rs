@@ -6,8 +6,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Batch, Connection, MissingPart};
 use crate::clock::Now;
-use crate::protocol::CloseReason;
-use crate::protocol::binary::{self, MAGIC, PLAIN, Packet, PacketCommand, PacketStep, ResponseStatus};
+use crate::protocol::binary::{self, MAGIC, PLAIN};
+use crate::protocol::{CloseReason, Command, Request, RequestStep, Status};
 use crate::server::Protocol;
 use crate::server::ServerState;
 use crate::service::Context;
@@ -36,26 +36,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         now: Now,
         may_wait: bool,
     ) -> Option<Batch> {
-        let (packet, used, discard) = match self.bounded_packet(rest, shared) {
-            PacketStep::Packet { packet, used, discard } => (packet, used, discard),
-            PacketStep::More { total } => {
+        let (request, used, discard) = match self.bounded_packet(rest, shared) {
+            RequestStep::Request { request, used, discard } => (request, used, discard),
+            RequestStep::More { total } => {
                 let pending = if rest.len() < binary::HEADER_BYTES { MissingPart::Line } else { MissingPart::Block };
                 return Some(self.record_missing(pending, total as u64, total));
             }
-            PacketStep::Foreign => return Some(self.close_for(CloseReason::NotBinary, now)),
+            RequestStep::Close(why) => return Some(self.close_for(why, now)),
         };
         self.clear_missing();
         if self.pending_auth.is_some() {
-            match packet.command {
-                PacketCommand::Mechanisms => {
+            match request.command {
+                Command::Mechanisms => {
                     self.start += used;
-                    binary::value(&mut self.output, &packet, PLAIN, 0);
+                    request.wire.write(&mut self.output, b"", (&Status::MECHANISMS).into());
                     return None;
                 }
-                PacketCommand::Login { first, mechanism, message } => {
+                Command::Login { first, mechanism, message } => {
                     let begun = self.start;
                     self.start += used;
-                    let batch = self.log_in_by_sasl(&packet, first, mechanism, message, now);
+                    let batch = self.log_in_by_sasl(&request, first, mechanism, message, now);
                     if matches!(batch, Some(Batch::LoginWaits(_))) {
                         // It is looked at again after the wait.
                         self.start = begun;
@@ -65,23 +65,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 _ => {}
             }
         }
-        let execute = |context: &mut Context<'_>| shared.service.execute_binary(&packet, context);
+        let execute = |context: &mut Context<'_>| shared.service.execute(&request, 0, context);
         let outcome = self.execute_one(execute, now, discard, may_wait);
         self.apply_outcome(outcome, used)
     }
 
     /// The next packet. One whose value would be too much memory for all connections together loses it, like one that
     /// is too large for the cache.
-    fn bounded_packet<'a>(&mut self, rest: &'a [u8], shared: &ServerState) -> PacketStep<'a> {
+    fn bounded_packet<'a>(&mut self, rest: &'a [u8], shared: &ServerState) -> RequestStep<'a> {
         let pending_auth = self.pending_auth.is_some();
         let found = binary::step(rest, shared.limits.value_bytes_max, pending_auth);
-        let PacketStep::More { total } = found else { return found };
+        let RequestStep::More { total } = found else { return found };
         if self.try_reserve_request(rest.len(), total, shared) {
             return found;
         }
         match binary::step(rest, 0, pending_auth) {
             // Keys and extras are short; if there is no room for these either, there is none for anybody.
-            PacketStep::More { .. } => PacketStep::Foreign,
+            RequestStep::More { .. } => RequestStep::Close(CloseReason::NotBinary),
             refused => refused,
         }
     }
@@ -89,19 +89,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// One step of a login. Whatever is wrong with it counts as a wrong password.
     fn log_in_by_sasl(
         &mut self,
-        packet: &Packet<'_>,
+        request: &Request<'_>,
         first: bool,
         mechanism: &[u8],
         message: &[u8],
         now: Now,
     ) -> Option<Batch> {
         let begun = first || self.pending_auth.as_ref().is_some_and(|pending_auth| pending_auth.sasl_started);
-        let plain = begun && mechanism == PLAIN;
+        let plain = begun && mechanism == PLAIN.as_bytes();
         if plain && first && message.is_empty() {
             if let Some(pending_auth) = &mut self.pending_auth {
                 pending_auth.sasl_started = true;
             }
-            binary::status(&mut self.output, packet, ResponseStatus::AuthContinue);
+            request.wire.write(&mut self.output, b"", (&Status::AUTH_CONTINUE).into());
             return None;
         }
         let token = binary::plain(message).filter(|_| plain);
@@ -111,12 +111,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         match self.log_in(user, password, now) {
             Ok(()) => {
-                binary::value(&mut self.output, packet, b"Authenticated", 0);
+                request.wire.write(&mut self.output, b"", (&Status::AUTHENTICATED).into());
                 None
             }
             Err(last) => {
                 let mut reply = Vec::new();
-                binary::status(&mut reply, packet, ResponseStatus::AuthError);
+                request.wire.write(&mut reply, b"", (&Status::AUTH_ERROR).into());
                 Some(Batch::LoginFailed { last, reply })
             }
         }
