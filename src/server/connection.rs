@@ -7,7 +7,6 @@
 //! queues for a peer that does not read is bounded by [`OUTPUT_BYTES_MAX`] and one item; what all connections hold together
 //! of requests and answers is bounded by [`super::memory`].
 
-mod binary;
 pub(super) mod input;
 mod login;
 mod output;
@@ -28,8 +27,8 @@ use super::worker::{ConnectionOrigin, Peer};
 use super::{ListenerPolicy, ServerState};
 use crate::access::Rights;
 use crate::clock::{BootMs, Now};
-use crate::protocol::binary::Packet;
-use crate::protocol::{CloseReason, Request, RequestStep, response};
+use crate::protocol::binary::MAGIC;
+use crate::protocol::{CloseReason, Command, Request, RequestStep, response};
 use crate::service::{
     CommandOutcome, Context, FirstFetchWait, KEYS_PER_TURN, OUTPUT_BYTES_MAX, Output, VerificationWait,
 };
@@ -56,7 +55,7 @@ pub(super) struct Connection {
     /// Which protocols the listener allows.
     protocol: Protocol,
     /// Whether the client uses the binary protocol; none before its first byte.
-    binary: Option<bool>,
+    is_binary: Option<bool>,
     /// Bytes read and not yet executed; `[start..]` of it. What is executed stays in front until more is to be read: to
     /// move what is left after each turn would take longer than the turn.
     input: Vec<u8>,
@@ -131,7 +130,7 @@ impl Turn {
 struct PartialGet {
     keys: Range<usize>,
     with_cas: bool,
-    touch_exptime: Option<i64>,
+    touch: Option<i64>,
     /// Length of the whole line.
     used: usize,
     /// The byte of its keys to go on from.
@@ -141,23 +140,15 @@ struct PartialGet {
 impl PartialGet {
     /// `None` for a request that does not take long to parse again.
     fn new(request: &Request<'_>, front: &[u8], used: usize, next: usize) -> Option<PartialGet> {
-        let Request::Get { keys, with_cas, touch_exptime } = *request else { return None };
+        let Command::GetMany { keys, with_cas, touch } = request.command else { return None };
         let begin = keys.as_ptr().addr().checked_sub(front.as_ptr().addr())?;
-        Some(PartialGet { keys: begin..begin + keys.len(), with_cas, touch_exptime, used, next })
+        Some(PartialGet { keys: begin..begin + keys.len(), with_cas, touch, used, next })
     }
 
     fn request<'a>(&self, front: &'a [u8]) -> Option<Request<'a>> {
         let keys = front.get(self.keys.clone())?;
-        Some(Request::Get { keys, with_cas: self.with_cas, touch_exptime: self.touch_exptime })
+        Some(Request::text(b"", Command::GetMany { keys, with_cas: self.with_cas, touch: self.touch }, false))
     }
-}
-
-/// A whole request of either protocol.
-#[derive(Clone, Copy)]
-enum WholeRequest<'a> {
-    /// A `get` goes on from this byte of its keys.
-    Text(&'a Request<'a>, usize),
-    Binary(&'a Packet<'a>),
 }
 
 /// So much later.
@@ -189,7 +180,7 @@ impl Connection {
             rights,
             tls: policy.tls,
             protocol: policy.protocol,
-            binary: None,
+            is_binary: None,
             input: Vec::new(),
             start: 0,
             partial_get: None,
@@ -290,15 +281,8 @@ impl Connection {
             }
             let next = match self.detect_protocol(rest[0]) {
                 Err(why) => Some(self.close_for(why)),
-                Ok(true) => {
-                    self.turn.requests -= 1;
-                    self.execute_packet(rest, now)
-                }
-                Ok(false) if self.pending_auth.is_some() => {
-                    self.turn.requests -= 1;
-                    self.execute_login(rest)
-                }
-                Ok(false) => self.execute_text(rest, now),
+                Ok(false) if self.pending_auth.is_some() => self.execute_login(rest),
+                Ok(is_binary) => self.execute_front(rest, is_binary, now),
             };
             if let Some(next) = next {
                 return next;
@@ -306,23 +290,44 @@ impl Connection {
         }
     }
 
-    /// Executes the request of the text protocol at the front; `None` to go on with the next.
-    fn execute_text(&mut self, rest: &[u8], now: Now) -> Option<Next> {
+    /// Decides by the client's first byte which protocol it uses, as memcached does; true for binary. An error if the listener
+    /// does not allow it.
+    fn detect_protocol(&mut self, first_byte: u8) -> Result<bool, CloseReason> {
+        if let Some(is_binary) = self.is_binary {
+            return Ok(is_binary);
+        }
+        let is_binary = first_byte == MAGIC;
+        match self.protocol {
+            Protocol::Ascii if is_binary => return Err(CloseReason::Binary),
+            Protocol::Binary if !is_binary => return Err(CloseReason::NotBinary),
+            _ => {}
+        }
+        self.is_binary = Some(is_binary);
+        Ok(is_binary)
+    }
+
+    /// Executes the request at the front; `None` to go on with the next.
+    fn execute_front(&mut self, rest: &[u8], is_binary: bool, now: Now) -> Option<Next> {
         if let Some(partial_get) = self.partial_get.take()
             && let Some(request) = partial_get.request(rest)
         {
             return self.execute_request(&request, (partial_get.used, 0), partial_get.next, rest, now);
         }
-        let (request, used, discard) = match self.bounded_step(rest) {
+        let (request, used, discard) = match self.bounded_step(rest, is_binary) {
             RequestStep::Request { request, used, discard } => (request, used, discard),
-            RequestStep::More { total } => return Some(self.request_more(rest, total)),
+            RequestStep::More { total } => return Some(self.request_more(rest, is_binary, total)),
             RequestStep::Close(why) => return Some(self.close_for(why)),
         };
         self.missing.clear();
+        if self.pending_auth.is_some()
+            && let Some(outcome) = self.execute_sasl(&request, used)
+        {
+            return outcome;
+        }
         self.execute_request(&request, (used, discard), 0, rest, now)
     }
 
-    /// Executes a request of the text protocol, which is at the front of `rest`; a `get` from byte `begin` of its keys on.
+    /// Executes a request, which is at the front of `rest`; a `get` from byte `begin` of its keys on.
     fn execute_request(
         &mut self,
         request: &Request<'_>,
@@ -332,7 +337,7 @@ impl Connection {
         now: Now,
     ) -> Option<Next> {
         self.turn.requests -= 1;
-        let outcome = self.execute_one(WholeRequest::Text(request, begin), now, discard);
+        let outcome = self.execute_one(request, begin, now, discard);
         if let CommandOutcome::MoreKeys(next) | CommandOutcome::Wait(_, next) = outcome {
             self.partial_get = PartialGet::new(request, rest, used, next);
         }
@@ -358,7 +363,7 @@ impl Connection {
     }
 
     /// Executes one request. If a block of it is yet to be thrown away, its answer is kept back until then.
-    fn execute_one(&mut self, request: WholeRequest<'_>, now: Now, discard: u64) -> CommandOutcome {
+    fn execute_one(&mut self, request: &Request<'_>, begin: usize, now: Now, discard: u64) -> CommandOutcome {
         let answer_at = self.output.len();
         let mut context = Context {
             now,
@@ -370,10 +375,7 @@ impl Connection {
             keys_left: self.turn.keys,
             out: &mut self.output,
         };
-        let outcome = match request {
-            WholeRequest::Text(request, begin) => self.shared.service.execute(request, begin, &mut context),
-            WholeRequest::Binary(packet) => self.shared.service.execute_binary(packet, &mut context),
-        };
+        let outcome = self.shared.service.execute(request, begin, &mut context);
         self.turn.keys = context.keys_left;
         if discard > 0 {
             self.discard = discard;

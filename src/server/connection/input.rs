@@ -9,7 +9,8 @@ use memchr::memchr;
 
 use super::{Connection, Next, Turn, after};
 use crate::clock::BootMs;
-use crate::protocol::parse::{step, step_from};
+use crate::protocol::binary::{self, HEADER_BYTES};
+use crate::protocol::parse::step_from;
 use crate::protocol::{CloseReason, RequestStep};
 use crate::server::Limits;
 use crate::server::buffers::{self, BUFFER_BYTES};
@@ -43,7 +44,7 @@ pub(super) struct Missing {
 pub(super) enum MissingPart {
     #[default]
     Nothing,
-    /// The end of its line.
+    /// The end of its line, or of a packet's header.
     Line,
     /// The rest of its data block.
     Block,
@@ -149,18 +150,23 @@ impl Connection {
 
     /// The next request. One whose data block would be too much memory for all connections together loses the block,
     /// like one that is too large for the cache.
-    pub(super) fn bounded_step<'a>(&mut self, rest: &'a [u8]) -> RequestStep<'a> {
-        let found = if rest.len() < self.missing.wanted {
-            RequestStep::More { total: self.missing.wanted }
-        } else {
-            step_from(rest, self.missing.searched(), self.shared.limits.value_bytes_max)
+    pub(super) fn bounded_step<'a>(&mut self, rest: &'a [u8], is_binary: bool) -> RequestStep<'a> {
+        let (wanted, pending_auth) = (self.missing.wanted, self.pending_auth.is_some());
+        let step = |searched, value_bytes_max| match is_binary {
+            true => binary::step(rest, value_bytes_max, pending_auth),
+            false => step_from(rest, searched, value_bytes_max),
+        };
+        let found = match rest.len() < wanted {
+            true => RequestStep::More { total: wanted },
+            false => step(self.missing.searched(), self.shared.limits.value_bytes_max),
         };
         let RequestStep::More { total } = found else { return found };
         if self.try_reserve_request(rest.len(), total) {
             return found;
         }
-        match step(rest, 0) {
-            // A line of many keys: there is nothing of it that could be thrown away.
+        match step(0, 0) {
+            // There is nothing of keys that could be thrown away.
+            RequestStep::More { .. } if is_binary => RequestStep::Close(CloseReason::NotBinary),
             RequestStep::More { .. } => RequestStep::Close(CloseReason::LineTooLong),
             refused => refused,
         }
@@ -168,7 +174,7 @@ impl Connection {
 
     /// Reserves memory for the next part of a request of `total` bytes of which `have` are here. False if there is none;
     /// then that is counted, and the answer will say so.
-    pub(super) fn try_reserve_request(&mut self, have: usize, total: usize) -> bool {
+    fn try_reserve_request(&mut self, have: usize, total: usize) -> bool {
         let memory = &self.shared.in_flight;
         if std::mem::take(&mut self.no_room) {
             self.release_share();
@@ -203,10 +209,13 @@ impl Connection {
     }
 
     /// The front request needs `total` bytes to be whole.
-    pub(super) fn request_more(&mut self, rest: &[u8], total: usize) -> Next {
-        let has_line = self.missing.part == MissingPart::Block || {
-            let unsearched = rest.get(self.missing.searched()..).unwrap_or_default();
-            memchr(b'\n', unsearched).is_some()
+    pub(super) fn request_more(&mut self, rest: &[u8], is_binary: bool, total: usize) -> Next {
+        let has_line = match is_binary {
+            true => rest.len() >= HEADER_BYTES,
+            false => {
+                let unsearched = rest.get(self.missing.searched()..).unwrap_or_default();
+                self.missing.part == MissingPart::Block || memchr(b'\n', unsearched).is_some()
+            }
         };
         self.record_missing(if has_line { MissingPart::Block } else { MissingPart::Line }, total as u64, total)
     }
@@ -237,7 +246,7 @@ impl Connection {
     /// Records how long a person may go on typing. Nobody types the binary protocol.
     fn record_typing(&mut self, part: MissingPart) {
         let by_hand = part != MissingPart::Nothing
-            && self.binary != Some(true)
+            && self.is_binary != Some(true)
             && (1..=TYPED_BYTES_MAX).contains(&self.missing.wanted);
         let (now_ms, limits) = (self.now_ms, &self.shared.limits);
         let begun = self.missing.typing.filter(|_| self.missing.part == part);

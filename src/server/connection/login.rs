@@ -1,4 +1,4 @@
-//! A client that must log in first: over the text protocol here, by SASL in [`super::binary`].
+//! A client that must log in first: over the text protocol, or by SASL over the binary one.
 //!
 //! Passwords wait for their turn while they are being guessed from the client's address, and wrong ones are answered late.
 //! Shows neither a name nor a password.
@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::{Connection, LOG_SPACING_MS, LOG_TARGET, Next, Wait};
 use crate::clock::BootMs;
+use crate::protocol::binary::{self, PLAIN};
 use crate::protocol::login::{self, LoginStep, login_step};
-use crate::protocol::response;
+use crate::protocol::{Command, Reply, Request, Status, response};
 
 /// A client that fails this often to log in is closed.
 const LOGIN_FAILURES_MAX: u32 = 3;
@@ -19,7 +20,7 @@ pub(super) struct PendingAuth {
     pub until_ms: BootMs,
     failures: u32,
     /// It has begun a SASL login and not yet sent its name.
-    pub sasl_started: bool,
+    sasl_started: bool,
     /// Its password has waited for its turn and is checked next.
     has_waited: bool,
 }
@@ -33,8 +34,9 @@ impl PendingAuth {
 impl Connection {
     /// Executes what a client sends that must log in first; `None` once it is answered.
     pub(super) fn execute_login(&mut self, rest: &[u8]) -> Option<Next> {
+        self.turn.requests -= 1;
         let (error, used) = match login_step(rest) {
-            LoginStep::More { total } => return Some(self.request_more(rest, total)),
+            LoginStep::More { total } => return Some(self.request_more(rest, false, total)),
             LoginStep::Close(why) => return Some(self.close_for(why)),
             LoginStep::Token { user, password, used } => {
                 self.missing.clear();
@@ -54,9 +56,38 @@ impl Connection {
         None
     }
 
+    /// Executes a step of a login; none if the request is none, otherwise what comes of it.
+    pub(super) fn execute_sasl(&mut self, request: &Request<'_>, used: usize) -> Option<Option<Next>> {
+        let answer = |out: &mut Vec<u8>, status| request.wire.write(out, b"", Reply::from(status));
+        let (first, mechanism, message) = match request.command {
+            Command::Login { first, mechanism, message } => (first, mechanism, message),
+            Command::Mechanisms => {
+                self.turn.requests -= 1;
+                self.start += used;
+                answer(&mut self.output, &Status::MECHANISMS);
+                return Some(None);
+            }
+            _ => return None,
+        };
+        self.turn.requests -= 1;
+        let pending_auth = self.pending_auth.as_mut()?;
+        let plain = (first || pending_auth.sasl_started) && mechanism == PLAIN.as_bytes();
+        if plain && first && message.is_empty() {
+            pending_auth.sasl_started = true;
+            self.start += used;
+            answer(&mut self.output, &Status::AUTH_CONTINUE);
+            return Some(None);
+        }
+        // Whatever is wrong with it counts as a wrong password.
+        let (user, password) = binary::plain(message).filter(|_| plain).unwrap_or_default();
+        Some(self.log_in(user, password, used, |out, is_in| {
+            answer(out, if is_in { &Status::AUTHENTICATED } else { &Status::AUTH_ERROR });
+        }))
+    }
+
     /// Lets a user in who knows the password, whatever protocol brings it in a request of `used` bytes; `None` once that is
     /// answered. A password that must wait stays where it is and is looked at again.
-    pub(super) fn log_in(
+    fn log_in(
         &mut self,
         user: &[u8],
         password: &[u8],
