@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::options::ListenAt;
-use super::worker::{Accepted, Dispatcher, Peer, tcp_address};
+use super::worker::{Accepted, ConnectionOrigin, Dispatcher, Peer, tcp_address};
 use super::{ListenerPolicy, ServerState};
 use crate::clock;
 use crate::descriptors;
@@ -215,8 +215,8 @@ pub(super) async fn accept(bound: BoundListener, shared: Arc<ServerState>, dispa
         match listener.accept().await {
             Ok((stream, peer)) => {
                 pause = PAUSE_MIN;
-                let (listen_addr, policy) = (address.clone(), policy.clone());
-                admit(Accepted { stream, peer, listen_addr, policy }, &shared, &dispatcher);
+                let origin = ConnectionOrigin { peer, listen_addr: address.clone(), descriptor: stream.as_raw_fd() };
+                admit(Accepted { stream, origin, policy: policy.clone() }, &shared, &dispatcher);
             }
             Err(error) if is_peer_gone(&error) => {}
             Err(error) if descriptors::is_dead_listener(&error) => {

@@ -16,6 +16,7 @@ mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -140,7 +141,8 @@ impl ServerState {
 pub struct Server {
     shared: Arc<ServerState>,
     supervisor: Supervisor,
-    workers: Vec<worker::Worker>,
+    dispatcher: Arc<worker::Dispatcher>,
+    workers: Vec<JoinHandle<()>>,
     bound: Vec<BoundListener>,
 }
 
@@ -155,27 +157,28 @@ impl Server {
         supervisor: &Supervisor,
     ) -> std::io::Result<Server> {
         let shared = Arc::new(ServerState::new(service, authenticator, limits, supervisor.shutdown().clone()));
-        let start = |index| worker::Worker::start(index, shared.clone(), supervisor.watch(format!("worker-{index}")));
-        let workers = (0..threads.max(1)).map(start).collect::<Result<_, _>>()?;
-        Ok(Server { shared, supervisor: supervisor.clone(), workers, bound })
+        let start = |index| worker::start(index, shared.clone(), supervisor.watch(format!("worker-{index}")));
+        let (accepted, workers) = (0..threads.max(1)).map(start).collect::<Result<(Vec<_>, _), _>>()?;
+        let dispatcher = Arc::new(worker::Dispatcher::new(accepted));
+        Ok(Server { shared, supervisor: supervisor.clone(), dispatcher, workers, bound })
     }
 
     /// Accepts and serves until the shutdown token fires and the last batch is written.
-    pub async fn run(mut self) {
-        let dispatcher = Arc::new(worker::Dispatcher::new(&self.workers));
+    pub async fn run(self) {
         let mut accepting = tokio::task::JoinSet::new();
-        for bound in std::mem::take(&mut self.bound) {
+        for bound in self.bound {
             let alive = self.supervisor.watch(format!("the listener at {}", bound.address()));
-            let accept = listener::accept(bound, self.shared.clone(), dispatcher.clone());
+            let accept = listener::accept(bound, self.shared.clone(), self.dispatcher.clone());
             accepting.spawn(alive.during(accept));
         }
         self.shared.shutdown.cancelled().await;
         accepting.shutdown().await;
         self.shared.closing.store(true, std::sync::atomic::Ordering::Release);
-        drop(dispatcher);
-        self.workers.iter_mut().for_each(worker::Worker::stop);
+        drop(self.dispatcher);
         for worker in self.workers {
-            worker.join().await;
+            if tokio::task::spawn_blocking(move || worker.join()).await.is_err() {
+                tracing::error!("a worker could not be waited for");
+            }
         }
     }
 }

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -80,20 +79,18 @@ impl std::fmt::Display for Peer {
 /// A connection on its way to a worker.
 pub(super) struct Accepted {
     pub stream: Socket,
-    pub peer: Peer,
-    pub listen_addr: Arc<str>,
+    pub origin: ConnectionOrigin,
     pub policy: Arc<ListenerPolicy>,
 }
 
-/// Hands connections to the workers in turn.
+/// Hands connections to the workers in turn. They end once it is gone.
 pub(super) struct Dispatcher {
     workers: Vec<mpsc::UnboundedSender<Accepted>>,
     next: AtomicUsize,
 }
 
 impl Dispatcher {
-    pub fn new(workers: &[Worker]) -> Dispatcher {
-        let workers = workers.iter().filter_map(|worker| worker.accepted.clone()).collect();
+    pub fn new(workers: Vec<mpsc::UnboundedSender<Accepted>>) -> Dispatcher {
         Dispatcher { workers, next: AtomicUsize::new(0) }
     }
 
@@ -104,37 +101,21 @@ impl Dispatcher {
     }
 }
 
-/// A running worker.
-pub(super) struct Worker {
-    accepted: Option<mpsc::UnboundedSender<Accepted>>,
-    thread: JoinHandle<()>,
-}
-
-impl Worker {
-    pub fn start(index: usize, shared: Arc<ServerState>, alive: AliveGuard) -> io::Result<Worker> {
-        let (accepted, receiver) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let _alive = alive;
-            runtime.block_on(run_worker(receiver, shared));
-            // Certificates that are being read from a disk that hangs are not waited for.
-            runtime.shutdown_background();
-        })?;
-        Ok(Worker { accepted: Some(accepted), thread })
-    }
-
-    /// Tells the worker that no connection will come any more.
-    pub fn stop(&mut self) {
-        self.accepted = None;
-    }
-
-    /// Waits until a stopped worker's last batch is written.
-    pub async fn join(self) {
-        let thread = self.thread;
-        if tokio::task::spawn_blocking(move || thread.join()).await.is_err() {
-            tracing::error!("a worker could not be waited for");
-        }
-    }
+/// Starts a worker. It ends when nothing can hand it a connection any more and its last batches are written.
+pub(super) fn start(
+    index: usize,
+    shared: Arc<ServerState>,
+    alive: AliveGuard,
+) -> io::Result<(mpsc::UnboundedSender<Accepted>, JoinHandle<()>)> {
+    let (accepted, receiver) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let _alive = alive;
+        runtime.block_on(run_worker(receiver, shared));
+        // Certificates that are being read from a disk that hangs are not waited for.
+        runtime.shutdown_background();
+    })?;
+    Ok((accepted, thread))
 }
 
 async fn run_worker(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc<ServerState>) {
@@ -143,9 +124,8 @@ async fn run_worker(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc
         shared: shared.clone(),
         busy: TaskTracker::new(),
     };
-    while let Some(Accepted { stream, peer, listen_addr, policy }) = accepted.recv().await {
-        let origin = ConnectionOrigin { peer, listen_addr, descriptor: stream.as_raw_fd() };
-        let served = match peer {
+    while let Some(Accepted { stream, origin, policy }) = accepted.recv().await {
+        let served = match origin.peer {
             Peer::Tcp(_) => tokio::net::TcpStream::from_std(stream.into())
                 .map(|stream| spawn_connection(origin, stream, policy, &worker)),
             Peer::Unix => tokio::net::UnixStream::from_std(stream.into())
