@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use self::input::{Missing, MissingPart};
+use self::input::{MissingBytes, MissingPart};
 use self::login::PendingAuth;
 use super::buffers::{self, BUFFER_BYTES};
 use super::memory::{MemoryShare, MemoryUse};
@@ -62,11 +62,11 @@ pub(super) struct Connection {
     start: usize,
     /// The `get` at the front, if it was answered in part.
     partial_get: Option<PartialGet>,
-    turn: Turn,
+    turn: TurnLeft,
     /// Bytes of a refused data block still to be thrown away, and the answer that goes out after them.
     discard: u64,
     after_discard: Vec<u8>,
-    missing: Missing,
+    missing: MissingBytes,
     /// What is to be written, the first `written` bytes of it being so.
     output: Output,
     written: usize,
@@ -75,7 +75,7 @@ pub(super) struct Connection {
     write_turn_ends: usize,
     /// Until when the front request may be held; it is held once, however often it gives others a turn.
     hold_until_ms: Option<BootMs>,
-    /// What is answered when the driver's [`Wait`] is over, and whether the connection ends then.
+    /// What is answered when the driver's [`ConnectionWait`] is over, and whether the connection ends then.
     after_wait: Vec<u8>,
     closes_after_wait: bool,
     /// This connection's share in [`ServerState::in_flight`], and what of it is for the half-received request.
@@ -91,10 +91,10 @@ pub(super) struct Connection {
 pub(super) enum Next {
     /// Everything whole is executed: read.
     Read,
-    /// Enough was executed or queued: [`Connection::end_turn`], let others have theirs, then [`Connection::resume`].
+    /// Enough was executed or queued: [`Connection::give_turn`], let others have theirs, then [`Connection::resume`].
     Turn,
     /// Wait for this until [`Connection::wait_deadline`], then [`Connection::resume`].
-    Wait(Wait),
+    Wait(ConnectionWait),
     /// Read the certificates again, [`Connection::answer_refresh`], then [`Connection::resume`].
     RefreshCertificates,
     Close,
@@ -103,7 +103,7 @@ pub(super) enum Next {
 }
 
 /// What is waited for. It may be over early only for the first two.
-pub(super) enum Wait {
+pub(super) enum ConnectionWait {
     FirstFetch(FirstFetchWait),
     Verification(VerificationWait),
     /// Passwords are being guessed from the client's address: this one is checked after so many milliseconds.
@@ -113,15 +113,15 @@ pub(super) enum Wait {
 }
 
 /// What a connection may still do before others get a turn.
-struct Turn {
+struct TurnLeft {
     requests: usize,
     keys: usize,
     read_bytes: usize,
 }
 
-impl Turn {
-    fn new(shared: &ServerState) -> Turn {
-        Turn { requests: shared.limits.requests_per_turn, keys: KEYS_PER_TURN, read_bytes: input::READ_BYTES_MAX }
+impl TurnLeft {
+    fn new(shared: &ServerState) -> TurnLeft {
+        TurnLeft { requests: shared.limits.requests_per_turn, keys: KEYS_PER_TURN, read_bytes: input::READ_BYTES_MAX }
     }
 }
 
@@ -168,7 +168,7 @@ impl Connection {
         let ConnectionOrigin { peer, descriptor, listen_addr } = origin;
         let info = ConnectionInfo::new(&peer.address(), Some(listen_addr), now_ms);
         let info = shared.service.stats.connections.add(descriptor, info);
-        let turn = Turn::new(&shared);
+        let turn = TurnLeft::new(&shared);
         Connection {
             pending_auth: policy.login.then(|| PendingAuth::new(after(now_ms, shared.limits.login_timeout))),
             peer,
@@ -187,7 +187,7 @@ impl Connection {
             turn,
             discard: 0,
             after_discard: Vec::new(),
-            missing: Missing::default(),
+            missing: MissingBytes::default(),
             output: Output::default(),
             written: 0,
             write_begun_ms: 0,
@@ -226,7 +226,7 @@ impl Connection {
         } else if matches!(next, Next::Read) {
             self.input.drain(..std::mem::take(&mut self.start));
         }
-        if !matches!(next, Next::Wait(Wait::FirstFetch(_))) && self.partial_get.is_none() {
+        if !matches!(next, Next::Wait(ConnectionWait::FirstFetch(_))) && self.partial_get.is_none() {
             self.hold_until_ms = None;
         }
         self.shared.in_flight.enforce_limit(now.boot_ms);
@@ -234,14 +234,14 @@ impl Connection {
     }
 
     /// Until when to wait for this, once the answers before it are written.
-    pub fn wait_deadline(&mut self, wait: &Wait, now_ms: BootMs) -> BootMs {
+    pub fn wait_deadline(&mut self, wait: &ConnectionWait, now_ms: BootMs) -> BootMs {
         self.now_ms = now_ms;
         let limits = &self.shared.limits;
         match wait {
-            Wait::FirstFetch(_) => *self.hold_until_ms.get_or_insert(after(now_ms, limits.hold)),
-            Wait::Verification(_) => after(now_ms, limits.hold),
-            Wait::LoginTurn(wait_ms) => now_ms.saturating_add(*wait_ms),
-            Wait::LoginFailed => after(now_ms, limits.login_failure_delay),
+            ConnectionWait::FirstFetch(_) => *self.hold_until_ms.get_or_insert(after(now_ms, limits.hold)),
+            ConnectionWait::Verification(_) => after(now_ms, limits.hold),
+            ConnectionWait::LoginTurn(wait_ms) => now_ms.saturating_add(*wait_ms),
+            ConnectionWait::LoginFailed => after(now_ms, limits.login_failure_delay),
         }
     }
 
@@ -252,9 +252,9 @@ impl Connection {
     }
 
     /// Others have their turn now.
-    pub fn end_turn(&mut self) {
+    pub fn give_turn(&mut self) {
         self.stats.conn_yields.add(1);
-        self.turn = Turn::new(&self.shared);
+        self.turn = TurnLeft::new(&self.shared);
     }
 
     /// Says what came of reading the certificates again; none without TLS.
@@ -349,10 +349,10 @@ impl Connection {
         let next = match outcome {
             CommandOutcome::Done => None,
             CommandOutcome::MoreKeys(_) => return Some(Next::Turn),
-            CommandOutcome::Wait(wait, _) => return Some(Next::Wait(Wait::FirstFetch(wait))),
+            CommandOutcome::Wait(wait, _) => return Some(Next::Wait(ConnectionWait::FirstFetch(wait))),
             CommandOutcome::ReplyAfterVerification(verification, reply) => {
                 self.after_wait = reply;
-                Some(Next::Wait(Wait::Verification(verification)))
+                Some(Next::Wait(ConnectionWait::Verification(verification)))
             }
             CommandOutcome::RefreshCertificates => Some(Next::RefreshCertificates),
             CommandOutcome::Close => return Some(Next::Close),

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::io::poll_read_buf;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Connection, LOG_TARGET, Next, Wait};
+use super::connection::{Connection, ConnectionWait, LOG_TARGET, Next};
 use super::worker::{ConnectionOrigin, Peer};
 use super::{ListenerPolicy, ServerState};
 use crate::access::Rights;
@@ -117,22 +117,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
     }
 
     async fn give_turn(&mut self) {
-        self.connection.end_turn();
+        self.connection.give_turn();
         tokio::task::yield_now().await;
     }
 
     /// False if the connection ends meanwhile.
-    async fn wait(&mut self, wait: Wait) -> bool {
+    async fn wait(&mut self, wait: ConnectionWait) -> bool {
         let deadline_ms = self.connection.wait_deadline(&wait, boot_ms());
         let until = self.instant(deadline_ms);
         match wait {
-            Wait::FirstFetch(mut wait) => drop(timeout_at(until, wait.0.changed()).await),
-            Wait::Verification(verification) => drop(timeout_at(until, verification).await),
-            Wait::LoginTurn(_) => {
+            ConnectionWait::FirstFetch(mut wait) => drop(timeout_at(until, wait.0.changed()).await),
+            ConnectionWait::Verification(verification) => drop(timeout_at(until, verification).await),
+            ConnectionWait::LoginTurn(_) => {
                 let shutdown = self.worker.shared.shutdown.cancelled();
                 return timeout_at(until, shutdown).await.is_err();
             }
-            Wait::LoginFailed => sleep_until(until).await,
+            ConnectionWait::LoginFailed => sleep_until(until).await,
         }
         true
     }

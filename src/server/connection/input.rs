@@ -7,7 +7,7 @@ use bytes::BufMut;
 use bytes::buf::Limit;
 use memchr::memchr;
 
-use super::{Connection, Next, Turn, after};
+use super::{Connection, Next, TurnLeft, after};
 use crate::clock::BootMs;
 use crate::protocol::binary::{self, HEADER_BYTES};
 use crate::protocol::parse::step_from;
@@ -29,7 +29,7 @@ const TYPING_RECHECK_MS: u64 = 2_000;
 
 /// The request at the front, as far as it is not whole.
 #[derive(Default)]
-pub(super) struct Missing {
+pub(super) struct MissingBytes {
     part: MissingPart,
     /// How many bytes make it whole; it is not parsed again before. 0 if nothing is missing.
     wanted: usize,
@@ -59,7 +59,7 @@ struct Typing {
     ends_ms: BootMs,
 }
 
-impl Missing {
+impl MissingBytes {
     /// The front request is complete; the next one has a time of its own.
     pub fn clear(&mut self) {
         self.part = MissingPart::Nothing;
@@ -116,7 +116,7 @@ impl Connection {
 
     /// There is nothing to read for now: others have their turn, and an empty buffer is not kept.
     pub fn record_nothing_to_read(&mut self) {
-        self.turn = Turn::new(&self.shared);
+        self.turn = TurnLeft::new(&self.shared);
         // The input last, so that it is taken first: one that has grown for answers serves for answers again.
         if self.output.is_empty() {
             buffers::give_back(&mut self.output);

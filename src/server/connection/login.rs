@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Connection, LOG_SPACING_MS, LOG_TARGET, Next, Wait};
+use super::{Connection, ConnectionWait, LOG_SPACING_MS, LOG_TARGET, Next};
 use crate::clock::BootMs;
 use crate::protocol::binary::{self, PLAIN};
 use crate::protocol::login::{self, LoginStep, login_step};
@@ -95,14 +95,14 @@ impl Connection {
         answer: impl Fn(&mut Vec<u8>, bool),
     ) -> Option<Next> {
         if let Some(wait_ms) = self.take_login_turn(user, password) {
-            return Some(Next::Wait(Wait::LoginTurn(wait_ms)));
+            return Some(Next::Wait(ConnectionWait::LoginTurn(wait_ms)));
         }
         self.start += used;
         self.stats.auth_cmds.add(1);
         let Some(rights) = self.shared.authenticator.authenticate(user, password) else {
             self.record_failure(user, password);
             answer(&mut self.after_wait, false);
-            return Some(Next::Wait(Wait::LoginFailed));
+            return Some(Next::Wait(ConnectionWait::LoginFailed));
         };
         self.rights = if self.rights.is_all() { rights } else { Arc::new(self.rights.and(&rights)) };
         self.pending_auth = None;

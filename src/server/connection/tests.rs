@@ -494,7 +494,7 @@ fn a_turn_does_not_move_what_is_left_for_the_next() {
     for turn in 1..=3 {
         assert!(matches!(connection.execute(Now::read()), Next::Turn));
         assert_eq!((connection.input.len(), connection.start), (200_000, turn * 20 * 4));
-        connection.end_turn();
+        connection.give_turn();
     }
 }
 

@@ -13,7 +13,7 @@ use bytes::BufMut;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Connection, Next, Wait};
+use super::super::{Connection, ConnectionWait, Next};
 use crate::access::Rights;
 use crate::cache::{self, Cache};
 use crate::clock::{BootMs, Now};
@@ -243,7 +243,7 @@ impl Served {
                 Doing::BeginReading => {
                     let deadline_ms = self.connection.begin_reading();
                     if self.connection.is_read_turn_over() {
-                        self.connection.end_turn();
+                        self.connection.give_turn();
                         self.doing = Doing::Reading(deadline_ms);
                         waker.wake_by_ref();
                         return true;
@@ -262,7 +262,7 @@ impl Served {
                     }
                     _ => Doing::BeginWriting(self.connection.execute(now)),
                 },
-                Doing::BeginWriting(next) if self.connection.has_no_answer() => match self.go_on(next, now, waker) {
+                Doing::BeginWriting(next) if self.connection.has_no_answer() => match self.do_next(next, now, waker) {
                     Some(true) => continue,
                     Some(false) => return true,
                     None => return false,
@@ -297,16 +297,16 @@ impl Served {
     }
 
     /// Does what is next once the answers are written: true to go on at once, false for later, none at the end.
-    fn go_on(&mut self, next: Next, now: Now, waker: &Waker) -> Option<bool> {
+    fn do_next(&mut self, next: Next, now: Now, waker: &Waker) -> Option<bool> {
         match next {
             Next::Read => return Some(true),
             Next::Turn => {
-                self.connection.end_turn();
+                self.connection.give_turn();
                 self.doing = Doing::Turn;
                 waker.wake_by_ref();
             }
             Next::Wait(wait) => {
-                assert!(!matches!(wait, Wait::Verification(_)), "nobody verifies here");
+                assert!(!matches!(wait, ConnectionWait::Verification(_)), "nobody verifies here");
                 self.doing = Doing::Waiting(self.connection.wait_deadline(&wait, now.boot_ms));
             }
             Next::RefreshCertificates | Next::Close | Next::Shutdown => return None,
