@@ -82,7 +82,10 @@ fn respond(criterion: &mut Criterion) {
         group.bench_function(format!("value of {length} bytes"), |b| {
             b.iter(|| {
                 out.clear();
-                response::value(&mut out, black_box(b"small:000001"), 0, black_box(&value), Some(7));
+                let form = response::ValueForm::Text { with_cas: true };
+                form.head(&mut out, black_box(b"small:000001"), 0, black_box(&value).len(), 7);
+                out.extend_from_slice(&value);
+                form.end(&mut out);
             })
         });
     }

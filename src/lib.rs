@@ -72,9 +72,9 @@
 //!
 //! # Four journeys
 //!
-//! 1. `get access_token:wx1`: `server/connection.rs` fills its buffer -> `protocol/parse.rs` -> `service/managed.rs` ->
-//!    `credential/table.rs` -> the answer joins the batch's one write. Nothing waits and nothing calls a platform; the
-//!    one exception is a value whose very first fetch is still under way.
+//! 1. `get access_token:wx1`: `server/driver.rs` reads for `server/connection.rs` -> `protocol/parse.rs` ->
+//!    `service/managed.rs` -> `credential/table.rs` -> the answer joins the batch's one write. Nothing waits and nothing
+//!    calls a platform; the one exception is a value whose very first fetch is still under way.
 //! 2. Renewal: `credential/refresher/scheduler.rs` sleeps until it is due -> `credential/actor/fetching.rs` says what to
 //!    fetch -> `credential/fetch_task.rs`, in a cluster under the lease of `credential/cluster_fetch.rs` ->
 //!    `platform/client.rs` fetches and reads the answer -> `credential/actor/fetching.rs` judges it, and

@@ -13,7 +13,7 @@ use tokencached::clock::Now;
 use tokencached::credential::table::{KeyConfig, Published, Table, TableConfig};
 use tokencached::encoding::{ANY, View};
 use tokencached::protocol::RequestStep;
-use tokencached::protocol::binary::{self, PacketStep};
+use tokencached::protocol::binary;
 use tokencached::protocol::parse::step;
 use tokencached::service::{CommandOutcome, Context, KEYS_PER_TURN, Output, Service, Settings};
 use tokencached::stats::{Stats, WorkerStats};
@@ -135,17 +135,13 @@ impl Bench {
             keys_left: KEYS_PER_TURN,
             out: &mut self.out,
         };
-        let outcome = if bytes[0] == binary::MAGIC {
-            let PacketStep::Packet { packet, .. } = binary::step(black_box(bytes), ITEM_BYTES_MAX, false) else {
-                panic!("not a packet: {}", bytes.escape_ascii());
-            };
-            self.service.execute_binary(&packet, &mut context)
+        let found = if bytes[0] == binary::MAGIC {
+            binary::step(black_box(bytes), ITEM_BYTES_MAX, false)
         } else {
-            let RequestStep::Request { request, .. } = step(black_box(bytes), ITEM_BYTES_MAX) else {
-                panic!("not a request: {}", bytes.escape_ascii());
-            };
-            self.service.execute(&request, 0, &mut context)
+            step(black_box(bytes), ITEM_BYTES_MAX)
         };
+        let RequestStep::Request { request, .. } = found else { panic!("not a request: {}", bytes.escape_ascii()) };
+        let outcome = self.service.execute(&request, 0, &mut context);
         assert!(matches!(outcome, CommandOutcome::Done));
         black_box(&self.out);
     }

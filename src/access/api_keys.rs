@@ -6,12 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::ManagedApps;
+use super::{ManagedApps, find_by_digest};
 
 /// What names a key without giving it away.
-pub type ApiKeyDigest = [u8; 32];
+pub type ApiKeyDigest = super::Digest;
 
 /// The shortest key that is taken, bytes: a guess must be hopeless.
 pub const KEY_BYTES_MIN: usize = 20;
@@ -64,11 +63,8 @@ impl HttpRights {
             words.push("status".to_owned());
         }
         for (word, apps) in [("read", &self.read), ("refresh", &self.refresh)] {
-            match apps {
-                ManagedApps::All => words.push(word.to_owned()),
-                ManagedApps::None => {}
-                ManagedApps::Of(apps) => words.extend(apps.iter().map(|app| format!("{word}:{app}"))),
-            }
+            words.extend((*apps == ManagedApps::All).then(|| word.to_owned()));
+            words.extend(apps.named().iter().map(|app| format!("{word}:{app}")));
         }
         words
     }
@@ -90,33 +86,18 @@ impl HttpRights {
 
     /// The apps that are named one by one.
     pub fn named_apps(&self) -> impl Iterator<Item = &String> {
-        [&self.read, &self.refresh].into_iter().flat_map(|apps| match apps {
-            ManagedApps::Of(apps) => apps.iter(),
-            ManagedApps::All | ManagedApps::None => [].iter(),
-        })
+        self.read.named().iter().chain(self.refresh.named())
     }
 }
 
 fn includes(apps: &ManagedApps, app: &str) -> bool {
-    match apps {
-        ManagedApps::All => true,
-        ManagedApps::None => false,
-        ManagedApps::Of(apps) => apps.iter().any(|named| named == app),
-    }
+    *apps == ManagedApps::All || apps.named().iter().any(|named| named == app)
 }
 
 fn add(apps: &mut ManagedApps, app: &str) {
-    *apps = match std::mem::replace(apps, ManagedApps::None) {
-        ManagedApps::All => ManagedApps::All,
-        ManagedApps::None => ManagedApps::Of(Box::new([app.to_owned()])),
-        ManagedApps::Of(named) => {
-            let mut named = named.into_vec();
-            if !named.iter().any(|known| known == app) {
-                named.push(app.to_owned());
-            }
-            ManagedApps::Of(named.into())
-        }
-    };
+    if !includes(apps, app) {
+        *apps = ManagedApps::Of([apps.named(), &[app.to_owned()]].concat().into());
+    }
 }
 
 /// One key.
@@ -188,14 +169,7 @@ impl ApiKeys {
 
     /// The same, of a key that was found before and may have gone since.
     pub fn by_digest(&self, given: &ApiKeyDigest) -> Option<Arc<ApiKey>> {
-        let (mut found, mut at) = (Choice::from(0), 0_u32);
-        for (index, key) in (0_u32..).zip(&self.keys) {
-            let equal = key.digest.ct_eq(given);
-            at.conditional_assign(&index, equal);
-            found |= equal;
-        }
-        let key = self.keys.get(at as usize)?;
-        bool::from(found).then(|| key.clone())
+        find_by_digest(&self.keys, |key| &key.digest, given).cloned()
     }
 
     /// Every key, in the file's order.

@@ -15,6 +15,16 @@ pub enum ManagedApps {
     Of(Box<[String]>),
 }
 
+impl ManagedApps {
+    /// The apps that are named one by one.
+    pub fn named(&self) -> &[String] {
+        match self {
+            ManagedApps::Of(apps) => apps,
+            ManagedApps::All | ManagedApps::None => &[],
+        }
+    }
+}
+
 /// What a client may do. Compares and prints, so that a configuration can show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
@@ -62,11 +72,8 @@ impl Rights {
 
     /// The managed keys of this app may be used.
     pub fn app(&self, id: &str) -> bool {
-        match &self.managed {
-            ManagedApps::All => true,
-            ManagedApps::None => false,
-            ManagedApps::Of(apps) => apps.binary_search_by(|app| app.as_str().cmp(id)).is_ok(),
-        }
+        let is_named = || self.named_apps().binary_search_by(|app| app.as_str().cmp(id)).is_ok();
+        self.managed == ManagedApps::All || is_named()
     }
 
     /// Nothing may be changed.
@@ -88,24 +95,15 @@ impl Rights {
 
     /// The words of a configuration that mean this.
     pub fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
-        match (self.ordinary, &self.managed) {
-            (true, ManagedApps::All) => words.push("all".to_owned()),
-            (ordinary, managed) => {
-                if ordinary {
-                    words.push("ordinary".to_owned());
-                }
-                match managed {
-                    ManagedApps::All => words.push("managed".to_owned()),
-                    ManagedApps::None => {}
-                    ManagedApps::Of(apps) => words.extend(apps.iter().map(|app| format!("app:{app}"))),
-                }
-            }
-        }
-        if self.read_only {
-            words.push("read_only".to_owned());
-        }
-        words
+        let word = match (self.ordinary, &self.managed) {
+            (true, ManagedApps::All) => Some("all"),
+            (true, _) => Some("ordinary"),
+            (false, ManagedApps::All) => Some("managed"),
+            (false, _) => None,
+        };
+        let apps = self.named_apps().iter().map(|app| format!("app:{app}"));
+        let read_only = self.read_only.then(|| "read_only".to_owned());
+        word.map(str::to_owned).into_iter().chain(apps).chain(read_only).collect()
     }
 
     /// The rights that words of a configuration mean together; the fault names the word that means nothing.
@@ -131,10 +129,7 @@ impl Rights {
 
     /// The apps that are named one by one.
     pub fn named_apps(&self) -> &[String] {
-        match &self.managed {
-            ManagedApps::Of(apps) => apps,
-            ManagedApps::All | ManagedApps::None => &[],
-        }
+        self.managed.named()
     }
 }
 

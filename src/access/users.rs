@@ -6,10 +6,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use sha2::{Digest as _, Sha256};
 
-use super::Rights;
+use super::{Digest, Rights, find_by_digest};
 
 /// Everybody who may log in, with their rights. Its `Debug` shows a count and nothing else.
 #[derive(Default)]
@@ -18,7 +17,7 @@ pub struct Users {
 }
 
 struct User {
-    digest: [u8; 32],
+    digest: Digest,
     rights: Arc<Rights>,
 }
 
@@ -61,15 +60,8 @@ impl Users {
 
     /// The rights of a user who knows the password. Looks at every user, always.
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Option<Arc<Rights>> {
-        let given = digest(name, password);
-        let (mut found, mut at) = (Choice::from(0), 0_u32);
-        for (index, user) in (0_u32..).zip(&self.users) {
-            let equal = user.digest.ct_eq(&given);
-            at.conditional_assign(&index, equal);
-            found |= equal;
-        }
-        let user = self.users.get(at as usize)?;
-        bool::from(found).then(|| user.rights.clone())
+        let user = find_by_digest(&self.users, |user| &user.digest, &digest(name, password))?;
+        Some(user.rights.clone())
     }
 
     /// How many lines are in effect.
@@ -90,7 +82,7 @@ impl fmt::Debug for Users {
 }
 
 /// The length goes in front, so that no colon can move from the password to the name.
-fn digest(name: &[u8], password: &[u8]) -> [u8; 32] {
+fn digest(name: &[u8], password: &[u8]) -> Digest {
     let digest =
         Sha256::new().chain_update((name.len() as u64).to_be_bytes()).chain_update(name).chain_update(password);
     digest.finalize().into()

@@ -1,14 +1,17 @@
-//! memcached's binary protocol: bytes to packets, answers to bytes.
+//! memcached's binary protocol: bytes to requests, answers to bytes.
 //!
 //! Pure and restartable like [`super::parse`], total over any bytes. Never allocates; every length is judged before
 //! anybody waits for what it announces. What memcached 1.6.18 does (proto_bin.c) is the contract.
 
-use super::{KEY_LENGTH_MAX, StoreMode};
+use super::{
+    Arithmetic, CloseReason, Command, Delete, KEY_LENGTH_MAX, Reply, Request, RequestKey, RequestStep, Status, Store,
+    StoreMode, Wire,
+};
 
 /// The first byte of every request.
 pub const MAGIC: u8 = 0x80;
 /// The only mechanism by which a client can log in.
-pub const PLAIN: &[u8] = b"PLAIN";
+pub const PLAIN: &str = "PLAIN";
 
 const ANSWER_MAGIC: u8 = 0x81;
 /// Length of the fixed part of a packet, bytes.
@@ -19,131 +22,13 @@ const LOGIN_BYTES_MAX: usize = 16 * 1024;
 /// An `exptime` of a counter that must exist already.
 const NEVER_CREATE: u32 = u32::MAX;
 
-/// What an answer says of its request.
+/// What an answer needs of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponseStatus {
-    Success,
-    NotFound,
-    Exists,
-    TooLarge,
-    Invalid,
-    NotStored,
-    NonNumeric,
-    AuthError,
-    AuthContinue,
-    Unknown,
-    OutOfMemory,
-}
-
-impl ResponseStatus {
-    fn code(self) -> u16 {
-        match self {
-            ResponseStatus::Success => 0x00,
-            ResponseStatus::NotFound => 0x01,
-            ResponseStatus::Exists => 0x02,
-            ResponseStatus::TooLarge => 0x03,
-            ResponseStatus::Invalid => 0x04,
-            ResponseStatus::NotStored => 0x05,
-            ResponseStatus::NonNumeric => 0x06,
-            ResponseStatus::AuthError => 0x20,
-            ResponseStatus::AuthContinue => 0x21,
-            ResponseStatus::Unknown => 0x81,
-            ResponseStatus::OutOfMemory => 0x82,
-        }
-    }
-
-    /// memcached's words for it.
-    fn text(self) -> &'static str {
-        match self {
-            ResponseStatus::Success | ResponseStatus::AuthContinue => "",
-            ResponseStatus::NotFound => "Not found",
-            ResponseStatus::Exists => "Data exists for key.",
-            ResponseStatus::TooLarge => "Too large.",
-            ResponseStatus::Invalid => "Invalid arguments",
-            ResponseStatus::NotStored => "Not stored.",
-            ResponseStatus::NonNumeric => "Non-numeric server-side value for incr or decr",
-            ResponseStatus::AuthError => "Auth failure.",
-            ResponseStatus::Unknown => "Unknown command",
-            ResponseStatus::OutOfMemory => "Out of memory",
-        }
-    }
-}
-
-/// One request, borrowing from the buffer it was read into. Keys are of a legal length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packet<'a> {
+pub struct Packet {
     pub opcode: u8,
     /// Success, and a get's miss, are not answered.
     pub quiet: bool,
     pub opaque: [u8; 4],
-    /// 0 for any.
-    pub cas: u64,
-    pub command: PacketCommand<'a>,
-}
-
-/// What a packet asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PacketCommand<'a> {
-    /// `exptime` is for the forms that touch.
-    Get {
-        key: &'a [u8],
-        with_key: bool,
-        exptime: Option<u32>,
-    },
-    Touch {
-        key: &'a [u8],
-        exptime: u32,
-    },
-    /// `value` is none if it is larger than any item may be; it is being discarded. Never [`StoreMode::Cas`].
-    Store {
-        mode: StoreMode,
-        key: &'a [u8],
-        flags: u32,
-        exptime: u32,
-        value: Option<&'a [u8]>,
-    },
-    /// `create` is the number and the exptime of a counter that is not there yet, if it is to be made.
-    Arithmetic {
-        key: &'a [u8],
-        increase: bool,
-        delta: u64,
-        create: Option<(u64, u32)>,
-    },
-    Delete {
-        key: &'a [u8],
-    },
-    Flush {
-        delay: u32,
-    },
-    /// Empty for the general ones.
-    Stats {
-        argument: &'a [u8],
-    },
-    NoOperation,
-    Version,
-    Quit,
-    /// SASL: which mechanisms there are.
-    Mechanisms,
-    /// SASL: `first` begins, otherwise it goes on.
-    Login {
-        first: bool,
-        mechanism: &'a [u8],
-        message: &'a [u8],
-    },
-    Unknown,
-    /// Answered so, and nothing after it can be trusted: the connection is closed.
-    Broken(ResponseStatus),
-}
-
-/// What was found at the front of a buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PacketStep<'a> {
-    /// Not whole yet; with fewer than `total` bytes in the buffer it cannot be.
-    More { total: usize },
-    /// A packet of `used` bytes, after which `discard` bytes are to be thrown away before the answer goes out.
-    Packet { packet: Packet<'a>, used: usize, discard: u64 },
-    /// No packet begins like this.
-    Foreign,
 }
 
 /// The numbers of a header.
@@ -175,15 +60,15 @@ impl Header {
     }
 
     /// What is wrong with it, whatever follows; in memcached's order. A client without a login may only log in.
-    fn fault(&self, unauthenticated: bool, form: Option<&PacketFormat>) -> Option<ResponseStatus> {
+    fn fault(&self, unauthenticated: bool, form: Option<&PacketFormat>) -> Option<&'static Status> {
         if self.key + self.extras > self.body {
-            return Some(ResponseStatus::Unknown);
+            return Some(&Status::UNKNOWN);
         }
         if unauthenticated && !matches!(self.opcode, 0x0b | 0x20..=0x22) {
-            return Some(ResponseStatus::AuthError);
+            return Some(&Status::AUTH_ERROR);
         }
         let form = match form {
-            _ if self.key > KEY_LENGTH_MAX => return Some(ResponseStatus::Invalid),
+            _ if self.key > KEY_LENGTH_MAX => return Some(&Status::INVALID),
             None => return None,
             Some(form) => form,
         };
@@ -192,35 +77,41 @@ impl Header {
             KeyRule::Needed => self.key > 0,
             KeyRule::Either => true,
         };
-        let extras = self.extras == form.extras || form.verb == Verb::Flush && self.extras == 0;
+        let extras = self.extras == form.extras || matches!(form.verb, Verb::Flush) && self.extras == 0;
         let value = form.value || self.value() == 0;
-        let login = form.verb == Verb::Login;
+        let login = matches!(form.verb, Verb::Login { .. });
         let short = !login || self.key <= MECHANISM_LENGTH_MAX && self.value() <= LOGIN_BYTES_MAX;
-        (!(key && extras && value && short)).then_some(ResponseStatus::Invalid)
+        (!(key && extras && value && short)).then_some(&Status::INVALID)
     }
 
-    fn packet<'a>(&self, quiet: bool, command: PacketCommand<'a>) -> Packet<'a> {
-        Packet { opcode: self.opcode, quiet, opaque: self.opaque, cas: self.cas, command }
+    fn request<'a>(&self, key: &'a [u8], quiet: bool, command: Command<'a>) -> Request<'a> {
+        let packet = Packet { opcode: self.opcode, quiet, opaque: self.opaque };
+        Request { key: RequestKey::Plain(key), command, wire: Wire::Binary(packet) }
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Verb {
-    Get { with_key: bool },
-    GetAndTouch { with_key: bool },
+    Get,
+    GetAndTouch,
     Touch,
     Store(StoreMode),
-    Arithmetic { increase: bool },
+    Arithmetic {
+        increase: bool,
+    },
     Delete,
     Flush,
     Stats,
-    NoOperation,
-    Version,
+    /// Answered with no more than this.
+    Reply(&'static Status),
     Quit,
     Mechanisms,
-    Login,
+    Login {
+        first: bool,
+    },
 }
 
+#[derive(Clone, Copy)]
 enum KeyRule {
     None,
     Needed,
@@ -228,6 +119,7 @@ enum KeyRule {
 }
 
 /// How a packet of an opcode must look.
+#[derive(Clone, Copy)]
 struct PacketFormat {
     verb: Verb,
     quiet: bool,
@@ -236,107 +128,136 @@ struct PacketFormat {
     value: bool,
 }
 
-/// `None` for an opcode that memcached does not know either.
-fn packet_format(opcode: u8) -> Option<PacketFormat> {
-    let (verb, quiet) = match opcode {
-        0x00 | 0x09 => (Verb::Get { with_key: false }, opcode == 0x09),
-        0x0c | 0x0d => (Verb::Get { with_key: true }, opcode == 0x0d),
-        0x1d | 0x1e => (Verb::GetAndTouch { with_key: false }, opcode == 0x1e),
-        0x23 | 0x24 => (Verb::GetAndTouch { with_key: true }, opcode == 0x24),
-        0x01 | 0x11 => (Verb::Store(StoreMode::Set), opcode == 0x11),
-        0x02 | 0x12 => (Verb::Store(StoreMode::Add), opcode == 0x12),
-        0x03 | 0x13 => (Verb::Store(StoreMode::Replace), opcode == 0x13),
-        0x0e | 0x19 => (Verb::Store(StoreMode::Append), opcode == 0x19),
-        0x0f | 0x1a => (Verb::Store(StoreMode::Prepend), opcode == 0x1a),
-        0x04 | 0x14 => (Verb::Delete, opcode == 0x14),
-        0x05 | 0x15 => (Verb::Arithmetic { increase: true }, opcode == 0x15),
-        0x06 | 0x16 => (Verb::Arithmetic { increase: false }, opcode == 0x16),
-        0x07 | 0x17 => (Verb::Quit, opcode == 0x17),
-        0x08 | 0x18 => (Verb::Flush, opcode == 0x18),
-        0x0a => (Verb::NoOperation, false),
-        0x0b => (Verb::Version, false),
-        0x10 => (Verb::Stats, false),
-        0x1c => (Verb::Touch, false),
-        0x20 => (Verb::Mechanisms, false),
-        0x21 | 0x22 => (Verb::Login, false),
+/// By opcode; `None` for one that memcached does not know either.
+static FORMATS: [Option<PacketFormat>; 0x25] = {
+    let mut formats = [None; 0x25];
+    let mut opcode = 0;
+    while opcode < formats.len() {
+        formats[opcode] = packet_format(opcode);
+        opcode += 1;
+    }
+    formats
+};
+
+const fn packet_format(opcode: usize) -> Option<PacketFormat> {
+    let verb = match opcode {
+        0x00 | 0x09 | 0x0c | 0x0d => Verb::Get,
+        0x1d | 0x1e | 0x23 | 0x24 => Verb::GetAndTouch,
+        0x01 | 0x11 => Verb::Store(StoreMode::Set),
+        0x02 | 0x12 => Verb::Store(StoreMode::Add),
+        0x03 | 0x13 => Verb::Store(StoreMode::Replace),
+        0x0e | 0x19 => Verb::Store(StoreMode::Append),
+        0x0f | 0x1a => Verb::Store(StoreMode::Prepend),
+        0x04 | 0x14 => Verb::Delete,
+        0x05 | 0x15 => Verb::Arithmetic { increase: true },
+        0x06 | 0x16 => Verb::Arithmetic { increase: false },
+        0x07 | 0x17 => Verb::Quit,
+        0x08 | 0x18 => Verb::Flush,
+        0x0a => Verb::Reply(&Status::NO_OPERATION),
+        0x0b => Verb::Reply(&Status::VERSION),
+        0x10 => Verb::Stats,
+        0x1c => Verb::Touch,
+        0x20 => Verb::Mechanisms,
+        0x21 | 0x22 => Verb::Login { first: opcode == 0x21 },
         _ => return None,
     };
     let (extras, key, value) = match verb {
-        Verb::Get { .. } | Verb::Delete => (0, KeyRule::Needed, false),
-        Verb::GetAndTouch { .. } | Verb::Touch => (4, KeyRule::Needed, false),
+        Verb::Get | Verb::Delete => (0, KeyRule::Needed, false),
+        Verb::GetAndTouch | Verb::Touch => (4, KeyRule::Needed, false),
         Verb::Store(StoreMode::Append | StoreMode::Prepend) => (0, KeyRule::Needed, true),
         Verb::Store(_) => (8, KeyRule::Needed, true),
         Verb::Arithmetic { .. } => (20, KeyRule::Needed, false),
         Verb::Flush => (4, KeyRule::None, false),
         Verb::Stats => (0, KeyRule::Either, false),
-        Verb::NoOperation | Verb::Version | Verb::Quit | Verb::Mechanisms => (0, KeyRule::None, false),
-        Verb::Login => (0, KeyRule::Needed, true),
+        Verb::Reply(_) | Verb::Quit | Verb::Mechanisms => (0, KeyRule::None, false),
+        Verb::Login { .. } => (0, KeyRule::Needed, true),
     };
+    let quiet = matches!(opcode, 0x09 | 0x0d | 0x11..=0x1a | 0x1e | 0x24);
     Some(PacketFormat { verb, quiet, extras, key, value })
 }
 
 /// The packet at the front of `buffer`. `value_bytes_max` is the largest value worth buffering; an `unauthenticated` client
 /// may send no more than a login needs.
-pub fn step(buffer: &[u8], value_bytes_max: usize, unauthenticated: bool) -> PacketStep<'_> {
+pub fn step(buffer: &[u8], value_bytes_max: usize, unauthenticated: bool) -> RequestStep<'_> {
     if buffer.first().is_some_and(|&magic| magic != MAGIC) {
-        return PacketStep::Foreign;
+        return RequestStep::Close(CloseReason::NotBinary);
     }
     let Some(bytes) = buffer.first_chunk::<HEADER_BYTES>() else {
-        return PacketStep::More { total: HEADER_BYTES };
+        return RequestStep::More { total: HEADER_BYTES };
     };
     let header = Header::of(bytes);
-    let form = packet_format(header.opcode);
-    if let Some(fault) = header.fault(unauthenticated, form.as_ref()) {
-        let packet = header.packet(false, PacketCommand::Broken(fault));
-        return PacketStep::Packet { packet, used: HEADER_BYTES, discard: 0 };
+    let form = FORMATS.get(usize::from(header.opcode)).and_then(Option::as_ref);
+    if let Some(fault) = header.fault(unauthenticated, form) {
+        // Nothing after it can be trusted.
+        let request = header.request(b"", false, Command::Close(Some(fault)));
+        return RequestStep::Request { request, used: HEADER_BYTES, discard: 0 };
     }
     let Some(form) = form else {
-        let packet = header.packet(false, PacketCommand::Unknown);
-        return PacketStep::Packet { packet, used: HEADER_BYTES, discard: header.body as u64 };
+        let request = header.request(b"", false, Command::Reply((&Status::UNKNOWN).into()));
+        return RequestStep::Request { request, used: HEADER_BYTES, discard: header.body as u64 };
     };
     let kept = header.value() <= value_bytes_max;
     let wanted = if kept { header.body } else { header.body - header.value() };
     let total = HEADER_BYTES + wanted;
     let Some(body) = buffer.get(HEADER_BYTES..total) else {
-        return PacketStep::More { total };
+        return RequestStep::More { total };
     };
     let (extras, rest) = body.split_at(header.extras.min(body.len()));
     let (key, value) = rest.split_at(header.key.min(rest.len()));
-    let command = command(&header, &form, extras, key, kept.then_some(value));
+    let command = command(&header, form, extras, key, kept.then_some(value));
     let discard = if kept { 0 } else { header.value() as u64 };
-    PacketStep::Packet { packet: header.packet(form.quiet, command), used: total, discard }
+    RequestStep::Request { request: header.request(key, form.quiet, command), used: total, discard }
 }
 
+/// No exptime of a packet is negative, so `0xffffffff` is far away.
 fn command<'a>(
     header: &Header,
     form: &PacketFormat,
     extras: &[u8],
     key: &'a [u8],
     value: Option<&'a [u8]>,
-) -> PacketCommand<'a> {
+) -> Command<'a> {
+    let cas = (header.cas != 0).then_some(header.cas);
     match form.verb {
-        Verb::Get { with_key } => PacketCommand::Get { key, with_key, exptime: None },
-        Verb::GetAndTouch { with_key } => PacketCommand::Get { key, with_key, exptime: Some(word(extras, 0)) },
-        Verb::Touch => PacketCommand::Touch { key, exptime: word(extras, 0) },
-        Verb::Store(mode) => {
-            PacketCommand::Store { mode, key, flags: word(extras, 0), exptime: word(extras, 4), value }
-        }
+        Verb::Get => Command::Get { touch: None },
+        Verb::GetAndTouch => Command::Get { touch: Some(word(extras, 0).into()) },
+        Verb::Touch => Command::Touch { exptime: word(extras, 0).into() },
+        Verb::Store(verb) => Command::Store(Store {
+            mode: match (verb, cas) {
+                (StoreMode::Append | StoreMode::Prepend, _) | (_, None) => verb,
+                (_, Some(cas)) => StoreMode::Cas(cas),
+            },
+            flags: word(extras, 0),
+            exptime: word(extras, 4).into(),
+            value,
+            cas,
+            new_cas: None,
+            takes_stale: false,
+            drops_old: verb == StoreMode::Set,
+        }),
         Verb::Arithmetic { increase } => {
             let (delta, initial, exptime) = (long(extras, 0), long(extras, 8), word(extras, 16));
-            let create = (exptime != NEVER_CREATE).then_some((initial, exptime));
-            PacketCommand::Arithmetic { key, increase, delta, create }
+            let create = (exptime != NEVER_CREATE).then_some((initial, exptime.into()));
+            Command::Arithmetic(Arithmetic { increase, delta, create, touch: None, cas, new_cas: None })
         }
-        Verb::Delete => PacketCommand::Delete { key },
-        Verb::Flush => PacketCommand::Flush { delay: word(extras, 0) },
-        Verb::Stats => PacketCommand::Stats { argument: key },
-        Verb::NoOperation => PacketCommand::NoOperation,
-        Verb::Version => PacketCommand::Version,
-        Verb::Quit => PacketCommand::Quit,
-        Verb::Mechanisms => PacketCommand::Mechanisms,
-        Verb::Login => {
-            PacketCommand::Login { first: header.opcode == 0x21, mechanism: key, message: value.unwrap_or_default() }
-        }
+        Verb::Delete => Command::Delete(Delete { cas, ..Delete::default() }),
+        Verb::Flush => Command::Flush { delay: Some(word(extras, 0).into()).filter(|&delay| delay > 0) },
+        Verb::Stats => stats(key),
+        Verb::Reply(status) => Command::Reply(status.into()),
+        Verb::Quit => Command::Close(Some(&Status::OK)),
+        Verb::Mechanisms => Command::Mechanisms,
+        Verb::Login { first } => Command::Login { first, mechanism: key, message: value.unwrap_or_default() },
     }
+}
+
+fn stats(argument: &[u8]) -> Command<'_> {
+    let (word, rest) = match memchr::memchr(b' ', argument) {
+        Some(blank) if blank > 0 => (&argument[..blank], &argument[blank + 1..]),
+        _ => (argument, &b""[..]),
+    };
+    // memcached looks at the beginning of these words only.
+    let argument = [&b"reset"[..], b"settings"].into_iter().find(|known| word.starts_with(known)).unwrap_or(word);
+    Command::Stats { argument, rest }
 }
 
 /// A number of the extras; 0 where there are none.
@@ -356,57 +277,76 @@ pub fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
     valid.then_some((user, password))
 }
 
-/// Lengths in an answer's header.
-#[derive(Clone, Copy, Default)]
-pub struct Lengths {
-    pub extras: u8,
-    pub key: usize,
-    pub value: usize,
+/// What an answer consists of.
+#[derive(Default)]
+struct Body<'a> {
+    flags: Option<u32>,
+    key: &'a [u8],
+    /// Bytes; they must follow.
+    value: usize,
+    cas: u64,
 }
 
-/// Appends an answer's header; a body of these lengths must follow.
-pub fn head(out: &mut Vec<u8>, packet: &Packet<'_>, status: ResponseStatus, lengths: Lengths, cas: u64) {
-    let body = usize::from(lengths.extras) + lengths.key + lengths.value;
-    out.reserve(HEADER_BYTES + body);
-    out.extend_from_slice(&[ANSWER_MAGIC, packet.opcode]);
-    // Keys are at most 250 bytes, values at most a gibibyte.
-    out.extend_from_slice(&(lengths.key as u16).to_be_bytes());
-    out.extend_from_slice(&[lengths.extras, 0]);
-    out.extend_from_slice(&status.code().to_be_bytes());
-    out.extend_from_slice(&(body as u32).to_be_bytes());
-    out.extend_from_slice(&packet.opaque);
-    out.extend_from_slice(&cas.to_be_bytes());
-}
+impl Packet {
+    /// The key is to be shown with what is under it.
+    fn shows_key(&self) -> bool {
+        matches!(self.opcode, 0x0c | 0x0d | 0x23 | 0x24)
+    }
 
-/// Appends an answer that is nothing but its status, in memcached's words if it is an error.
-pub fn status(out: &mut Vec<u8>, packet: &Packet<'_>, status: ResponseStatus) {
-    error(out, packet, status, status.text());
-}
+    pub(super) fn write(&self, out: &mut Vec<u8>, key: &[u8], reply: Reply) {
+        match reply {
+            Reply::Status { status: &Status::MISS, .. } if self.shows_key() => {
+                self.head(out, Status::MISS.code, Body { key, ..Body::default() });
+            }
+            Reply::Status { status, cas, .. } => {
+                let cas = cas.unwrap_or(0);
+                self.head(out, status.code, Body { value: status.body.len(), cas, ..Body::default() });
+                out.extend_from_slice(status.body.as_bytes());
+            }
+            Reply::Number { value, cas } => {
+                self.head(out, 0, Body { value: size_of_val(&value), cas, ..Body::default() });
+                out.extend_from_slice(&value.to_be_bytes());
+            }
+            Reply::Touched { flags, cas } => self.head(out, 0, Body { flags: Some(flags), cas, ..Body::default() }),
+            // What packets ask for has no answer of the text protocol's own.
+            Reply::Line(_) | Reply::Written => {}
+        }
+    }
 
-/// The same in other words.
-pub fn error(out: &mut Vec<u8>, packet: &Packet<'_>, status: ResponseStatus, text: &str) {
-    head(out, packet, status, Lengths { value: text.len(), ..Lengths::default() }, 0);
-    out.extend_from_slice(text.as_bytes());
-}
+    /// Appends the head of an item, up to its value of `length` bytes, which must follow.
+    #[inline(always)]
+    pub fn item(&self, out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: u64) {
+        let key = if self.shows_key() { key } else { b"" };
+        self.head(out, 0, Body { flags: Some(flags), key, value: length, cas });
+    }
 
-/// Appends a success with a value and no more.
-pub fn value(out: &mut Vec<u8>, packet: &Packet<'_>, value: &[u8], cas: u64) {
-    head(out, packet, ResponseStatus::Success, Lengths { value: value.len(), ..Lengths::default() }, cas);
-    out.extend_from_slice(value);
-}
+    /// Appends one figure of `stat`; an empty one ends them.
+    pub fn stat(&self, out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+        self.head(out, 0, Body { key: name, value: value.len(), ..Body::default() });
+        out.extend_from_slice(value);
+    }
 
-/// Appends the head of an item, up to its value of `length` bytes, which must follow.
-pub fn item(out: &mut Vec<u8>, packet: &Packet<'_>, key: &[u8], flags: u32, length: usize, cas: u64) {
-    head(out, packet, ResponseStatus::Success, Lengths { extras: 4, key: key.len(), value: length }, cas);
-    out.extend_from_slice(&flags.to_be_bytes());
-    out.extend_from_slice(key);
-}
-
-/// Appends one figure of `stat`; an empty one ends them.
-pub fn stat(out: &mut Vec<u8>, packet: &Packet<'_>, name: &[u8], value: &[u8]) {
-    head(out, packet, ResponseStatus::Success, Lengths { extras: 0, key: name.len(), value: value.len() }, 0);
-    out.extend_from_slice(name);
-    out.extend_from_slice(value);
+    /// Appends an answer up to its value.
+    #[inline(always)]
+    fn head(&self, out: &mut Vec<u8>, code: u16, body: Body<'_>) {
+        let extras: u8 = if body.flags.is_some() { 4 } else { 0 };
+        let length = usize::from(extras) + body.key.len() + body.value;
+        out.reserve(HEADER_BYTES + length);
+        let mut head = [0; HEADER_BYTES];
+        head[..2].copy_from_slice(&[ANSWER_MAGIC, self.opcode]);
+        // Keys are at most 250 bytes, values at most a gibibyte.
+        head[2..4].copy_from_slice(&(body.key.len() as u16).to_be_bytes());
+        head[4] = extras;
+        head[6..8].copy_from_slice(&code.to_be_bytes());
+        head[8..12].copy_from_slice(&(length as u32).to_be_bytes());
+        head[12..16].copy_from_slice(&self.opaque);
+        head[16..].copy_from_slice(&body.cas.to_be_bytes());
+        out.extend_from_slice(&head);
+        if let Some(flags) = body.flags {
+            out.extend_from_slice(&flags.to_be_bytes());
+        }
+        out.extend_from_slice(body.key);
+    }
 }
 
 #[cfg(test)]
@@ -423,9 +363,9 @@ mod tests {
         [&bytes, extras, key, value].concat()
     }
 
-    fn command_of(bytes: &[u8]) -> PacketCommand<'_> {
+    fn command_of(bytes: &[u8]) -> Command<'_> {
         match step(bytes, 1024, false) {
-            PacketStep::Packet { packet, .. } => packet.command,
+            RequestStep::Request { request, .. } => request.command,
             step => panic!("{step:?}"),
         }
     }
@@ -435,51 +375,61 @@ mod tests {
         let whole = packet(0x11, &[0, 0, 0, 5, 0, 0, 0, 9], b"key", b"value");
         for end in 0..whole.len() {
             let total = if end < HEADER_BYTES { HEADER_BYTES } else { whole.len() };
-            assert_eq!(step(&whole[..end], 1024, false), PacketStep::More { total });
+            assert_eq!(step(&whole[..end], 1024, false), RequestStep::More { total });
         }
-        let command =
-            PacketCommand::Store { mode: StoreMode::Set, key: b"key", flags: 5, exptime: 9, value: Some(b"value") };
-        let packet = Packet { opcode: 0x11, quiet: true, opaque: [1, 2, 3, 4], cas: 7, command };
+        let store = Store {
+            mode: StoreMode::Cas(7),
+            flags: 5,
+            exptime: 9,
+            value: Some(b"value"),
+            cas: Some(7),
+            new_cas: None,
+            takes_stale: false,
+            drops_old: true,
+        };
+        let wire = Wire::Binary(Packet { opcode: 0x11, quiet: true, opaque: [1, 2, 3, 4] });
+        let request = Request { key: RequestKey::Plain(b"key"), command: Command::Store(store), wire };
         let more = [&whole[..], b"\x80"].concat();
-        assert_eq!(step(&more, 1024, false), PacketStep::Packet { packet, used: whole.len(), discard: 0 });
+        assert_eq!(step(&more, 1024, false), RequestStep::Request { request, used: whole.len(), discard: 0 });
     }
 
     #[test]
     fn a_value_over_the_limit_is_never_buffered() {
         let mut whole = packet(0x01, &[0; 8], b"key", b"");
         whole[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
-        let PacketStep::Packet { packet, used, discard } = step(&whole, 1024, false) else { panic!() };
-        assert!(matches!(packet.command, PacketCommand::Store { value: None, key: b"key", .. }));
+        let RequestStep::Request { request, used, discard } = step(&whole, 1024, false) else { panic!() };
+        assert_eq!(request.key, RequestKey::Plain(b"key"));
+        assert!(matches!(request.command, Command::Store(Store { value: None, .. })));
         assert_eq!((used, discard), (35, u64::from(u32::MAX) - 11));
-        assert!(matches!(step(&whole[..30], 1024, false), PacketStep::More { total: 35 }));
+        assert!(matches!(step(&whole[..30], 1024, false), RequestStep::More { total: 35 }));
     }
 
     #[test]
     fn what_cannot_be_is_broken_before_its_body_has_come() {
-        let broken = |bytes: &[u8], status: ResponseStatus| {
-            assert_eq!(command_of(&bytes[..HEADER_BYTES]), PacketCommand::Broken(status), "{}", bytes.escape_ascii());
+        let broken = |bytes: &[u8], status: &'static Status| {
+            assert_eq!(command_of(&bytes[..HEADER_BYTES]), Command::Close(Some(status)), "{}", bytes.escape_ascii());
         };
-        broken(&packet(0x00, b"", b"", b""), ResponseStatus::Invalid);
-        broken(&packet(0x00, b"", &[b'k'; 251], b""), ResponseStatus::Invalid);
-        broken(&packet(0x00, b"e", b"k", b""), ResponseStatus::Invalid);
-        broken(&packet(0x00, b"", b"k", b"v"), ResponseStatus::Invalid);
-        broken(&packet(0x01, b"short", b"k", b"v"), ResponseStatus::Invalid);
-        broken(&packet(0x05, &[0; 16], b"k", b""), ResponseStatus::Invalid);
-        broken(&packet(0x08, b"", b"k", b""), ResponseStatus::Invalid);
-        broken(&packet(0x0a, b"", b"", b"v"), ResponseStatus::Invalid);
-        broken(&packet(0x1c, &[0; 4], b"k", b"v"), ResponseStatus::Invalid);
-        broken(&packet(0x21, b"", &[b'P'; 33], b""), ResponseStatus::Invalid);
-        broken(&packet(0x21, b"", b"PLAIN", &[0; LOGIN_BYTES_MAX + 1]), ResponseStatus::Invalid);
+        broken(&packet(0x00, b"", b"", b""), &Status::INVALID);
+        broken(&packet(0x00, b"", &[b'k'; 251], b""), &Status::INVALID);
+        broken(&packet(0x00, b"e", b"k", b""), &Status::INVALID);
+        broken(&packet(0x00, b"", b"k", b"v"), &Status::INVALID);
+        broken(&packet(0x01, b"short", b"k", b"v"), &Status::INVALID);
+        broken(&packet(0x05, &[0; 16], b"k", b""), &Status::INVALID);
+        broken(&packet(0x08, b"", b"k", b""), &Status::INVALID);
+        broken(&packet(0x0a, b"", b"", b"v"), &Status::INVALID);
+        broken(&packet(0x1c, &[0; 4], b"k", b"v"), &Status::INVALID);
+        broken(&packet(0x21, b"", &[b'P'; 33], b""), &Status::INVALID);
+        broken(&packet(0x21, b"", b"PLAIN", &[0; LOGIN_BYTES_MAX + 1]), &Status::INVALID);
         let mut short = packet(0x00, b"", b"key", b"");
         short[11] = 2;
-        broken(&short, ResponseStatus::Unknown);
+        broken(&short, &Status::UNKNOWN);
     }
 
     #[test]
     fn an_unknown_packet_loses_its_whole_body() {
         let bytes = packet(0x1b, &[0; 4], b"key", b"value");
-        let PacketStep::Packet { packet, used, discard } = step(&bytes, 1, false) else { panic!() };
-        assert_eq!((packet.command, used, discard), (PacketCommand::Unknown, 24, 12));
+        let RequestStep::Request { request, used, discard } = step(&bytes, 1, false) else { panic!() };
+        assert_eq!((request.command, used, discard), (Command::Reply((&Status::UNKNOWN).into()), 24, 12));
     }
 
     #[test]
@@ -489,8 +439,8 @@ mod tests {
             bytes[11] = 0;
             let refused = matches!(
                 step(&bytes, 1024, true),
-                PacketStep::Packet {
-                    packet: Packet { command: PacketCommand::Broken(ResponseStatus::AuthError), .. },
+                RequestStep::Request {
+                    request: Request { command: Command::Close(Some(&Status::AUTH_ERROR)), .. },
                     ..
                 }
             );
@@ -500,9 +450,9 @@ mod tests {
 
     #[test]
     fn other_bytes_are_foreign() {
-        assert_eq!(step(b"get a\r\n", 0, false), PacketStep::Foreign);
-        assert_eq!(step(b"\x81", 0, false), PacketStep::Foreign);
-        assert_eq!(step(b"", 0, false), PacketStep::More { total: HEADER_BYTES });
+        assert_eq!(step(b"get a\r\n", 0, false), RequestStep::Close(CloseReason::NotBinary));
+        assert_eq!(step(b"\x81", 0, false), RequestStep::Close(CloseReason::NotBinary));
+        assert_eq!(step(b"", 0, false), RequestStep::More { total: HEADER_BYTES });
     }
 
     #[test]
@@ -514,9 +464,9 @@ mod tests {
                 *magic = MAGIC;
             }
             match step(&bytes, rng.usize(..40), rng.bool()) {
-                PacketStep::More { total } => assert!(total > bytes.len()),
-                PacketStep::Packet { used, .. } => assert!((HEADER_BYTES..=bytes.len()).contains(&used)),
-                PacketStep::Foreign => panic!(),
+                RequestStep::More { total } => assert!(total > bytes.len()),
+                RequestStep::Request { used, .. } => assert!((HEADER_BYTES..=bytes.len()).contains(&used)),
+                RequestStep::Close(_) => panic!(),
             }
         }
     }

@@ -5,10 +5,9 @@
 //! Never has an effect, and every command is answered by one line, so that a client stays in step.
 
 use super::number::{signed, unsigned_32};
+use super::{BAD_FORMAT, ERROR};
 
 const OK: &str = "OK";
-const ERROR: &str = "ERROR";
-const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 const BAD_CLASS: &str = "BADCLASS invalid class id";
 /// Slab classes are numbered up to this (slabs.h, `MAX_NUMBER_OF_SLAB_CLASSES`).
 const CLASS_MAX: u32 = 63;

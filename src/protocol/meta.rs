@@ -1,15 +1,16 @@
 //! The meta commands `mg ms md ma me`: a line to a [`Request`], as `proto_text.c` of memcached 1.6.18 reads it.
 //!
-//! Never allocates. A flag is checked here once, whichever command it comes with, and read again by whoever
-//! carries the command out; a line with a fault becomes memcached's own error and changes nothing.
+//! Never allocates. Every flag is checked and read here, whichever command it comes with; a line with a fault becomes
+//! memcached's own error and changes nothing.
 
 use super::base64::{self, DECODED_BYTES_MAX};
-use super::number::{signed, unsigned, unsigned_32};
-use super::{KEY_LENGTH_MAX, Request, RequestStep, StoreMode, keys};
+use super::number::{unsigned, unsigned_32};
+use super::parse::{block_length, exptime, with_block};
+use super::{
+    Arithmetic, BAD_FORMAT, Command, Delete, ERROR, KEY_LENGTH_MAX, MetaGet, Reply, Request, RequestKey, RequestStep,
+    Store, StoreMode, Wire, keys, response,
+};
 
-const ERROR: &str = "ERROR";
-const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
-const BAD_CHUNK: &str = "CLIENT_ERROR bad data chunk";
 const BAD_TOKEN: &str = "CLIENT_ERROR bad token in command line format";
 const BAD_KEY: &str = "CLIENT_ERROR error decoding key";
 const BAD_MODE_LENGTH: &str = "CLIENT_ERROR incorrect length for M token";
@@ -29,47 +30,12 @@ const TOO_MANY_GET: &str = "CLIENT_ERROR options flags are too long";
 const OPAQUE_LENGTH_MAX: usize = 32;
 /// Most words of a line, the command's name included.
 const WORDS_MAX: usize = 19;
-/// Larger data blocks are refused outright, as by `set`.
-const VALUE_LENGTH_MAX: i64 = i32::MAX as i64 - 2;
 /// The flags there are. `E` is of later versions than 1.6.18.
 const KNOWN: u64 = bits(b"bcfhklqstuvCDEFIJLMNOPRT");
 
-/// Room for a key that comes in base64.
-pub type KeyRoom = [u8; DECODED_BYTES_MAX];
-
-/// The key of a meta command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MetaKey<'a> {
-    /// As it stands on the line.
-    text: &'a [u8],
-    /// It is base64, and reads well.
-    encoded: bool,
-}
-
-impl<'a> MetaKey<'a> {
-    /// The key that is meant: the only one anybody may look at, store under, or compare.
-    #[inline]
-    pub fn bytes<'k>(&self, room: &'k mut KeyRoom) -> &'k [u8]
-    where
-        'a: 'k,
-    {
-        if !self.encoded {
-            return self.text;
-        }
-        base64::decode(self.text, room).unwrap_or_default()
-    }
-
-    /// True if it came in base64, and goes back so.
-    #[inline]
-    pub fn is_encoded(&self) -> bool {
-        self.encoded
-    }
-}
-
-/// A meta command's key and flags. Every flag is known, comes once, and its number can be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The flags of a meta command, which its answer brings back. Every one is known and comes once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meta<'a> {
-    pub key: MetaKey<'a>,
     text: &'a [u8],
     present: u64,
 }
@@ -98,28 +64,28 @@ impl<'a> Meta<'a> {
         self.present & OTHERS == 0
     }
 
-    /// What follows the letter, if the flag is there.
-    pub fn value(&self, flag: u8) -> Option<&'a [u8]> {
-        let found = |(letter, word): (u8, &'a [u8])| if letter == flag { word.get(1..) } else { None };
-        if self.has(flag) { self.flags().find_map(found) } else { None }
+    /// True if the key came in base64, and goes back so.
+    #[inline]
+    pub fn has_encoded_key(&self) -> bool {
+        self.has(b'b')
     }
 
-    /// The flag's number, if the flag is there.
-    pub fn unsigned(&self, flag: u8) -> Option<u64> {
-        unsigned(self.value(flag)?)
-    }
-
-    /// The flag's time, if the flag is there.
-    pub fn signed(&self, flag: u8) -> Option<i64> {
-        signed(self.value(flag)?)
-    }
-
-    fn mode(&self) -> Option<u8> {
-        self.value(b'M')?.first().copied()
-    }
-
-    fn opaque_fits(&self) -> bool {
-        self.value(b'O').is_none_or(|opaque| opaque.len() < OPAQUE_LENGTH_MAX)
+    /// Appends an answer without an item: its code, then what `O`, `k` and, if there is one to show, `c` ask for.
+    pub(super) fn write(&self, out: &mut Vec<u8>, key: &[u8], reply: Reply) {
+        let (code, cas) = match reply {
+            Reply::Status { status, cas, .. } if !status.meta.is_empty() => (status.meta, cas),
+            line => return line.write_line(out),
+        };
+        out.extend_from_slice(code.as_bytes());
+        for (flag, word) in self.flags() {
+            match (flag, cas) {
+                (b'O', _) => response::word(out, word),
+                (b'k', _) => response::flag_key(out, key, self.has_encoded_key()),
+                (b'c', Some(cas)) => response::flag(out, flag, cas),
+                _ => {}
+            }
+        }
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -138,10 +104,6 @@ const fn bits(flags: &[u8]) -> u64 {
     all
 }
 
-fn invalid<'a>(error: &'static str) -> Request<'a> {
-    Request::Invalid { error, noreply: false }
-}
-
 /// The request of a line whose command is `m` and this letter; `rest` is the line after it.
 pub(super) fn step<'a>(
     verb: u8,
@@ -158,7 +120,8 @@ pub(super) fn step<'a>(
         b'e' => debug(rest),
         _ => return None,
     };
-    Some(RequestStep::Request { request: request.unwrap_or_else(invalid), used, discard: 0 })
+    let request = request.unwrap_or_else(|error| Request::answered(error, false));
+    Some(RequestStep::Request { request, used, discard: 0 })
 }
 
 /// The first word, and what follows it.
@@ -175,40 +138,64 @@ fn has_too_many(flags: &[u8], words_before: usize) -> bool {
 }
 
 fn get(rest: &[u8]) -> Result<Request<'_>, &'static str> {
+    const CHANGES: u64 = bits(b"TNRE");
     let (key, flags) = key_and_flags(rest, TOO_MANY_GET)?;
-    let meta = checked(key, flags)?;
-    if meta.opaque_fits() { Ok(Request::MetaGet(meta)) } else { Err(OPAQUE_TOO_LONG) }
+    let Flags { meta, vivify, touch, recache, .. } = flags_of(key, flags)?;
+    let may_change = meta.present & CHANGES != 0;
+    request(key, meta, Command::MetaGet(MetaGet { vivify, touch, recache, may_change }))
 }
 
 /// `md` and `ma` have one text for any fault of a flag.
 fn delete(rest: &[u8]) -> Result<Request<'_>, &'static str> {
     let (key, flags) = key_and_flags(rest, TOO_MANY)?;
-    let meta = checked(key, flags).map_err(|_| UNKNOWN_OR_DUPLICATE)?;
-    if meta.opaque_fits() { Ok(Request::MetaDelete(meta)) } else { Err(OPAQUE_TOO_LONG) }
+    let Flags { meta, cas, touch, new_cas, .. } = flags_of(key, flags).map_err(|_| UNKNOWN_OR_DUPLICATE)?;
+    request(key, meta, Command::Delete(Delete { cas, invalidate: meta.has(b'I'), touch, new_cas }))
 }
 
 fn arithmetic(rest: &[u8]) -> Result<Request<'_>, &'static str> {
     let (key, flags) = key_and_flags(rest, TOO_MANY)?;
-    let meta = checked(key, flags).map_err(|_| UNKNOWN_OR_DUPLICATE)?;
-    let increase = match meta.mode() {
+    let flags = flags_of(key, flags).map_err(|_| UNKNOWN_OR_DUPLICATE)?;
+    let increase = match flags.mode {
         None | Some(b'I' | b'+') => true,
         Some(b'D' | b'-') => false,
         Some(_) => return Err(BAD_ARITHMETIC_MODE),
     };
-    if meta.opaque_fits() { Ok(Request::MetaArithmetic { meta, increase }) } else { Err(OPAQUE_TOO_LONG) }
+    let sum = Arithmetic {
+        increase,
+        delta: flags.delta.unwrap_or(1),
+        create: flags.vivify.map(|exptime| (flags.initial.unwrap_or(0), exptime)),
+        touch: flags.touch,
+        cas: flags.cas.filter(|&cas| cas != 0),
+        new_cas: flags.new_cas,
+    };
+    request(key, flags.meta, Command::Arithmetic(sum))
 }
 
 /// `me <key> [b]`: whatever else stands there is passed over.
 fn debug(rest: &[u8]) -> Result<Request<'_>, &'static str> {
-    let (text, flags) = word(rest);
-    if text.is_empty() || text.len() > KEY_LENGTH_MAX {
+    let (key, flags) = word(rest);
+    if key.is_empty() || key.len() > KEY_LENGTH_MAX {
         return Err(BAD_FORMAT);
     }
-    let encoded = word(flags).0 == b"b";
-    if encoded && base64::decode(text, &mut [0; DECODED_BYTES_MAX]).is_none() {
+    let present = if word(flags).0 == b"b" { bit(b'b') } else { 0 };
+    if present != 0 && !is_base64(key) {
         return Err(BAD_FORMAT);
     }
-    Ok(Request::MetaDebug(MetaKey { text, encoded }))
+    request(key, Meta { text: b"", present }, Command::Debug)
+}
+
+fn is_base64(key: &[u8]) -> bool {
+    base64::decode(key, &mut [0; DECODED_BYTES_MAX]).is_some()
+}
+
+/// What every line comes to when all else about it is right.
+#[inline]
+fn request<'a>(key: &'a [u8], meta: Meta<'a>, command: Command<'a>) -> Result<Request<'a>, &'static str> {
+    if meta.has(b'O') && meta.flags().any(|(flag, word)| flag == b'O' && word.len() > OPAQUE_LENGTH_MAX) {
+        return Err(OPAQUE_TOO_LONG);
+    }
+    let key = if meta.has_encoded_key() { RequestKey::Base64(key) } else { RequestKey::Plain(key) };
+    Ok(Request { key, command, wire: Wire::Meta(meta) })
 }
 
 /// The two parts of a line without a data block.
@@ -225,10 +212,26 @@ fn key_and_flags<'a>(rest: &'a [u8], too_many: &'static str) -> Result<(&'a [u8]
     }
 }
 
-/// Checks every flag. An unknown or repeated one ends the search; of other faults the last one is told.
-fn checked<'a>(key: &'a [u8], flags: &'a [u8]) -> Result<Meta<'a>, &'static str> {
-    let (mut present, mut error, mut sound) = (0, BAD_FORMAT, true);
-    for word in keys(flags) {
+/// What flags say, each `None` if it is not there.
+#[derive(Default)]
+struct Flags<'a> {
+    meta: Meta<'a>,
+    vivify: Option<i64>,
+    touch: Option<i64>,
+    recache: Option<i64>,
+    cas: Option<u64>,
+    new_cas: Option<u64>,
+    initial: Option<u64>,
+    delta: Option<u64>,
+    flags: Option<u32>,
+    mode: Option<u8>,
+}
+
+/// Reads every flag. An unknown or repeated one ends the search; of other faults the last one is told.
+fn flags_of<'a>(key: &[u8], text: &'a [u8]) -> Result<Flags<'a>, &'static str> {
+    let (mut flags, mut error, mut is_sound) = (Flags::default(), BAD_FORMAT, true);
+    let mut present = 0;
+    for word in keys(text) {
         let Some((&flag, value)) = word.split_first() else { continue };
         if flag >= 127 {
             return Err(DUPLICATE);
@@ -241,61 +244,55 @@ fn checked<'a>(key: &'a [u8], flags: &'a [u8]) -> Result<Meta<'a>, &'static str>
             return Err(DUPLICATE);
         }
         present |= bit;
-        if let Err(told) = check(flag, value, key) {
-            sound = false;
+        if let Err(told) = flags.read(flag, value, key) {
+            is_sound = false;
             error = told.unwrap_or(error);
         }
     }
-    let encoded = present & bit(b'b') != 0;
-    let meta = Meta { key: MetaKey { text: key, encoded }, text: flags, present };
-    if sound { Ok(meta) } else { Err(error) }
+    flags.meta = Meta { text, present };
+    if is_sound { Ok(flags) } else { Err(error) }
 }
 
-/// What is wrong with one flag, if memcached has words of its own for it.
-fn check(flag: u8, value: &[u8], key: &[u8]) -> Result<(), Option<&'static str>> {
-    let (sound, error) = match flag {
-        b'b' => (base64::decode(key, &mut [0; DECODED_BYTES_MAX]).is_some(), BAD_KEY),
-        b'N' | b'T' | b'R' => (signed(value).is_some(), BAD_TOKEN),
-        b'C' | b'E' => (unsigned(value).is_some(), BAD_TOKEN),
-        b'M' => (value.len() == 1, BAD_MODE_LENGTH),
-        b'J' => (unsigned(value).is_some(), BAD_INITIAL),
-        b'D' => (unsigned(value).is_some(), BAD_DELTA),
-        b'F' => return if unsigned_32(value).is_some() { Ok(()) } else { Err(None) },
-        _ => return Ok(()),
-    };
-    if sound { Ok(()) } else { Err(Some(error)) }
+impl Flags<'_> {
+    /// Reads one flag. The error is what is wrong with it, if memcached has words of its own for it.
+    fn read(&mut self, flag: u8, value: &[u8], key: &[u8]) -> Result<(), Option<&'static str>> {
+        fn set<T>(place: &mut Option<T>, value: Option<T>) -> bool {
+            *place = value;
+            place.is_some()
+        }
+        let (is_sound, error) = match flag {
+            b'b' => (is_base64(key), Some(BAD_KEY)),
+            b'N' => (set(&mut self.vivify, exptime(value)), Some(BAD_TOKEN)),
+            b'T' => (set(&mut self.touch, exptime(value)), Some(BAD_TOKEN)),
+            b'R' => (set(&mut self.recache, exptime(value)), Some(BAD_TOKEN)),
+            b'C' => (set(&mut self.cas, unsigned(value)), Some(BAD_TOKEN)),
+            b'E' => (set(&mut self.new_cas, unsigned(value)), Some(BAD_TOKEN)),
+            b'M' => (set(&mut self.mode, value.first().copied().filter(|_| value.len() == 1)), Some(BAD_MODE_LENGTH)),
+            b'J' => (set(&mut self.initial, unsigned(value)), Some(BAD_INITIAL)),
+            b'D' => (set(&mut self.delta, unsigned(value)), Some(BAD_DELTA)),
+            b'F' => (set(&mut self.flags, unsigned_32(value)), None),
+            _ => return Ok(()),
+        };
+        if is_sound { Ok(()) } else { Err(error) }
+    }
 }
 
 /// `ms <key> <bytes> <flags>*` and its data block. Once the length is known a faulty line takes its block with it.
 fn store<'a>(rest: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usize) -> RequestStep<'a> {
     let (key, rest) = word(rest);
     let (length, flags) = word(rest);
-    let length = signed(length).filter(|length| (0..=VALUE_LENGTH_MAX).contains(length));
-    let length = length.and_then(|length| usize::try_from(length).ok());
-    let header = store_header(key, flags, length.is_some());
-    let block = length.map_or(0, |length| length as u64 + 2);
-    let (meta, mode, length) = match (header, length) {
-        (Ok((meta, mode)), Some(length)) => (meta, mode, length),
-        (Ok(_), None) => return RequestStep::Request { request: invalid(BAD_FORMAT), used, discard: 0 },
-        (Err(error), _) => return RequestStep::Request { request: invalid(error), used, discard: block },
-    };
-    if length > value_bytes_max {
-        let request = Request::MetaStore { meta, mode, value: None };
-        return RequestStep::Request { request, used, discard: block };
+    let length = block_length(length);
+    match (store_header(key, flags, length.is_some()), length) {
+        (Ok(request), Some(length)) => with_block(request, length, buffer, used, value_bytes_max),
+        (header, length) => {
+            let request = Request::answered(header.err().unwrap_or(BAD_FORMAT), false);
+            RequestStep::Request { request, used, discard: length.map_or(0, |length| length as u64 + 2) }
+        }
     }
-    let total = used + length + 2;
-    let Some(data) = buffer.get(used..total) else {
-        return RequestStep::More { total };
-    };
-    let request = match data.strip_suffix(b"\r\n") {
-        Some(value) => Request::MetaStore { meta, mode, value: Some(value) },
-        None => invalid(BAD_CHUNK),
-    };
-    RequestStep::Request { request, used: total, discard: 0 }
 }
 
 /// Everything of a `ms` line but its length.
-fn store_header<'a>(key: &'a [u8], flags: &'a [u8], has_length: bool) -> Result<(Meta<'a>, StoreMode), &'static str> {
+fn store_header<'a>(key: &'a [u8], flags: &'a [u8], has_length: bool) -> Result<Request<'a>, &'static str> {
     if key.is_empty() {
         return Err(ERROR);
     }
@@ -308,10 +305,10 @@ fn store_header<'a>(key: &'a [u8], flags: &'a [u8], has_length: bool) -> Result<
     if !has_length {
         return Err(BAD_FORMAT);
     }
-    let meta = checked(key, flags)?;
+    let flags = flags_of(key, flags)?;
     // As in memcached a cas turns a set or a replace into a cas.
-    let cas = meta.unsigned(b'C').map(StoreMode::Cas);
-    let mode = match meta.mode() {
+    let cas = flags.cas.map(StoreMode::Cas);
+    let mode = match flags.mode {
         None | Some(b'S') => cas.unwrap_or(StoreMode::Set),
         Some(b'R') => cas.unwrap_or(StoreMode::Replace),
         Some(b'E') => StoreMode::Add,
@@ -319,7 +316,18 @@ fn store_header<'a>(key: &'a [u8], flags: &'a [u8], has_length: bool) -> Result<
         Some(b'P') => StoreMode::Prepend,
         Some(_) => return Err(BAD_STORE_MODE),
     };
-    if meta.opaque_fits() { Ok((meta, mode)) } else { Err(OPAQUE_TOO_LONG) }
+    let store = Store {
+        mode,
+        flags: flags.flags.unwrap_or(0),
+        exptime: flags.touch.unwrap_or(0),
+        value: None,
+        cas: flags.cas,
+        new_cas: flags.new_cas,
+        takes_stale: flags.meta.has(b'I'),
+        // As memcached, whatever the mode.
+        drops_old: true,
+    };
+    request(key, flags.meta, Command::Store(store))
 }
 
 #[cfg(test)]
@@ -340,33 +348,29 @@ mod tests {
 
     #[track_caller]
     fn expect_error(line: &[u8], expected: &str) {
-        assert_eq!(request(line), invalid(Box::leak(expected.into())), "{}", line.escape_ascii());
+        assert_eq!(request(line), Request::answered(Box::leak(expected.into()), false), "{}", line.escape_ascii());
     }
 
     #[test]
     fn flags_are_read_by_letter_and_in_their_order() {
-        let Request::MetaGet(meta) = request(b"  mg  key  v  T30 Oab  q \r\n") else { panic!() };
-        assert_eq!(meta.key.bytes(&mut [0; DECODED_BYTES_MAX]), b"key");
+        let Request { key, command, wire: Wire::Meta(meta) } = request(b"  mg  key  v  T30 Oab  q \r\n") else {
+            panic!()
+        };
+        assert_eq!(key, RequestKey::Plain(b"key"));
         let flags: Vec<_> = meta.flags().collect();
         assert_eq!(flags, [(b'v', &b"v"[..]), (b'T', b"T30"), (b'O', b"Oab"), (b'q', b"q")]);
         assert!(meta.has(b'v') && !meta.has(b'k') && !meta.has(b'!'));
-        assert_eq!(
-            (meta.signed(b'T'), meta.value(b'O'), meta.value(b'v')),
-            (Some(30), Some(&b"ab"[..]), Some(&b""[..]))
-        );
-        assert_eq!((meta.signed(b'N'), meta.value(b'k')), (None, None));
+        let times = MetaGet { vivify: None, touch: Some(30), recache: None, may_change: true };
+        assert_eq!(command, Command::MetaGet(times));
     }
 
     #[test]
     fn a_key_in_base64_is_decoded() {
-        let Request::MetaDelete(meta) = request(b"md YWJj b\r\n") else { panic!() };
-        assert!(meta.key.is_encoded());
-        assert_eq!(meta.key.bytes(&mut [0; DECODED_BYTES_MAX]), b"abc");
-        let Request::MetaDebug(key) = request(b"me YWJj b\r\n") else { panic!() };
-        assert_eq!(key.bytes(&mut [0; DECODED_BYTES_MAX]), b"abc");
+        assert_eq!(request(b"md YWJj b\r\n").key, RequestKey::Base64(b"YWJj"));
+        assert_eq!(request(b"me YWJj b\r\n").key, RequestKey::Base64(b"YWJj"));
         let longest = [b"mg ".as_slice(), &[b'A'; 248], b" b\r\n"].concat();
-        let Request::MetaGet(meta) = request(&longest) else { panic!() };
-        assert_eq!(meta.key.bytes(&mut [0; DECODED_BYTES_MAX]), [0; 186]);
+        let RequestKey::Base64(text) = request(&longest).key else { panic!() };
+        assert_eq!(base64::decode(text, &mut [0; DECODED_BYTES_MAX]), Some(&[0; 186][..]));
     }
 
     #[test]
@@ -375,13 +379,14 @@ mod tests {
         for end in 11..whole.len() {
             assert_eq!(step(&whole[..end]), RequestStep::More { total: whole.len() });
         }
-        let Request::MetaStore { mode: StoreMode::Set, value: Some(b"abc"), .. } = request(whole) else { panic!() };
+        let Command::Store(store) = request(whole).command else { panic!() };
+        assert_eq!((store.mode, store.value, store.flags), (StoreMode::Set, Some(&b"abc"[..]), 5));
     }
 
     #[test]
     fn modes_and_cas_make_the_mode() {
-        let mode = |line: &'static str| match request(line.as_bytes()) {
-            Request::MetaStore { mode, .. } => mode,
+        let mode = |line: &'static str| match request(line.as_bytes()).command {
+            Command::Store(Store { mode, .. }) => mode,
             request => panic!("{request:?}"),
         };
         assert_eq!(mode("ms k 0\r\n\r\n"), StoreMode::Set);
@@ -391,8 +396,10 @@ mod tests {
         assert_eq!(mode("ms k 0 ME C7\r\n\r\n"), StoreMode::Add);
         assert_eq!(mode("ms k 0 MA C7\r\n\r\n"), StoreMode::Append);
         assert_eq!(mode("ms k 0 MP\r\n\r\n"), StoreMode::Prepend);
-        let increases =
-            |line: &'static str| matches!(request(line.as_bytes()), Request::MetaArithmetic { increase: true, .. });
+        let increases = |line: &'static str| match request(line.as_bytes()).command {
+            Command::Arithmetic(Arithmetic { increase, .. }) => increase,
+            command => panic!("{command:?}"),
+        };
         assert!(increases("ma k\r\n") && increases("ma k MI\r\n") && increases("ma k M+\r\n"));
         assert!(!increases("ma k MD\r\n") && !increases("ma k M-\r\n"));
     }
@@ -421,7 +428,7 @@ mod tests {
     #[test]
     fn a_faulty_store_takes_its_block_with_it_once_the_length_is_known() {
         let discarded = |line: &[u8]| match step(line) {
-            RequestStep::Request { request: Request::Invalid { .. }, discard, .. } => discard,
+            RequestStep::Request { request: Request { command: Command::Reply(_), .. }, discard, .. } => discard,
             step => panic!("{step:?}"),
         };
         for line in [&b"ms k 3 Fx\r\n"[..], b"ms k 3 v v\r\n", b"ms %% 3 b\r\n", b"ms k 3 Mset\r\n"] {
@@ -432,11 +439,8 @@ mod tests {
             assert_eq!(discarded(line), 0, "{}", line.escape_ascii());
         }
         let large = step(b"ms k 2147483645 q\r\n");
-        let RequestStep::Request { request: Request::MetaStore { value: None, .. }, discard: 2_147_483_647, .. } =
-            large
-        else {
-            panic!("{large:?}")
-        };
+        let RequestStep::Request { request, discard: 2_147_483_647, .. } = large else { panic!("{large:?}") };
+        assert!(matches!(request.command, Command::Store(Store { value: None, .. })));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! memcached's text protocol as plain values: bytes in, a [`Request`] out; an answer in, bytes out. The binary protocol
-//! has values of its own, in [`binary`].
+//! memcached's protocols as plain values: text, meta and binary bytes in, one [`Request`] out; one [`Reply`] in, bytes of
+//! the same kind out.
 //!
 //! No I/O, no clock, no cache. The contract is memcached's `doc/protocol.txt`; where that is silent, what
 //! memcached 1.6 does. `docs/en/differences.md` lists what differs on purpose.
@@ -11,13 +11,19 @@ mod maintenance;
 pub mod meta;
 pub mod number;
 pub mod parse;
+pub mod reply;
 pub mod response;
 pub mod scan;
 
-pub use meta::{Meta, MetaKey};
+pub use binary::Packet;
+pub use meta::Meta;
+pub use reply::{Reply, Status};
 
 /// Longest key, bytes (protocol.txt, "Keys").
 pub const KEY_LENGTH_MAX: usize = 250;
+
+const ERROR: &str = "ERROR";
+const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 
 /// How a storage command stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,48 +37,95 @@ pub enum StoreMode {
     Cas(u64),
 }
 
-/// One request, borrowing from the buffer it was read into.
+/// One request, borrowing from the buffer it was read into, whichever way it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request<'a> {
-    /// `get gets gat gats`: `keys` iterates with [`keys`]; every key in it is of a legal length.
-    Get {
+pub struct Request<'a> {
+    /// Of a legal length; empty for a command without a key of its own.
+    pub key: RequestKey<'a>,
+    pub command: Command<'a>,
+    pub wire: Wire<'a>,
+}
+
+impl<'a> Request<'a> {
+    #[inline]
+    pub fn text(key: &'a [u8], command: Command<'a>, noreply: bool) -> Request<'a> {
+        Request { key: RequestKey::Plain(key), command, wire: Wire::Text { noreply } }
+    }
+
+    /// One that cannot be carried out, or means nothing here: it is answered with this line.
+    fn answered(line: &'static str, noreply: bool) -> Request<'a> {
+        Request::text(b"", Command::Reply(Reply::Line(line)), noreply)
+    }
+}
+
+/// A key as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKey<'a> {
+    Plain(&'a [u8]),
+    /// Reads well; only the key that is meant may be looked at, stored under, or compared.
+    Base64(&'a [u8]),
+}
+
+/// The format a request came in, and its answer goes out in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire<'a> {
+    Text { noreply: bool },
+    Meta(Meta<'a>),
+    Binary(Packet),
+}
+
+impl Wire<'_> {
+    /// The client wants to hear of errors only, or with `noreply` of nothing.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Wire::Text { noreply } => *noreply,
+            Wire::Meta(meta) => meta.has(b'q'),
+            Wire::Binary(packet) => packet.quiet,
+        }
+    }
+
+    pub fn is_binary(&self) -> bool {
+        matches!(self, Wire::Binary(_))
+    }
+
+    /// Appends an answer. `key` is the one that was meant.
+    pub fn write(&self, out: &mut Vec<u8>, key: &[u8], reply: Reply) {
+        match self {
+            Wire::Text { noreply: true } => {}
+            Wire::Text { .. } => reply.write_line(out),
+            _ if self.is_quiet() && reply.is_left_out_when_quiet() => {}
+            Wire::Meta(meta) => meta.write(out, key, reply),
+            Wire::Binary(packet) => packet.write(out, key, reply),
+        }
+    }
+}
+
+/// What a request asks for. Every `exptime` is in seconds, as [`crate::service`] reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// `get gets gat gats`: `keys` iterates with [`keys`]; every key in it is of a legal length. `touch` is an exptime.
+    GetMany {
         keys: &'a [u8],
         with_cas: bool,
-        touch_exptime: Option<i64>,
+        touch: Option<i64>,
     },
-    /// A storage command with its data block.
-    Store {
-        mode: StoreMode,
-        key: &'a [u8],
-        flags: u32,
-        exptime: i64,
-        value: &'a [u8],
-        noreply: bool,
+    /// The same for the one key of a packet.
+    Get {
+        touch: Option<i64>,
     },
-    /// A storage command whose data block is larger than any item may be; the block is being discarded.
-    TooLarge {
-        mode: StoreMode,
-        key: &'a [u8],
-        noreply: bool,
-    },
-    Arithmetic {
-        key: &'a [u8],
-        delta: u64,
-        increase: bool,
-        noreply: bool,
-    },
-    Delete {
-        key: &'a [u8],
-        noreply: bool,
-    },
+    /// `mg`.
+    MetaGet(MetaGet),
+    Store(Store<'a>),
+    Arithmetic(Arithmetic),
+    Delete(Delete),
     Touch {
-        key: &'a [u8],
         exptime: i64,
-        noreply: bool,
     },
-    FlushAll {
-        delay: i64,
-        noreply: bool,
+    /// `me`.
+    Debug,
+    /// `flush_all`; at once without a delay.
+    Flush {
+        delay: Option<i64>,
     },
     /// `stats` and its argument, empty for the general ones.
     Stats {
@@ -81,50 +134,81 @@ pub enum Request<'a> {
     },
     Verbosity {
         level: u32,
-        noreply: bool,
     },
-    /// `cache_memlimit`, megabytes.
     CacheMemlimit {
         megabytes: u32,
-        noreply: bool,
     },
     Shutdown {
         argument: &'a [u8],
     },
     /// `refresh_certs`: read TLS certificates again.
     RefreshCertificates,
-    Version,
-    /// A command about machinery that does not exist here; the answer is memcached's.
-    Maintenance {
-        answer: &'static str,
-        noreply: bool,
+    /// SASL: which mechanisms there are.
+    Mechanisms,
+    /// SASL: `first` begins, otherwise it goes on.
+    Login {
+        first: bool,
+        mechanism: &'a [u8],
+        message: &'a [u8],
     },
-    /// `mn`: no operation.
-    NoOperation,
-    /// `mg`.
-    MetaGet(Meta<'a>),
-    /// `ms` with its data block; `None` if that is larger than any item may be and is being discarded.
-    /// A cas sent along makes the mode [`StoreMode::Cas`] where memcached does so.
-    MetaStore {
-        meta: Meta<'a>,
-        mode: StoreMode,
-        value: Option<&'a [u8]>,
-    },
-    /// `md`.
-    MetaDelete(Meta<'a>),
-    /// `ma`.
-    MetaArithmetic {
-        meta: Meta<'a>,
-        increase: bool,
-    },
-    /// `me`.
-    MetaDebug(MetaKey<'a>),
-    Quit,
-    /// A request that cannot be carried out; the answer is memcached's own error line.
-    Invalid {
-        error: &'static str,
-        noreply: bool,
-    },
+    /// Answered so, whoever asks.
+    Reply(Reply),
+    /// The connection is closed, after this if there is something to say.
+    Close(Option<&'static Status>),
+}
+
+/// A storage command with its data block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store<'a> {
+    pub mode: StoreMode,
+    pub flags: u32,
+    pub exptime: i64,
+    /// None if it is larger than any item may be; it is being discarded.
+    pub value: Option<&'a [u8]>,
+    /// The cas id that came along, whatever the mode.
+    pub cas: Option<u64>,
+    /// The cas id the item gets.
+    pub new_cas: Option<u64>,
+    /// A value with an older cas id is taken, but as stale as what it replaces.
+    pub takes_stale: bool,
+    /// If it is too large the old value goes, so that nobody reads what was meant to be replaced.
+    pub drops_old: bool,
+}
+
+/// `incr`, `decr`, `ma`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arithmetic {
+    pub increase: bool,
+    pub delta: u64,
+    /// The number and the exptime of a counter that is not there yet, if it is to be made.
+    pub create: Option<(u64, i64)>,
+    /// An exptime for one that is there.
+    pub touch: Option<i64>,
+    /// The cas id it must have.
+    pub cas: Option<u64>,
+    pub new_cas: Option<u64>,
+}
+
+/// `delete`, `md`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delete {
+    /// The cas id the item must have.
+    pub cas: Option<u64>,
+    /// The item stays, as a stale one.
+    pub invalidate: bool,
+    /// What a stale item gets.
+    pub touch: Option<i64>,
+    pub new_cas: Option<u64>,
+}
+
+/// The exptimes that flags of a `mg` bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetaGet {
+    pub vivify: Option<i64>,
+    pub touch: Option<i64>,
+    pub recache: Option<i64>,
+    /// A flag may change the item, or whose turn it is.
+    pub may_change: bool,
 }
 
 /// What was found at the front of a buffer.

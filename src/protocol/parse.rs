@@ -6,7 +6,10 @@ use memchr::memrchr;
 
 use super::number::{signed, unsigned, unsigned_32};
 use super::scan::find;
-use super::{CloseReason, KEY_LENGTH_MAX, Request, RequestStep, StoreMode, keys, maintenance, meta};
+use super::{
+    Arithmetic, BAD_FORMAT, CloseReason, Command, Delete, ERROR, KEY_LENGTH_MAX, Request, RequestStep, Status, Store,
+    StoreMode, Wire, keys, maintenance, meta,
+};
 
 /// A command line without an end is given up at this length, unless it is a `get` (memcached.c, `try_read_command`).
 const LINE_BYTES_MAX: usize = 2048;
@@ -17,8 +20,6 @@ const BLANKS_MAX: usize = 100;
 /// Longer data blocks are refused outright (`process_update_command`: `INT_MAX - 2`).
 const VALUE_LENGTH_MAX: i64 = i32::MAX as i64 - 2;
 
-const ERROR: &str = "ERROR";
-const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format";
 const BAD_EXPTIME: &str = "CLIENT_ERROR invalid exptime argument";
 const BAD_DELTA: &str = "CLIENT_ERROR invalid numeric delta argument";
 const BAD_DELETE: &str = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
@@ -55,8 +56,9 @@ impl<'a> CommandWords<'a> {
         self.count > 1 && self.count <= WORDS_MAX && self.word(self.count - 1) == b"noreply"
     }
 
-    fn invalid(&self, error: &'static str) -> Request<'a> {
-        Request::Invalid { error, noreply: self.noreply() }
+    /// Word 1, if it may be a key.
+    fn key(&self) -> Result<&'a [u8], &'static str> {
+        Some(self.word(1)).filter(|key| key.len() <= KEY_LENGTH_MAX).ok_or(BAD_FORMAT)
     }
 }
 
@@ -187,40 +189,69 @@ fn is_known(command: &[u8]) -> bool {
 }
 
 fn request<'a>(words: &CommandWords<'a>) -> Request<'a> {
-    match words.word(0) {
+    let noreply = words.noreply();
+    let keyed = match words.word(0) {
         b"incr" => arithmetic(words, true),
         b"decr" => arithmetic(words, false),
-        b"delete" => delete(words),
+        b"delete" => return delete(words),
         b"touch" => touch(words),
-        b"flush_all" => flush_all(words),
-        b"stats" => Request::Stats { argument: words.word(1), rest: words.word(2) },
-        b"verbosity" => verbosity(words),
-        b"cache_memlimit" => cache_memlimit(words),
-        b"shutdown" if words.count <= 2 => Request::Shutdown { argument: words.word(1) },
-        b"refresh_certs" => Request::RefreshCertificates,
-        b"version" => Request::Version,
-        b"mn" => Request::NoOperation,
-        b"quit" => Request::Quit,
-        _ => match maintenance::answer(&words.kept, words.count) {
-            Some(answer) => Request::Maintenance { answer, noreply: words.noreply() },
-            None => Request::Invalid { error: ERROR, noreply: false },
+        _ => return keyless(words),
+    };
+    match keyed {
+        Some(Ok((key, command))) => Request::text(key, command, noreply),
+        Some(Err(error)) => Request::answered(error, noreply),
+        None => Request::answered(ERROR, false),
+    }
+}
+
+fn keyless<'a>(words: &CommandWords<'a>) -> Request<'a> {
+    let noreply = words.noreply();
+    let always = |command| Request::text(b"", command, false);
+    let command = match (words.word(0), words.count) {
+        (b"stats", _) => return always(Command::Stats { argument: words.word(1), rest: words.word(2) }),
+        (b"shutdown", ..=2) => return always(Command::Shutdown { argument: words.word(1) }),
+        (b"refresh_certs", _) => return always(Command::RefreshCertificates),
+        (b"version", _) => return always(Command::Reply((&Status::VERSION).into())),
+        (b"mn", _) => return always(Command::Reply((&Status::NO_OPERATION).into())),
+        (b"quit", _) => return always(Command::Close(None)),
+        (b"flush_all", 1) => Ok(Command::Flush { delay: None }),
+        (b"flush_all", 2) if noreply => Ok(Command::Flush { delay: None }),
+        (b"flush_all", 2 | 3) => match signed(words.word(1)) {
+            Some(delay) => Ok(Command::Flush { delay: (delay > 0).then_some(i64::from(delay as i32)) }),
+            None => Err(BAD_EXPTIME),
         },
+        (b"verbosity", 2) if noreply => Ok(Command::Verbosity { level: 0 }),
+        (b"verbosity", 2 | 3) => match unsigned(words.word(1)) {
+            Some(level) => Ok(Command::Verbosity { level: u32::try_from(level).unwrap_or(u32::MAX) }),
+            None => Err(BAD_FORMAT),
+        },
+        (b"cache_memlimit", 2 | 3) => {
+            unsigned_32(words.word(1)).map(|megabytes| Command::CacheMemlimit { megabytes }).ok_or(ERROR)
+        }
+        _ => match maintenance::answer(&words.kept, words.count) {
+            Some(answer) => Err(answer),
+            None => return Request::answered(ERROR, false),
+        },
+    };
+    match command {
+        Ok(command) => Request::text(b"", command, noreply),
+        Err(error) => Request::answered(error, noreply),
     }
 }
 
 /// `get <key>*`: an over-long key spoils the whole command before anything is answered.
 fn get(line: &[u8], command_end: usize, with_cas: bool) -> Request<'_> {
     let list = &line[command_end..];
-    checked_keys(list, Request::Get { keys: list, with_cas, touch_exptime: None }, ERROR)
+    checked_keys(list, Command::GetMany { keys: list, with_cas, touch: None }, ERROR)
 }
 
-fn checked_keys<'a>(list: &'a [u8], request: Request<'a>, if_none: &'static str) -> Request<'a> {
+fn checked_keys<'a>(list: &'a [u8], command: Command<'a>, if_none: &'static str) -> Request<'a> {
     if list.iter().all(|&byte| byte == b' ') {
-        Request::Invalid { error: if_none, noreply: false }
+        Request::answered(if_none, false)
     } else if has_too_long_key(list) {
-        Request::Invalid { error: BAD_FORMAT, noreply: false }
+        Request::answered(BAD_FORMAT, false)
     } else {
-        request
+        Request::text(b"", command, false)
     }
 }
 
@@ -240,96 +271,47 @@ fn has_too_long_key(list: &[u8]) -> bool {
 /// `gat <exptime> <key>*`; without a key memcached answers `END`.
 fn get_and_touch(line: &[u8], command_end: usize, with_cas: bool) -> Request<'_> {
     let mut words = keys(&line[command_end..]);
-    let Some(word) = words.next() else {
-        return Request::Invalid { error: ERROR, noreply: false };
-    };
-    let Some(exptime) = signed(word) else {
-        return Request::Invalid { error: BAD_EXPTIME, noreply: false };
-    };
+    let Some(word) = words.next() else { return Request::answered(ERROR, false) };
+    let Some(exptime) = exptime(word) else { return Request::answered(BAD_EXPTIME, false) };
     let list = words.rest();
-    checked_keys(list, Request::Get { keys: list, with_cas, touch_exptime: Some(exptime) }, "END")
+    checked_keys(list, Command::GetMany { keys: list, with_cas, touch: Some(exptime) }, "END")
 }
 
-fn arithmetic<'a>(words: &CommandWords<'a>, increase: bool) -> Request<'a> {
-    if !(3..=4).contains(&words.count) {
-        return Request::Invalid { error: ERROR, noreply: false };
-    }
-    let key = words.word(1);
-    if key.len() > KEY_LENGTH_MAX {
-        return words.invalid(BAD_FORMAT);
-    }
-    match unsigned(words.word(2)) {
-        Some(delta) => Request::Arithmetic { key, delta, increase, noreply: words.noreply() },
-        None => words.invalid(BAD_DELTA),
-    }
+/// An exptime; memcached cuts it to 32 bits.
+pub(super) fn exptime(word: &[u8]) -> Option<i64> {
+    signed(word).map(|seconds| i64::from(seconds as i32))
 }
 
-/// `delete <key> [0] [noreply]`: the zero is what old clients send.
+/// A command about a key; `None` if it has another number of words.
+type Keyed<'a> = Option<Result<(&'a [u8], Command<'a>), &'static str>>;
+
+fn arithmetic<'a>(words: &CommandWords<'a>, increase: bool) -> Keyed<'a> {
+    let sum = |delta| Arithmetic { increase, delta, create: None, touch: None, cas: None, new_cas: None };
+    keyed(words, || unsigned(words.word(2)).map(|delta| Command::Arithmetic(sum(delta))).ok_or(BAD_DELTA))
+}
+
+fn touch<'a>(words: &CommandWords<'a>) -> Keyed<'a> {
+    keyed(words, || exptime(words.word(2)).map(|exptime| Command::Touch { exptime }).ok_or(BAD_EXPTIME))
+}
+
+fn keyed<'a>(words: &CommandWords<'a>, command: impl FnOnce() -> Result<Command<'a>, &'static str>) -> Keyed<'a> {
+    (3..=4).contains(&words.count).then(|| Ok((words.key()?, command()?)))
+}
+
+/// `delete <key> [0] [noreply]`: the zero is what old clients send. The one word after `delete` is the key, whatever it says.
 fn delete<'a>(words: &CommandWords<'a>) -> Request<'a> {
-    if !(2..=4).contains(&words.count) {
-        return Request::Invalid { error: ERROR, noreply: false };
-    }
-    let (key, noreply) = (words.word(1), words.count > 2 && words.noreply());
+    let noreply = words.count > 2 && words.noreply();
     let zero = words.word(2) == b"0";
     let valid = match words.count {
         2 => true,
         3 => zero || noreply,
-        _ => zero && noreply,
+        4 => zero && noreply,
+        _ => return Request::answered(ERROR, false),
     };
-    if !valid {
-        Request::Invalid { error: BAD_DELETE, noreply }
-    } else if key.len() > KEY_LENGTH_MAX {
-        Request::Invalid { error: BAD_FORMAT, noreply }
-    } else {
-        Request::Delete { key, noreply }
-    }
-}
-
-fn touch<'a>(words: &CommandWords<'a>) -> Request<'a> {
-    if !(3..=4).contains(&words.count) {
-        return Request::Invalid { error: ERROR, noreply: false };
-    }
-    let key = words.word(1);
-    if key.len() > KEY_LENGTH_MAX {
-        return words.invalid(BAD_FORMAT);
-    }
-    match signed(words.word(2)) {
-        Some(exptime) => Request::Touch { key, exptime, noreply: words.noreply() },
-        None => words.invalid(BAD_EXPTIME),
-    }
-}
-
-/// `flush_all [delay] [noreply]`.
-fn flush_all<'a>(words: &CommandWords<'a>) -> Request<'a> {
-    let noreply = words.noreply();
-    match words.count {
-        1 => Request::FlushAll { delay: 0, noreply },
-        2 if noreply => Request::FlushAll { delay: 0, noreply },
-        2 | 3 => match signed(words.word(1)) {
-            Some(delay) => Request::FlushAll { delay, noreply },
-            None => words.invalid(BAD_EXPTIME),
-        },
-        _ => Request::Invalid { error: ERROR, noreply: false },
-    }
-}
-
-fn verbosity<'a>(words: &CommandWords<'a>) -> Request<'a> {
-    let noreply = words.noreply();
-    match words.count {
-        2 if noreply => Request::Verbosity { level: 0, noreply },
-        2 | 3 => match unsigned(words.word(1)) {
-            Some(level) => Request::Verbosity { level: u32::try_from(level).unwrap_or(u32::MAX), noreply },
-            None => words.invalid(BAD_FORMAT),
-        },
-        _ => Request::Invalid { error: ERROR, noreply: false },
-    }
-}
-
-fn cache_memlimit<'a>(words: &CommandWords<'a>) -> Request<'a> {
-    match (words.count, unsigned_32(words.word(1))) {
-        (2 | 3, Some(megabytes)) => Request::CacheMemlimit { megabytes, noreply: words.noreply() },
-        (2 | 3, None) => words.invalid(ERROR),
-        _ => Request::Invalid { error: ERROR, noreply: false },
+    match words.key() {
+        _ if !valid => Request::answered(BAD_DELETE, noreply),
+        Ok(key) => Request::text(key, Command::Delete(Delete::default()), noreply),
+        Err(error) => Request::answered(error, noreply),
     }
 }
 
@@ -339,32 +321,53 @@ fn store<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
     let is_cas = words.word(0) == b"cas";
     let words_min = if is_cas { 6 } else { 5 };
     if words.count < words_min || words.count > words_min + 1 {
-        return whole(Request::Invalid { error: ERROR, noreply: false }, used);
+        return whole(Request::answered(ERROR, false), used);
     }
-    let (key, noreply) = (words.word(1), words.noreply());
-    let length = signed(words.word(4)).filter(|length| (0..=VALUE_LENGTH_MAX).contains(length));
-    let Some(length) = length.and_then(|length| usize::try_from(length).ok()) else {
-        return whole(words.invalid(BAD_FORMAT), used);
+    let noreply = words.noreply();
+    let Some(length) = block_length(words.word(4)) else {
+        return whole(Request::answered(BAD_FORMAT, noreply), used);
     };
-    let block = length as u64 + 2;
-    let header = (unsigned_32(words.word(2)), signed(words.word(3)), store_mode(&words));
-    let (Some(flags), Some(exptime), Some(mode)) = header else {
-        return RequestStep::Request { request: words.invalid(BAD_FORMAT), used, discard: block };
+    let header = (unsigned_32(words.word(2)), exptime(words.word(3)), store_mode(&words), words.key());
+    let (Some(flags), Some(exptime), Some(mode), Ok(key)) = header else {
+        let request = Request::answered(BAD_FORMAT, noreply);
+        return RequestStep::Request { request, used, discard: length as u64 + 2 };
     };
-    if key.len() > KEY_LENGTH_MAX {
-        return RequestStep::Request { request: words.invalid(BAD_FORMAT), used, discard: block };
-    }
+    let cas = if let StoreMode::Cas(cas) = mode { Some(cas) } else { None };
+    let drops_old = mode == StoreMode::Set;
+    let store = Store { mode, flags, exptime, value: None, cas, new_cas: None, takes_stale: false, drops_old };
+    with_block(Request::text(key, Command::Store(store), noreply), length, buffer, used, value_bytes_max)
+}
+
+/// The length of a data block, without its end.
+pub(super) fn block_length(word: &[u8]) -> Option<usize> {
+    let length = signed(word).filter(|length| (0..=VALUE_LENGTH_MAX).contains(length))?;
+    usize::try_from(length).ok()
+}
+
+/// A store of a good header with the data block that comes after it.
+#[inline]
+pub(super) fn with_block<'a>(
+    mut request: Request<'a>,
+    length: usize,
+    buffer: &'a [u8],
+    used: usize,
+    value_bytes_max: usize,
+) -> RequestStep<'a> {
     if length > value_bytes_max {
-        return RequestStep::Request { request: Request::TooLarge { mode, key, noreply }, used, discard: block };
+        return RequestStep::Request { request, used, discard: length as u64 + 2 };
     }
     let total = used + length + 2;
     let Some(data) = buffer.get(used..total) else {
         return RequestStep::More { total };
     };
-    match data.strip_suffix(b"\r\n") {
-        Some(value) => whole(Request::Store { mode, key, flags, exptime, value, noreply }, total),
-        None => whole(words.invalid(BAD_CHUNK), total),
+    let block = data.strip_suffix(b"\r\n");
+    if block.is_none() {
+        return whole(Request::answered(BAD_CHUNK, matches!(request.wire, Wire::Text { noreply: true })), total);
     }
+    if let Command::Store(store) = &mut request.command {
+        store.value = block;
+    }
+    whole(request, total)
 }
 
 fn store_mode(words: &CommandWords<'_>) -> Option<StoreMode> {
@@ -382,6 +385,11 @@ fn store_mode(words: &CommandWords<'_>) -> Option<StoreMode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Reply;
+
+    fn get_many(keys: &[u8]) -> Request<'_> {
+        Request::text(b"", Command::GetMany { keys, with_cas: false, touch: None }, false)
+    }
 
     fn request(line: &[u8]) -> Request<'_> {
         match step(line, 1024) {
@@ -391,15 +399,15 @@ mod tests {
     }
 
     fn error(line: &[u8]) -> &'static str {
-        match request(line) {
-            Request::Invalid { error, .. } => error,
+        match request(line).command {
+            Command::Reply(Reply::Line(error)) => error,
             request => panic!("{request:?}"),
         }
     }
 
     #[test]
     fn a_line_may_end_in_a_bare_newline_and_begin_with_blanks() {
-        let expected = Request::Get { keys: b" a", with_cas: false, touch_exptime: None };
+        let expected = get_many(b" a");
         assert_eq!(request(b"get a\r\n"), expected);
         assert_eq!(request(b"get a\n"), expected);
         assert_eq!(step(b"  get a\r\n", 0), RequestStep::Request { request: expected, used: 9, discard: 0 });
@@ -421,19 +429,24 @@ mod tests {
         for end in 13..whole.len() {
             assert_eq!(step(&whole[..end], 1024), RequestStep::More { total: whole.len() });
         }
-        let store =
-            Request::Store { mode: StoreMode::Set, key: b"k", flags: 1, exptime: 2, value: b"abc", noreply: false };
-        assert_eq!(request(whole), store);
+        let store = Store {
+            mode: StoreMode::Set,
+            flags: 1,
+            exptime: 2,
+            value: Some(b"abc"),
+            cas: None,
+            new_cas: None,
+            takes_stale: false,
+            drops_old: true,
+        };
+        assert_eq!(request(whole), Request::text(b"k", Command::Store(store), false));
     }
 
     #[test]
     fn a_bad_header_with_a_good_length_swallows_its_block() {
         for line in [&b"set k x 0 3\r\n"[..], b"set k 4294967296 0 3\r\n", b"set k 0 x 3\r\n", b"cas k 0 0 3 x\r\n"] {
-            assert!(
-                matches!(step(line, 1024), RequestStep::Request { discard: 5, request: Request::Invalid { .. }, .. }),
-                "{}",
-                line.escape_ascii()
-            );
+            let RequestStep::Request { discard, .. } = step(line, 1024) else { panic!("{}", line.escape_ascii()) };
+            assert_eq!((error(line), discard), (BAD_FORMAT, 5), "{}", line.escape_ascii());
         }
         for line in [&b"set k 0 0 -1\r\n"[..], b"set k 0 0 x\r\n", b"set k 0 0 2147483646\r\n"] {
             assert!(matches!(step(line, 1024), RequestStep::Request { discard: 0, .. }), "{}", line.escape_ascii());
@@ -443,16 +456,15 @@ mod tests {
     #[test]
     fn a_block_over_the_limit_is_never_buffered() {
         let step = step(b"set k 0 0 2147483645 noreply\r\n", 1024);
-        assert!(matches!(
-            step,
-            RequestStep::Request { discard: 2147483647, request: Request::TooLarge { noreply: true, .. }, .. }
-        ));
+        let RequestStep::Request { request, discard: 2147483647, .. } = step else { panic!("{step:?}") };
+        assert!(matches!(request.command, Command::Store(Store { value: None, .. })));
+        assert_eq!(request.wire, Wire::Text { noreply: true });
     }
 
     #[test]
     fn a_block_without_its_end_is_a_bad_chunk_and_the_rest_are_commands() {
         let step = step(b"set a 0 0 3\r\nabcdef\r\n", 1024);
-        let request = Request::Invalid { error: BAD_CHUNK, noreply: false };
+        let request = Request::answered(BAD_CHUNK, false);
         assert_eq!(step, RequestStep::Request { request, used: 18, discard: 0 });
     }
 
@@ -489,7 +501,7 @@ mod tests {
     #[test]
     fn a_line_that_grows_is_searched_only_where_it_has_grown() {
         let line = b"get a\nget b\n";
-        let b = Request::Get { keys: b" a\nget b", with_cas: false, touch_exptime: None };
+        let b = get_many(b" a\nget b");
         assert_eq!(step_from(line, 6, 0), RequestStep::Request { request: b, used: line.len(), discard: 0 });
         assert_eq!(step_from(&line[..11], 11, 0), RequestStep::More { total: 12 });
         assert_eq!(step_from(&line[..11], 99, 0), RequestStep::More { total: 12 });
@@ -511,7 +523,7 @@ mod tests {
         for command in ["get", "gets", "gat 100", "gats 100", "   get"] {
             let line = format!("{command}{}\r\n", " k".repeat(500_000));
             let before = crate::protocol::walked::words();
-            let Request::Get { keys: list, .. } = request(line.as_bytes()) else { panic!("{command}") };
+            let Command::GetMany { keys: list, .. } = request(line.as_bytes()).command else { panic!("{command}") };
             assert_eq!(list.len(), 1_000_000);
             assert!(crate::protocol::walked::words() - before <= 2, "{command}");
         }
@@ -519,8 +531,9 @@ mod tests {
 
     #[test]
     fn old_clients_delete_with_a_zero() {
-        assert_eq!(request(b"delete k 0\r\n"), Request::Delete { key: b"k", noreply: false });
-        assert_eq!(request(b"delete k 0 noreply\r\n"), Request::Delete { key: b"k", noreply: true });
+        let delete = |noreply| Request::text(b"k", Command::Delete(Delete::default()), noreply);
+        assert_eq!(request(b"delete k 0\r\n"), delete(false));
+        assert_eq!(request(b"delete k 0 noreply\r\n"), delete(true));
         assert_eq!(error(b"delete k 1\r\n"), BAD_DELETE);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Never allocates beyond the buffer it is given.
 
-use super::base64;
+use super::{Packet, base64};
 
 /// Appends a line.
 pub fn line(out: &mut Vec<u8>, text: &str) {
@@ -10,31 +10,38 @@ pub fn line(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a line unless the client asked for none.
-pub fn reply(out: &mut Vec<u8>, text: &str, noreply: bool) {
-    if !noreply {
-        line(out, text);
-    }
+/// How a value that is read is appended: its head, then the bytes, then its end.
+#[derive(Clone, Copy)]
+pub enum ValueForm<'a> {
+    /// `VALUE <key> <flags> <bytes> [<cas>]` and the data block.
+    Text {
+        with_cas: bool,
+    },
+    Binary(&'a Packet),
 }
 
-/// Appends `VALUE <key> <flags> <bytes> [<cas>]` and the data block.
-#[inline]
-pub fn value(out: &mut Vec<u8>, key: &[u8], flags: u32, value: &[u8], cas: Option<u64>) {
-    value_head(out, key, flags, value.len(), cas);
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+impl ValueForm<'_> {
+    /// Makes room for all of the value's `length` bytes, and appends what comes before them.
+    #[inline(always)]
+    pub fn head(self, out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: u64) {
+        match self {
+            ValueForm::Text { with_cas } => value_head(out, key, flags, length, with_cas.then_some(cas)),
+            ValueForm::Binary(packet) => packet.item(out, key, flags, length, cas),
+        }
+    }
+
+    #[inline(always)]
+    pub fn end(self, out: &mut Vec<u8>) {
+        if let ValueForm::Text { .. } = self {
+            out.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 /// Appends the line before a data block of that length; the block and a line end must follow.
 #[inline]
-pub fn value_head(out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: Option<u64>) {
+fn value_head(out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: Option<u64>) {
     out.reserve(b"VALUE ".len() + key.len() + TAIL_BYTES + length + b"\r\n".len());
-    value_line(out, key, flags, length, cas);
-}
-
-/// The same where the data block is not to be copied behind it.
-#[inline]
-pub fn value_line(out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: Option<u64>) {
     out.extend_from_slice(b"VALUE ");
     out.extend_from_slice(key);
     let mut tail = Tail::default();

@@ -3,6 +3,7 @@
 //! An accept error is logged and the loop goes on, unless the socket itself is gone: then the loop ends, which ends the server.
 
 use std::io;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -12,9 +13,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, UnixListener};
 
 use super::options::ListenAt;
-use super::worker::{Accepted, AcceptedStream, Dispatcher, Peer, tcp_address};
+use super::worker::{Accepted, ConnectionOrigin, Dispatcher, Peer, tcp_address};
 use super::{ListenerPolicy, ServerState};
 use crate::clock;
 use crate::descriptors;
@@ -31,15 +33,12 @@ const UNACKNOWLEDGED_MS_MAX: u32 = 30_000;
 
 /// A socket that is bound and listening, not yet accepting.
 pub struct BoundListener {
-    socket: BoundSocket,
+    socket: Socket,
+    /// Of a Unix socket.
+    _file: Option<SocketFile>,
     /// As `stats conns` shows it.
     address: Arc<str>,
     policy: Arc<ListenerPolicy>,
-}
-
-enum BoundSocket {
-    Tcp(std::net::TcpListener),
-    Unix { listener: std::os::unix::net::UnixListener, _file: SocketFile },
 }
 
 /// A socket's file. Removed when dropped, unless another server has put its own there since.
@@ -64,10 +63,7 @@ impl BoundListener {
 
     /// The TCP address, with the port the system chose if 0 was asked for.
     pub fn tcp_addr(&self) -> Option<SocketAddr> {
-        match &self.socket {
-            BoundSocket::Tcp(listener) => listener.local_addr().ok(),
-            BoundSocket::Unix { .. } => None,
-        }
+        self.socket.local_addr().ok()?.as_socket()
     }
 }
 
@@ -82,22 +78,19 @@ impl Drop for SocketFile {
 /// Binds an address. The error says what to do.
 pub fn bind(at: &ListenAt, owner: SocketOwner, policy: ListenerPolicy, backlog: u32) -> Result<BoundListener, String> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    let socket = match at {
+    let (socket, file, address) = match at {
         ListenAt::Tcp(address) => {
-            BoundSocket::Tcp(bind_tcp(*address, backlog).map_err(|error| explain_bind(*address, &error))?)
+            let socket = bind_tcp(*address, backlog).map_err(|error| explain_bind(*address, &error))?;
+            let bound = socket.local_addr().ok().and_then(|bound| bound.as_socket());
+            (socket, None, bound.map_or("tcp:".to_owned(), |bound| tcp_address(&bound)))
         }
         ListenAt::Unix { path, mode, group } => {
-            let (listener, file) = bind_unix(path, *mode, owner, backlog)
+            let (socket, file) = bind_unix(path, *mode, owner, backlog)
                 .map_err(|refusal| explain_bind_unix(path, group.as_deref(), &refusal))?;
-            BoundSocket::Unix { listener, _file: file }
+            (socket, Some(file), format!("unix:{}", path.display()))
         }
     };
-    let address = match (&socket, at) {
-        (BoundSocket::Tcp(listener), _) => listener.local_addr().map_or("tcp:".into(), |at| tcp_address(&at)),
-        (_, ListenAt::Unix { path, .. }) => format!("unix:{}", path.display()),
-        (_, ListenAt::Tcp(_)) => String::new(),
-    };
-    Ok(BoundListener { socket, address: address.into(), policy: Arc::new(policy) })
+    Ok(BoundListener { socket, _file: file, address: address.into(), policy: Arc::new(policy) })
 }
 
 fn explain_bind(address: SocketAddr, error: &io::Error) -> String {
@@ -163,21 +156,16 @@ pub fn bound_socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<std::net::TcpListener> {
+fn bind_tcp(address: SocketAddr, backlog: i32) -> io::Result<Socket> {
     let socket = bound_socket(address)?;
     socket.listen(backlog)?;
     socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// A stale socket file is removed; anything else at that path, or a living server behind it, is an error.
 /// Nobody can connect before mask and owner are right, because nothing listens until then.
-fn bind_unix(
-    path: &Path,
-    mode: u32,
-    owner: SocketOwner,
-    backlog: i32,
-) -> Result<(std::os::unix::net::UnixListener, SocketFile), UnixBindError> {
+fn bind_unix(path: &Path, mode: u32, owner: SocketOwner, backlog: i32) -> Result<(Socket, SocketFile), UnixBindError> {
     remove_stale_socket(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
@@ -191,7 +179,7 @@ fn bind_unix(
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     socket.listen(backlog)?;
     socket.set_nonblocking(true)?;
-    Ok((socket.into(), file))
+    Ok((socket, file))
 }
 
 fn remove_stale_socket(path: &Path) -> io::Result<()> {
@@ -216,7 +204,9 @@ fn remove_stale_socket(path: &Path) -> io::Result<()> {
 /// Accepts connections and hands them to the workers. Past the limit a connection is told so and closed (memcached's
 /// `maxconns_fast`).
 pub(super) async fn accept(bound: BoundListener, shared: Arc<ServerState>, dispatcher: Arc<Dispatcher>) {
-    let mut listener = match AcceptSocket::new(&bound) {
+    let BoundListener { socket, _file, address, policy } = bound;
+    let descriptor = socket.as_raw_fd();
+    let listener = match AcceptSocket::new(socket) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%error, "cannot accept connections on a listening socket");
@@ -224,18 +214,19 @@ pub(super) async fn accept(bound: BoundListener, shared: Arc<ServerState>, dispa
         }
     };
     let connections = &shared.service.stats.connections;
-    connections.add(listener.descriptor(), ConnectionInfo::new(&bound.address, None, clock::boot_ms()));
+    connections.add(descriptor, ConnectionInfo::new(&address, None, clock::boot_ms()));
     let mut reserve = SpareDescriptor::new();
     let mut pause = PAUSE_MIN;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 pause = PAUSE_MIN;
-                admit(stream, peer, &bound, &shared, &dispatcher);
+                let origin = ConnectionOrigin { peer, listen_addr: address.clone(), descriptor: stream.as_raw_fd() };
+                admit(Accepted { stream, origin, policy: policy.clone() }, &shared, &dispatcher);
             }
             Err(error) if is_peer_gone(&error) => {}
             Err(error) if descriptors::is_dead_listener(&error) => {
-                tracing::error!(%error, address = bound.address(), "the listening socket was closed");
+                tracing::error!(%error, address = &*address, "the listening socket was closed");
                 return;
             }
             Err(error) => {
@@ -244,7 +235,7 @@ pub(super) async fn accept(bound: BoundListener, shared: Arc<ServerState>, dispa
                         if descriptors::is_exhausted(&error) { descriptors::REMEDY } else { "it is tried again" };
                     tracing::warn!(%error, advice, "cannot accept a connection");
                 }
-                if descriptors::is_exhausted(&error) && reserve.refuse_one(&mut listener, &bound, &shared).await {
+                if descriptors::is_exhausted(&error) && reserve.refuse_one(&listener, &policy, &shared).await {
                     // One less is waiting, and nobody waits for those behind it.
                     pause = PAUSE_MIN;
                     continue;
@@ -265,20 +256,17 @@ impl SpareDescriptor {
     }
 
     /// Accepts one connection in place of the spare descriptor and refuses it. False if that was not possible.
-    async fn refuse_one(&mut self, listener: &mut AcceptSocket, bound: &BoundListener, shared: &ServerState) -> bool {
+    async fn refuse_one(&mut self, listener: &AcceptSocket, policy: &ListenerPolicy, shared: &ServerState) -> bool {
         if self.0.take().is_none() {
             *self = SpareDescriptor::new();
             return false;
         }
         // Not waited for: whoever was there may have gone, or another thread may have taken the descriptor.
         let accepted = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
-        let refused = match accepted {
-            Ok(Ok((stream, _))) => {
-                refuse(stream, &bound.policy, shared);
-                true
-            }
-            _ => false,
-        };
+        let refused = matches!(accepted, Ok(Ok(_)));
+        if let Ok(Ok((stream, _))) = accepted {
+            refuse(stream, policy, shared);
+        }
         *self = SpareDescriptor::new();
         refused
     }
@@ -292,20 +280,19 @@ fn is_peer_gone(error: &io::Error) -> bool {
     )
 }
 
-fn admit(stream: AcceptedStream, peer: Peer, bound: &BoundListener, shared: &ServerState, dispatcher: &Dispatcher) {
+fn admit(accepted: Accepted, shared: &ServerState, dispatcher: &Dispatcher) {
     let stats = &shared.service.stats;
     if stats.curr_connections.load(Relaxed) >= shared.limits.max_connections as u64 {
-        return refuse(stream, &bound.policy, shared);
+        return refuse(accepted.stream, &accepted.policy, shared);
     }
     stats.curr_connections.fetch_add(1, Relaxed);
     stats.total_connections.fetch_add(1, Relaxed);
-    let accepted = Accepted { stream, peer, listen_addr: bound.address.clone(), policy: bound.policy.clone() };
     if dispatcher.dispatch(accepted).is_err() {
         stats.curr_connections.fetch_sub(1, Relaxed);
     }
 }
 
-fn refuse(mut stream: AcceptedStream, policy: &ListenerPolicy, shared: &ServerState) {
+fn refuse(mut stream: Socket, policy: &ListenerPolicy, shared: &ServerState) {
     shared.service.stats.rejected_connections.fetch_add(1, Relaxed);
     // Fits the socket's empty send buffer, so this does not wait for the peer. In TLS nothing can be said yet.
     if !policy.tls {
@@ -314,51 +301,40 @@ fn refuse(mut stream: AcceptedStream, policy: &ListenerPolicy, shared: &ServerSt
 }
 
 enum AcceptSocket {
-    Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener),
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
 impl AcceptSocket {
-    fn new(bound: &BoundListener) -> io::Result<AcceptSocket> {
-        Ok(match &bound.socket {
-            BoundSocket::Tcp(listener) => AcceptSocket::Tcp(tokio::net::TcpListener::from_std(listener.try_clone()?)?),
-            BoundSocket::Unix { listener, .. } => {
-                AcceptSocket::Unix(tokio::net::UnixListener::from_std(listener.try_clone()?)?)
-            }
+    fn new(socket: Socket) -> io::Result<AcceptSocket> {
+        Ok(match socket.local_addr()?.is_unix() {
+            true => AcceptSocket::Unix(UnixListener::from_std(socket.into())?),
+            false => AcceptSocket::Tcp(TcpListener::from_std(socket.into())?),
         })
     }
 
-    fn descriptor(&self) -> i32 {
-        match self {
-            AcceptSocket::Tcp(listener) => listener.as_raw_fd(),
-            AcceptSocket::Unix(listener) => listener.as_raw_fd(),
-        }
-    }
-
-    async fn accept(&mut self) -> io::Result<(AcceptedStream, Peer)> {
+    async fn accept(&self) -> io::Result<(Socket, Peer)> {
         match self {
             AcceptSocket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                if let Err(error) = stream.set_nodelay(true) {
+                let stream = Socket::from(stream.into_std()?);
+                if let Err(error) = stream.set_tcp_nodelay(true) {
                     tracing::debug!(%error, "cannot set TCP_NODELAY");
                 }
                 keep_alive(&stream);
-                Ok((AcceptedStream::Tcp(stream.into_std()?), Peer::Tcp(address)))
+                Ok((stream, Peer::Tcp(address)))
             }
-            AcceptSocket::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok((AcceptedStream::Unix(stream.into_std()?), Peer::Unix))
-            }
+            AcceptSocket::Unix(listener) => Ok((listener.accept().await?.0.into_std()?.into(), Peer::Unix)),
         }
     }
 }
 
 /// A peer that vanished without a word is noticed after about two minutes, and while answers wait for it after
 /// half a minute.
-fn keep_alive(stream: &tokio::net::TcpStream) {
+fn keep_alive(stream: &Socket) {
     let probes =
         TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6);
-    if let Err(error) = socket2::SockRef::from(stream).set_tcp_keepalive(&probes) {
+    if let Err(error) = stream.set_tcp_keepalive(&probes) {
         tracing::debug!(%error, "cannot switch TCP keepalive on");
     }
     if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX) {
@@ -370,18 +346,15 @@ fn keep_alive(stream: &tokio::net::TcpStream) {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_dead_peer_is_looked_for() {
+    #[test]
+    fn a_dead_peer_is_looked_for() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        stream.set_nonblocking(true).unwrap();
-        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-        keep_alive(&stream);
-        let socket = socket2::SockRef::from(&stream);
+        let socket = Socket::from(std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        keep_alive(&socket);
         assert!(socket.keepalive().unwrap());
-        assert_eq!(rustix::net::sockopt::tcp_keepidle(&stream).unwrap(), Duration::from_secs(60));
-        assert_eq!(rustix::net::sockopt::tcp_keepintvl(&stream).unwrap(), Duration::from_secs(10));
-        assert_eq!(rustix::net::sockopt::tcp_keepcnt(&stream).unwrap(), 6);
-        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&stream).unwrap(), 30_000);
+        assert_eq!(rustix::net::sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(60));
+        assert_eq!(rustix::net::sockopt::tcp_keepintvl(&socket).unwrap(), Duration::from_secs(10));
+        assert_eq!(rustix::net::sockopt::tcp_keepcnt(&socket).unwrap(), 6);
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&socket).unwrap(), 30_000);
     }
 }

@@ -10,11 +10,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Waker};
+use std::task::Waker;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
+use crate::clock::BootMs;
 use crate::service::DetachedBytes;
 use crate::stats::Stats;
 
@@ -56,19 +56,19 @@ pub(crate) struct MemoryUse {
 #[derive(Debug)]
 struct MemoryHolder {
     holding: MemoryUse,
-    since: Instant,
-    moved_at: Instant,
+    since_ms: BootMs,
+    moved_ms: BootMs,
     waker: Option<Waker>,
 }
 
 impl MemoryHolder {
     /// How long the peer has been silent, or how much longer it took than at a fair pace: whichever is more.
-    fn behind_ms(&self, now: Instant) -> u64 {
+    fn behind_ms(&self, now_ms: BootMs) -> u64 {
         #[cfg(test)]
         looks::COUNT.set(looks::COUNT.get() + 1);
-        let ms = |since: Instant| now.saturating_duration_since(since).as_millis() as u64;
         let fair_ms = self.holding.moved_bytes.saturating_mul(1000) / PACE_BYTES_PER_S;
-        ms(self.moved_at).max(ms(self.since).saturating_sub(fair_ms))
+        let since = |ms: BootMs| now_ms.saturating_sub(ms);
+        since(self.moved_ms).max(since(self.since_ms).saturating_sub(fair_ms))
     }
 }
 
@@ -112,23 +112,23 @@ impl ConnectionMemory {
     /// Takes memory back from the slowest until the budget holds again: values that are still being written may have left
     /// the cache.
     #[inline]
-    pub fn enforce_limit(&self) {
+    pub fn enforce_limit(&self, now_ms: BootMs) {
         if self.bytes() > self.bytes_max {
             let holders = &mut *self.holders.lock();
-            self.make_room(holders, None, 0, Instant::now());
+            self.make_room(holders, None, 0, now_ms);
             self.show(holders);
         }
     }
 
     /// Reserves what a connection asks for. Slower ones lose theirs if all together hold too much. False if it is too much
     /// even then, or if this one's own share was taken back: then it has no share any more.
-    pub fn try_reserve(&self, share: &mut MemoryShare, holding: MemoryUse, now: Instant) -> bool {
+    pub fn try_reserve(&self, share: &mut MemoryShare, holding: MemoryUse, now_ms: BootMs) -> bool {
         let holders = &mut *self.holders.lock();
         let granted = holders.has(share)
             && holding.bytes <= self.bytes_max
-            && self.make_room(holders, share.0, holding.bytes, now);
+            && self.make_room(holders, share.0, holding.bytes, now_ms);
         if granted {
-            holders.put(share, holding, now);
+            holders.put(share, holding, now_ms);
         } else {
             holders.remove(share);
         }
@@ -138,25 +138,25 @@ impl ConnectionMemory {
 
     /// Records what a connection holds already. Slower ones lose theirs if all together hold too much. False if this one's
     /// own share was taken back.
-    pub fn record(&self, share: &mut MemoryShare, holding: MemoryUse, now: Instant) -> bool {
+    pub fn record(&self, share: &mut MemoryShare, holding: MemoryUse, now_ms: BootMs) -> bool {
         let holders = &mut *self.holders.lock();
         let counted = holders.has(share);
         if counted {
-            holders.put(share, holding, now);
-            self.make_room(holders, share.0, holding.bytes, now);
+            holders.put(share, holding, now_ms);
+            self.make_room(holders, share.0, holding.bytes, now_ms);
         }
         self.show(holders);
         counted
     }
 
     /// Whether this connection's share was taken back; otherwise the connection is woken when that happens.
-    pub fn poll_revoked(&self, share: &MemoryShare, context: &mut Context<'_>) -> bool {
+    pub fn poll_revoked(&self, share: &MemoryShare, waker: &Waker) -> bool {
         let holders = &mut *self.holders.lock();
         match share.0.map(|id| holders.all.get_mut(&id)) {
             None => false,
             Some(None) => true,
             Some(Some(holder)) => {
-                holder.waker = Some(context.waker().clone());
+                holder.waker = Some(waker.clone());
                 false
             }
         }
@@ -168,7 +168,7 @@ impl ConnectionMemory {
     }
 
     /// The connection holds nothing any more.
-    pub fn release(&self, share: &mut MemoryShare) {
+    pub fn release(&self, share: &mut MemoryShare, now_ms: BootMs) {
         if !share.is_held() {
             return;
         }
@@ -177,12 +177,12 @@ impl ConnectionMemory {
             holders.remove(share);
             self.show(holders);
         }
-        self.enforce_limit();
+        self.enforce_limit(now_ms);
     }
 
     /// Takes memory back from those furthest behind until this one can hold `bytes` in all. Theirs counts as free at once:
     /// they release it as soon as their workers run them.
-    fn make_room(&self, holders: &mut MemoryHolders, asks: Option<u64>, bytes: u64, now: Instant) -> bool {
+    fn make_room(&self, holders: &mut MemoryHolders, asks: Option<u64>, bytes: u64, now_ms: BootMs) -> bool {
         let has = asks.and_then(|id| holders.all.get(&id)).map_or(0, |holder| holder.holding.bytes);
         let detached = self.detached.bytes();
         let is_enough = |holders: &MemoryHolders| {
@@ -192,7 +192,7 @@ impl ConnectionMemory {
             return true;
         }
         // Each is looked at once, however many lose their memory.
-        let mut others = holders.by_how_far_behind(asks, now);
+        let mut others = holders.by_how_far_behind(asks, now_ms);
         while let Some((_, Reverse(id))) = others.pop() {
             if holders.would_free(id, detached) {
                 holders.revoke(id);
@@ -215,22 +215,22 @@ impl MemoryHolders {
         share.0.is_none_or(|id| self.all.contains_key(&id))
     }
 
-    fn put(&mut self, share: &mut MemoryShare, holding: MemoryUse, now: Instant) {
+    fn put(&mut self, share: &mut MemoryShare, holding: MemoryUse, now_ms: BootMs) {
         let id = *share.0.get_or_insert_with(|| {
             self.last += 1;
             self.last
         });
         let holder = self.all.entry(id).or_insert(MemoryHolder {
             holding: MemoryUse::default(),
-            since: now,
-            moved_at: now,
+            since_ms: now_ms,
+            moved_ms: now_ms,
             waker: None,
         });
         if holding.moved_bytes < holder.holding.moved_bytes {
             // The other direction now, or the next request.
-            (holder.since, holder.moved_at) = (now, now);
+            (holder.since_ms, holder.moved_ms) = (now_ms, now_ms);
         } else if holding.moved_bytes > holder.holding.moved_bytes {
-            holder.moved_at = now;
+            holder.moved_ms = now_ms;
         }
         self.bytes = self.bytes - holder.holding.bytes + holding.bytes;
         holder.holding = holding;
@@ -260,9 +260,9 @@ impl MemoryHolders {
     }
 
     /// The furthest behind first, of several the oldest.
-    fn by_how_far_behind(&self, but: Option<u64>, now: Instant) -> BinaryHeap<(u64, Reverse<u64>)> {
+    fn by_how_far_behind(&self, but: Option<u64>, now_ms: BootMs) -> BinaryHeap<(u64, Reverse<u64>)> {
         let others = self.all.iter().filter(|(id, _)| Some(**id) != but);
-        others.map(|(id, holder)| (holder.behind_ms(now), Reverse(*id))).collect()
+        others.map(|(id, holder)| (holder.behind_ms(now_ms), Reverse(*id))).collect()
     }
 }
 
@@ -270,7 +270,6 @@ impl MemoryHolders {
 mod tests {
     use std::sync::atomic::AtomicU64;
     use std::task::{Wake, Waker};
-    use std::time::Duration;
 
     use super::*;
 
@@ -295,15 +294,15 @@ mod tests {
     #[test]
     fn shares_add_up_and_come_back() {
         let memory = memory(100);
-        let (mut one, mut two, now) = (MemoryShare::default(), MemoryShare::default(), Instant::now());
+        let (mut one, mut two, now) = (MemoryShare::default(), MemoryShare::default(), 0);
         assert!(memory.try_reserve(&mut one, holding(30), now) && memory.try_reserve(&mut two, holding(20), now));
         assert!(memory.bytes() == 50 && !memory.is_under_pressure());
         assert!(memory.try_reserve(&mut one, holding(80), now) && memory.is_under_pressure());
         assert!(memory.try_reserve(&mut one, holding(10), now) && memory.record(&mut two, holding(5), now));
         assert_eq!(memory.bytes(), 15);
-        memory.release(&mut one);
-        memory.release(&mut two);
-        memory.release(&mut two);
+        memory.release(&mut one, 0);
+        memory.release(&mut two, 0);
+        memory.release(&mut two, 0);
         assert_eq!(memory.bytes(), 0);
         assert!(!memory.try_reserve(&mut one, holding(101), now), "more than there is");
         assert_eq!(memory.bytes(), 0);
@@ -312,8 +311,7 @@ mod tests {
     #[test]
     fn who_is_furthest_behind_gives_way_and_is_woken_and_never_who_asks() {
         let memory = memory(3 << 20);
-        let begun = Instant::now();
-        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        let at = |seconds: u64| 77 + seconds * 1000;
         let [mut steady, mut silent, mut slow, mut newcomer] = [(); 4].map(|()| MemoryShare::default());
         let part = |bytes, moved_bytes| MemoryUse { bytes, shared_bytes: 0, moved_bytes };
         assert!(memory.try_reserve(&mut steady, part(1 << 20, 100_000), at(0)));
@@ -323,7 +321,7 @@ mod tests {
         assert!(memory.try_reserve(&mut slow, part(1 << 20, 100), at(20)));
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(woken.clone());
-        assert!(!memory.poll_revoked(&slow, &mut Context::from_waker(&waker)));
+        assert!(!memory.poll_revoked(&slow, &waker));
         assert!(memory.try_reserve(&mut newcomer, part(100_000, 100_000), at(20)));
         assert_eq!(woken.0.load(Relaxed), 1);
         assert!(memory.is_revoked(&slow) && !memory.is_revoked(&silent));
@@ -337,15 +335,15 @@ mod tests {
     #[test]
     fn what_is_held_already_is_counted_and_others_give_way() {
         let memory = memory(100);
-        let (mut waits, mut writes, now) = (MemoryShare::default(), MemoryShare::default(), Instant::now());
+        let (mut waits, mut writes, now) = (MemoryShare::default(), MemoryShare::default(), 0);
         assert!(memory.try_reserve(&mut waits, holding(90), now));
         assert!(memory.record(&mut writes, holding(40), now));
         assert!(memory.is_revoked(&waits) && memory.bytes() == 40);
         assert!(memory.record(&mut writes, holding(400), now), "it is alone, and there already");
         assert_eq!(memory.bytes(), 400);
         assert!(!memory.record(&mut waits, holding(1), now));
-        memory.release(&mut writes);
-        memory.release(&mut waits);
+        memory.release(&mut writes, 0);
+        memory.release(&mut waits, 0);
         assert_eq!(memory.bytes(), 0);
         assert!(memory.record(&mut waits, holding(1), now), "the next answer is a new one");
     }
@@ -353,12 +351,12 @@ mod tests {
     #[test]
     fn whoever_would_free_nothing_does_not_give_way() {
         let memory = memory(100);
-        let begun = Instant::now();
+        let begun = 77;
         let [mut idle, mut reader, mut half_sent, mut newcomer] = [(); 4].map(|()| MemoryShare::default());
         // A short answer, and a value that the cache has itself: nothing of either is this connection's.
         assert!(memory.record(&mut idle, MemoryUse::default(), begun));
         assert!(memory.record(&mut reader, MemoryUse { shared_bytes: 1 << 20, ..MemoryUse::default() }, begun));
-        let later = begun + Duration::from_secs(10);
+        let later = begun + 10_000;
         assert!(memory.try_reserve(&mut half_sent, holding(90), later));
         assert!(memory.try_reserve(&mut newcomer, holding(90), later));
         assert!(memory.is_revoked(&half_sent));
@@ -368,7 +366,7 @@ mod tests {
     #[test]
     fn ten_thousand_who_give_way_at_once_are_looked_at_once() {
         let memory = memory(20_000);
-        let now = Instant::now();
+        let now = 0;
         let mut shares: Vec<MemoryShare> = std::iter::repeat_with(MemoryShare::default).take(20_000).collect();
         shares.iter_mut().for_each(|share| assert!(memory.record(share, holding(1), now)));
         looks::COUNT.set(0);
@@ -387,9 +385,9 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..1000 {
                         let mut share = MemoryShare::default();
-                        assert!(memory.try_reserve(&mut share, holding(bytes), Instant::now()), "others give way");
+                        assert!(memory.try_reserve(&mut share, holding(bytes), 0), "others give way");
                         assert!(memory.bytes() <= 100);
-                        memory.release(&mut share);
+                        memory.release(&mut share, 0);
                     }
                 });
             }

@@ -6,6 +6,7 @@
 mod authentication;
 mod buffers;
 mod connection;
+mod driver;
 pub mod listen_address;
 mod listener;
 mod login_limit;
@@ -15,14 +16,14 @@ mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::login_limit::LoginLimiter;
 use self::memory::ConnectionMemory;
-use crate::clock::LogThrottle;
+use crate::clock::{BootMs, LogThrottle};
 use crate::service::Service;
 use crate::supervision::Supervisor;
 
@@ -81,8 +82,7 @@ pub(crate) struct ServerState {
     pub limits: Limits,
     /// What connections hold of requests and answers, over all of them.
     pub in_flight: ConnectionMemory,
-    /// Since when time counts for what is beside it, and until when there is pressure.
-    started: Instant,
+    /// Until when there is pressure.
     pressure_until_ms: AtomicU64,
     /// Slows down whoever guesses passwords.
     pub logins: LoginLimiter,
@@ -107,8 +107,7 @@ impl ServerState {
 
     /// Records pressure, and says whether there is some or was a moment ago: all slow clients go then, not just enough of
     /// them for the next client to make it scarce again.
-    pub fn record_pressure(&self) -> bool {
-        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    pub fn record_pressure(&self, now_ms: BootMs) -> bool {
         if self.is_under_pressure() {
             self.pressure_until_ms.store(now_ms.saturating_add(PRESSURE_LASTS_MS), Relaxed);
         }
@@ -126,7 +125,6 @@ impl ServerState {
             service,
             authenticator,
             in_flight: ConnectionMemory::new(limits.in_flight_bytes_max, detached, stats),
-            started: Instant::now(),
             pressure_until_ms: AtomicU64::new(0),
             logins: LoginLimiter::default(),
             limits,
@@ -143,7 +141,8 @@ impl ServerState {
 pub struct Server {
     shared: Arc<ServerState>,
     supervisor: Supervisor,
-    workers: Vec<worker::Worker>,
+    dispatcher: Arc<worker::Dispatcher>,
+    workers: Vec<JoinHandle<()>>,
     bound: Vec<BoundListener>,
 }
 
@@ -158,27 +157,28 @@ impl Server {
         supervisor: &Supervisor,
     ) -> std::io::Result<Server> {
         let shared = Arc::new(ServerState::new(service, authenticator, limits, supervisor.shutdown().clone()));
-        let start = |index| worker::Worker::start(index, shared.clone(), supervisor.watch(format!("worker-{index}")));
-        let workers = (0..threads.max(1)).map(start).collect::<Result<_, _>>()?;
-        Ok(Server { shared, supervisor: supervisor.clone(), workers, bound })
+        let start = |index| worker::start(index, shared.clone(), supervisor.watch(format!("worker-{index}")));
+        let (accepted, workers) = (0..threads.max(1)).map(start).collect::<Result<(Vec<_>, _), _>>()?;
+        let dispatcher = Arc::new(worker::Dispatcher::new(accepted));
+        Ok(Server { shared, supervisor: supervisor.clone(), dispatcher, workers, bound })
     }
 
     /// Accepts and serves until the shutdown token fires and the last batch is written.
-    pub async fn run(mut self) {
-        let dispatcher = Arc::new(worker::Dispatcher::new(&self.workers));
+    pub async fn run(self) {
         let mut accepting = tokio::task::JoinSet::new();
-        for bound in std::mem::take(&mut self.bound) {
+        for bound in self.bound {
             let alive = self.supervisor.watch(format!("the listener at {}", bound.address()));
-            let accept = listener::accept(bound, self.shared.clone(), dispatcher.clone());
+            let accept = listener::accept(bound, self.shared.clone(), self.dispatcher.clone());
             accepting.spawn(alive.during(accept));
         }
         self.shared.shutdown.cancelled().await;
         accepting.shutdown().await;
         self.shared.closing.store(true, std::sync::atomic::Ordering::Release);
-        drop(dispatcher);
-        self.workers.iter_mut().for_each(worker::Worker::stop);
+        drop(self.dispatcher);
         for worker in self.workers {
-            worker.join().await;
+            if tokio::task::spawn_blocking(move || worker.join()).await.is_err() {
+                tracing::error!("a worker could not be waited for");
+            }
         }
     }
 }

@@ -4,18 +4,18 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use socket2::Socket;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Connection, WorkerContext};
+use super::driver::{ConnectionDriver, WorkerContext};
 use super::{ListenerPolicy, ServerState};
 use crate::access::Rights;
 use crate::supervision::AliveGuard;
@@ -27,23 +27,6 @@ const LAST_REQUESTS_WAIT: Duration = Duration::from_millis(50);
 
 /// A failed handshake is logged at most so often, milliseconds.
 const HANDSHAKE_LOG_SPACING_MS: u64 = 60_000;
-
-/// A socket between the acceptor's runtime and the worker's.
-pub(super) enum AcceptedStream {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
-impl AcceptedStream {
-    /// Writes what fits without waiting.
-    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        use std::io::Write;
-        match self {
-            AcceptedStream::Tcp(stream) => stream.write_all(bytes),
-            AcceptedStream::Unix(stream) => stream.write_all(bytes),
-        }
-    }
-}
 
 /// Who is at the other end, for the log.
 #[derive(Clone, Copy, Debug)]
@@ -93,22 +76,21 @@ impl std::fmt::Display for Peer {
     }
 }
 
+/// A connection on its way to a worker.
 pub(super) struct Accepted {
-    pub stream: AcceptedStream,
-    pub peer: Peer,
-    pub listen_addr: Arc<str>,
+    pub stream: Socket,
+    pub origin: ConnectionOrigin,
     pub policy: Arc<ListenerPolicy>,
 }
 
-/// Hands connections to the workers in turn.
+/// Hands connections to the workers in turn. They end once it is gone.
 pub(super) struct Dispatcher {
     workers: Vec<mpsc::UnboundedSender<Accepted>>,
     next: AtomicUsize,
 }
 
 impl Dispatcher {
-    pub fn new(workers: &[Worker]) -> Dispatcher {
-        let workers = workers.iter().filter_map(|worker| worker.accepted.clone()).collect();
+    pub fn new(workers: Vec<mpsc::UnboundedSender<Accepted>>) -> Dispatcher {
         Dispatcher { workers, next: AtomicUsize::new(0) }
     }
 
@@ -119,81 +101,46 @@ impl Dispatcher {
     }
 }
 
-/// A running worker.
-pub(super) struct Worker {
-    accepted: Option<mpsc::UnboundedSender<Accepted>>,
-    thread: JoinHandle<()>,
-}
-
-impl Worker {
-    pub fn start(index: usize, shared: Arc<ServerState>, alive: AliveGuard) -> io::Result<Worker> {
-        let (accepted, receiver) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let _alive = alive;
-            runtime.block_on(run_worker(receiver, shared));
-            // Certificates that are being read from a disk that hangs are not waited for.
-            runtime.shutdown_background();
-        })?;
-        Ok(Worker { accepted: Some(accepted), thread })
-    }
-
-    /// Tells the worker that no connection will come any more.
-    pub fn stop(&mut self) {
-        self.accepted = None;
-    }
-
-    /// Waits until a stopped worker's last batch is written.
-    pub async fn join(self) {
-        let thread = self.thread;
-        if tokio::task::spawn_blocking(move || thread.join()).await.is_err() {
-            tracing::error!("a worker could not be waited for");
-        }
-    }
-}
-
-/// Connections that are in the middle of a batch; those may not be cut off at the end.
-pub(super) struct BusyConnections(TaskTracker);
-
-impl BusyConnections {
-    pub fn new(tracker: TaskTracker) -> BusyConnections {
-        BusyConnections(tracker)
-    }
-
-    pub fn token(&self) -> tokio_util::task::task_tracker::TaskTrackerToken {
-        self.0.token()
-    }
+/// Starts a worker. It ends when nothing can hand it a connection any more and its last batches are written.
+pub(super) fn start(
+    index: usize,
+    shared: Arc<ServerState>,
+    alive: AliveGuard,
+) -> io::Result<(mpsc::UnboundedSender<Accepted>, JoinHandle<()>)> {
+    let (accepted, receiver) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let _alive = alive;
+        runtime.block_on(run_worker(receiver, shared));
+        // Certificates that are being read from a disk that hangs are not waited for.
+        runtime.shutdown_background();
+    })?;
+    Ok((accepted, thread))
 }
 
 async fn run_worker(mut accepted: mpsc::UnboundedReceiver<Accepted>, shared: Arc<ServerState>) {
     let worker = WorkerContext {
         stats: shared.service.stats.register_worker(),
         shared: shared.clone(),
-        busy: Arc::new(BusyConnections::new(TaskTracker::new())),
+        busy: TaskTracker::new(),
     };
-    while let Some(Accepted { stream, peer, listen_addr, policy }) = accepted.recv().await {
-        let origin = |descriptor| ConnectionOrigin { peer, listen_addr, descriptor };
-        match stream {
-            AcceptedStream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => spawn_connection(origin(stream.as_raw_fd()), stream, policy, &worker),
-                Err(error) => record_unserved(&shared, &error),
-            },
-            AcceptedStream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-                Ok(stream) => spawn_connection(origin(stream.as_raw_fd()), stream, policy, &worker),
-                Err(error) => record_unserved(&shared, &error),
-            },
+    while let Some(Accepted { stream, origin, policy }) = accepted.recv().await {
+        let served = match origin.peer {
+            Peer::Tcp(_) => tokio::net::TcpStream::from_std(stream.into())
+                .map(|stream| spawn_connection(origin, stream, policy, &worker)),
+            Peer::Unix => tokio::net::UnixStream::from_std(stream.into())
+                .map(|stream| spawn_connection(origin, stream, policy, &worker)),
+        };
+        if let Err(error) = served {
+            shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
+            tracing::warn!(%error, "an accepted connection cannot be served and is closed");
         }
     }
     tokio::time::sleep(LAST_REQUESTS_WAIT).await;
-    worker.busy.0.close();
-    if tokio::time::timeout(LAST_BATCHES_WAIT, worker.busy.0.wait()).await.is_err() {
+    worker.busy.close();
+    if tokio::time::timeout(LAST_BATCHES_WAIT, worker.busy.wait()).await.is_err() {
         tracing::warn!("shutdown: some clients did not read their last answers in time; their connections are closed");
     }
-}
-
-fn record_unserved(shared: &ServerState, error: &io::Error) {
-    shared.service.stats.curr_connections.fetch_sub(1, Relaxed);
-    tracing::warn!(%error, "an accepted connection cannot be served and is closed");
 }
 
 fn spawn_connection<S>(origin: ConnectionOrigin, stream: S, policy: Arc<ListenerPolicy>, worker: &WorkerContext)
@@ -203,7 +150,7 @@ where
     if policy.tls {
         tokio::spawn(serve_tls(stream, origin, policy, worker.clone()));
     } else {
-        tokio::spawn(Connection::new(stream, origin, &policy, policy.rights.clone(), worker.clone()).run());
+        tokio::spawn(ConnectionDriver::new(stream, origin, &policy, policy.rights.clone(), worker.clone()).run());
     }
 }
 
@@ -216,7 +163,7 @@ async fn serve_tls<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let peer = origin.peer;
     match accept_tls(stream, &policy, &worker.shared).await {
-        Ok((stream, rights)) => Connection::new(stream, origin, &policy, rights, worker).run().await,
+        Ok((stream, rights)) => ConnectionDriver::new(stream, origin, &policy, rights, worker).run().await,
         Err(error) => {
             let shared = &worker.shared;
             worker.stats.ssl_handshake_errors.add(1);

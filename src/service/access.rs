@@ -6,24 +6,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::meta::answer;
-use super::{CommandOutcome, Context, Service};
+use super::{Context, Service};
 use crate::access::Rights;
 use crate::credential::table::Credential;
-use crate::protocol::base64::DECODED_BYTES_MAX;
-use crate::protocol::{Request, response};
-use crate::service::RefuseWith;
+use crate::protocol::{Command, MetaGet, Reply, Status};
 
 /// A request without the rights for it is logged at most this often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
-const DENIED: &str = "CLIENT_ERROR permission denied";
-const NOT_FOUND: &str = "NOT_FOUND";
-
-/// Whether a client with these rights may read these statistics, in either protocol. To reset them changes them for all,
-/// and who else is connected is private.
-pub(super) fn may_read_statistics(argument: &[u8], rights: &Rights) -> bool {
-    rights.is_all() || !matches!(argument, b"reset" | b"conns")
-}
 
 impl Service {
     /// Whether this key is there for a client with these rights.
@@ -37,106 +26,40 @@ impl Service {
         self.table.credentials().iter().filter(|credential| rights.app(credential.app()))
     }
 
-    /// Rejects a request that the client has no right to, with the answer for it; `None` to execute it. A `get` is
-    /// judged key by key.
-    pub(super) fn reject_without_rights(
-        &self,
-        request: &Request<'_>,
-        context: &mut Context<'_>,
-    ) -> Option<CommandOutcome> {
-        let rights = context.rights;
-        let (answer, noreply) = match *request {
-            Request::Get { touch_exptime, .. } => {
-                // A touch in passing is a change; without the right to it there is nothing to see.
-                if touch_exptime.is_none() || !rights.read_only() {
-                    return None;
-                }
-                ("END", false)
+    /// The answer to a command that a client with these rights may not have carried out. The keys of a list, and the one of
+    /// a packet that reads, are judged when they are looked up.
+    pub(super) fn authorize(&self, command: &Command<'_>, key: &[u8], rights: &Rights) -> Result<(), Reply> {
+        let may = match *command {
+            // A touch in passing is a change; without the right to it there is nothing to see.
+            Command::GetMany { touch, .. } | Command::Get { touch } => touch.is_none() || !rights.read_only(),
+            Command::MetaGet(MetaGet { may_change, .. }) => {
+                self.is_visible(key, rights) && !(may_change && rights.read_only())
             }
-            Request::Store { mode, key, noreply, .. } | Request::TooLarge { mode, key, noreply } => {
-                if self.may_change(key, rights) {
-                    return None;
-                }
-                (self.refusal(mode, DENIED), noreply)
+            Command::Debug => self.is_visible(key, rights),
+            Command::Store(_) | Command::Arithmetic(_) | Command::Delete(_) | Command::Touch { .. } => {
+                !rights.read_only() && self.is_visible(key, rights)
             }
-            Request::Arithmetic { key, noreply, .. }
-            | Request::Delete { key, noreply }
-            | Request::Touch { key, noreply, .. } => {
-                if self.may_change(key, rights) {
-                    return None;
-                }
-                (NOT_FOUND, noreply)
-            }
-            Request::FlushAll { noreply, .. } => {
-                if rights.ordinary() && !rights.read_only() {
-                    return None;
-                }
-                (DENIED, noreply)
-            }
-            Request::MetaGet(_)
-            | Request::MetaStore { .. }
-            | Request::MetaDelete(_)
-            | Request::MetaArithmetic { .. }
-            | Request::MetaDebug(_) => return self.meta_reject_without_rights(request, context),
+            Command::Flush { .. } => rights.ordinary() && !rights.read_only(),
+            // To reset them changes them for all, and who else is connected is private.
+            Command::Stats { argument, .. } => !matches!(argument, b"reset" | b"conns"),
             // What concerns everybody is for those who may do everything.
-            Request::CacheMemlimit { noreply, .. } | Request::Verbosity { noreply, .. } => (DENIED, noreply),
-            Request::RefreshCertificates | Request::Shutdown { .. } => (DENIED, false),
-            Request::Stats { argument, .. } => {
-                if may_read_statistics(argument, rights) {
-                    return None;
-                }
-                (DENIED, false)
-            }
-            Request::Maintenance { .. }
-            | Request::Version
-            | Request::NoOperation
-            | Request::Quit
-            | Request::Invalid { .. } => return None,
+            Command::CacheMemlimit { .. }
+            | Command::Verbosity { .. }
+            | Command::RefreshCertificates
+            | Command::Shutdown { .. } => false,
+            Command::Mechanisms | Command::Login { .. } | Command::Reply(_) | Command::Close(_) => true,
         };
-        self.record_denial(context);
-        response::reply(context.out, answer, noreply);
-        Some(CommandOutcome::Done)
-    }
-
-    /// The same for meta commands, whose answers carry flags. A key in base64 is judged by what it means.
-    fn meta_reject_without_rights(&self, request: &Request<'_>, context: &mut Context<'_>) -> Option<CommandOutcome> {
-        let mut room = [0; DECODED_BYTES_MAX];
-        let rights = context.rights;
-        let (meta, code): (_, &[u8]) = match request {
-            Request::MetaGet(meta) => (meta, b"EN"),
-            Request::MetaStore { meta, .. } => (meta, if meta.has(b'C') { b"EX" } else { b"NS" }),
-            Request::MetaDelete(meta) | Request::MetaArithmetic { meta, .. } => (meta, b"NF"),
-            Request::MetaDebug(key) => {
-                if self.is_visible(key.bytes(&mut room), rights) {
-                    return None;
-                }
-                self.record_denial(context);
-                response::line(context.out, "EN");
-                return Some(CommandOutcome::Done);
-            }
-            _ => return None,
-        };
-        let key = meta.key.bytes(&mut room);
-        // Flags of `mg` that change the item, or whose turn it is.
-        let reads = matches!(request, Request::MetaGet(_)) && !b"TNRE".iter().any(|&flag| meta.has(flag));
-        let may = if reads { self.is_visible(key, rights) } else { self.may_change(key, rights) };
         if may {
-            return None;
+            return Ok(());
         }
-        self.record_denial(context);
-        let stores = matches!(request, Request::MetaStore { .. });
-        if meta.has(b'q') && code != b"NF" {
-            // As quiet as the refusal of a managed key.
-        } else if stores && self.settings.refuse_with == RefuseWith::ClientError {
-            response::line(context.out, DENIED);
-        } else {
-            answer(context.out, code, meta, key, None);
-        }
-        Some(CommandOutcome::Done)
-    }
-
-    pub(super) fn may_change(&self, key: &[u8], rights: &Rights) -> bool {
-        !rights.read_only() && self.is_visible(key, rights)
+        Err(match command {
+            Command::GetMany { .. } | Command::Get { .. } | Command::MetaGet(_) | Command::Debug => {
+                (&Status::MISS).into()
+            }
+            Command::Store(store) => self.store_refusal(store, &Status::STORE_DENIED, None),
+            Command::Arithmetic(_) | Command::Delete(_) | Command::Touch { .. } => (&Status::NOT_FOUND).into(),
+            _ => (&Status::DENIED).into(),
+        })
     }
 
     /// The key is not logged: a client without rights to it may have sent anything.

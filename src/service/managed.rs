@@ -8,17 +8,16 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot;
 
-use super::meta::{ItemInfo, answer};
-use super::{CommandOutcome, Context, FirstFetchWait, Service};
+use super::meta::ItemInfo;
+use super::{Context, FirstFetchWait, Service};
 use crate::clock::Now;
 use crate::credential::table::{Credential, KeyReading, ManagedKey, ManagedValue, log_credential};
-use crate::protocol::{Meta, MetaKey, StoreMode, response};
+use crate::protocol::{Command, Meta, Reply, Status, Store, Wire};
 use crate::service::RefuseWith;
+use crate::stats::WorkerStats;
 
 /// A refused write is logged at most so often per credential, milliseconds.
 const REFUSAL_LOG_SPACING_MS: u64 = 60_000;
-/// For those who want the text.
-const REFUSAL: &str = "CLIENT_ERROR managed key";
 
 /// What comes of reading a key, as far as managed keys go.
 pub(super) enum ManagedRead {
@@ -31,26 +30,9 @@ pub(super) enum ManagedRead {
     Wait(FirstFetchWait),
 }
 
-/// What comes of a client's report that a value is refused.
-pub(super) enum ReportOutcome {
-    /// It is about another value than the present one.
-    Superseded,
-    /// The value is being verified, if there is one; the channel fires when that is over.
-    Verifying(Option<oneshot::Receiver<()>>),
-}
-
 impl Service {
-    /// Answers a `get` of a managed key. Never an error line: pecl memcache would take the whole server for broken.
-    pub(super) fn get_managed(&self, key: &[u8], with_cas: bool, context: &mut Context<'_>) -> ManagedRead {
-        self.read_managed(key, context, |out, value| {
-            let length = value.rendered.len(&value.times);
-            response::value_head(out, key, value.flags, length, with_cas.then_some(value.cas));
-            value.rendered.write(out, &value.times);
-            out.extend_from_slice(b"\r\n");
-        })
-    }
-
-    /// The same, written by `show`, which appends what is there.
+    /// Reads a managed key; `show` appends what is there. Never an error line: pecl memcache would take the whole server
+    /// for broken.
     pub(super) fn read_managed(
         &self,
         key: &[u8],
@@ -75,36 +57,39 @@ impl Service {
         })
     }
 
-    /// Rejects a write to a managed key, with the answer for it; `None` if the key is not managed.
-    /// `value` is the data block; empty if it was too large to be kept.
-    pub(super) fn text_reject_write(
+    /// Refuses a command that would change a managed key's value, and counts it. A touch changes nothing, and a delete is a
+    /// report. The data block is empty if it was too large to be kept.
+    #[inline]
+    pub(super) fn reject_managed_write(
         &self,
-        mode: StoreMode,
+        command: &Command<'_>,
         key: &[u8],
-        value: &[u8],
         context: &Context<'_>,
-    ) -> Option<&'static str> {
-        self.reject_managed_write(key, value, context).then_some(self.refusal(mode, REFUSAL))
-    }
-
-    /// The answer to a refused store, whatever the reason; `error_text` is sent with `refuse_with = "client_error"`.
-    pub(super) fn refusal(&self, mode: StoreMode, error_text: &'static str) -> &'static str {
-        match (self.settings.refuse_with, mode) {
-            (RefuseWith::ClientError, _) => error_text,
-            (RefuseWith::NotStored, StoreMode::Cas(_)) => "EXISTS",
-            (RefuseWith::NotStored, _) => "NOT_STORED",
+    ) -> Option<Reply> {
+        match command {
+            Command::Store(store) => {
+                let name = self.table.name(key)?;
+                let value = store.value.unwrap_or_default();
+                let foreign = name.holds_value() && is_foreign_value(&name.credential, value);
+                if foreign {
+                    self.table.report_foreign_writer(&name.credential);
+                }
+                self.record_refusal(&name.credential, name.redacted_name(key), foreign, context);
+                Some(self.store_refusal(store, &Status::MANAGED_KEY, Some(0)))
+            }
+            Command::Arithmetic(_) => self.table.is_managed(key).then(|| Reply::refusal(&Status::NOT_COUNTED, None)),
+            _ => None,
         }
     }
 
-    /// Rejects and counts a write if the key is managed; false if it is an ordinary key.
-    pub(super) fn reject_managed_write(&self, key: &[u8], value: &[u8], context: &Context<'_>) -> bool {
-        let Some(name) = self.table.name(key) else { return false };
-        let foreign = name.holds_value() && is_foreign_value(&name.credential, value);
-        if foreign {
-            self.table.report_foreign_writer(&name.credential);
-        }
-        self.record_refusal(&name.credential, name.redacted_name(key), foreign, context);
-        true
+    /// The answer to a refused store, whatever the reason; `error` is for `refuse_with = "client_error"`.
+    pub(super) fn store_refusal(&self, store: &Store<'_>, error: &'static Status, cas: Option<u64>) -> Reply {
+        let status = match self.settings.refuse_with {
+            RefuseWith::ClientError => error,
+            RefuseWith::NotStored if store.cas.is_some() => &Status::EXISTS,
+            RefuseWith::NotStored => &Status::NOT_STORED,
+        };
+        Reply::refusal(status, cas)
     }
 
     /// `key` is as it may be shown.
@@ -126,47 +111,33 @@ impl Service {
         }
     }
 
-    /// `delete` on a managed key is a client's report that the value is refused. The value is still served while the
-    /// refresher verifies it; the answer waits for that. On a key without the value, such as one with its expiry, it means nothing.
-    pub(super) fn delete_managed(
+    /// A `delete` of a managed key is a client's report that the value is refused; `None` if the key is not managed. The
+    /// value is still served while the refresher verifies it; whoever waits for that is told by the channel. With a cas id
+    /// the report is about that value only: if there is another one by now there is nothing to verify. On a key without
+    /// the value, such as one with its expiry, it means nothing.
+    pub(super) fn report_managed_value(
         &self,
         key: &[u8],
-        noreply: bool,
-        context: &mut Context<'_>,
-    ) -> Option<CommandOutcome> {
-        // Without a cas id no other value can be meant.
-        let ReportOutcome::Verifying(verification) = self.report_managed_value(key, None)? else {
-            return Some(CommandOutcome::Done);
-        };
-        context.stats.delete_hits.add(1);
-        Some(match verification {
-            Some(verification) if !noreply => {
-                CommandOutcome::ReplyAfterVerification(verification, b"DELETED\r\n".to_vec())
-            }
-            _ => {
-                response::reply(context.out, "DELETED", noreply);
-                CommandOutcome::Done
-            }
-        })
-    }
-
-    /// Reports this key's value as refused; `None` if the key is not managed. With a cas id the report is about that value
-    /// only.
-    pub(super) fn report_managed_value(&self, key: &[u8], expected: Option<u64>) -> Option<ReportOutcome> {
+        cas: Option<u64>,
+        wire: &Wire<'_>,
+        stats: &WorkerStats,
+    ) -> Option<(Reply, Option<oneshot::Receiver<()>>)> {
         let name = self.table.name(key)?;
         let current = name.generation();
-        if expected.is_some() && expected != current {
-            return Some(ReportOutcome::Superseded);
+        if cas.is_some() && cas != current {
+            stats.delete_misses.add(1);
+            return Some((Reply::Status { status: &Status::EXISTS, cas: None, is_refusal: wire.is_binary() }, None));
         }
+        stats.delete_hits.add(1);
         let verification = if name.holds_value() { self.table.report_refused(&name.credential, current) } else { None };
-        Some(ReportOutcome::Verifying(verification))
+        Some(((&Status::DELETED).into(), verification))
     }
 
-    /// Answers a `mg` of a managed key, as [`Service::get_managed`] does a `get`. Whatever asks for a change, or
+    /// Answers a `mg` of a managed key. Whatever asks for a change, or
     /// tells about recaching, means nothing here: the refresher recaches.
     pub(super) fn meta_get_managed(&self, meta: &Meta<'_>, key: &[u8], context: &mut Context<'_>) -> ManagedRead {
         self.read_managed(key, context, |out, value| {
-            let facts = facts(value, meta.key.is_encoded());
+            let facts = facts(value, meta.has_encoded_key());
             ItemInfo::head(out, meta.has(b'v'), facts.length);
             for (flag, word) in meta.flags() {
                 facts.show(out, flag, word, key);
@@ -179,67 +150,23 @@ impl Service {
         })
     }
 
-    /// Answers a `me` of a managed key: what is known about the value, and never the value.
-    pub(super) fn meta_debug_managed(&self, key: MetaKey<'_>, text: &[u8], context: &mut Context<'_>) -> Option<bool> {
-        let (name, out) = (self.table.name(text)?, &mut *context.out);
-        let shown = name.read(context.now, |found| match found {
+    /// Answers a `me` of a managed key: what is known about the value, and never the value. False if there is none.
+    pub(super) fn meta_debug_managed(
+        &self,
+        name: &ManagedKey,
+        meta: &Meta<'_>,
+        key: &[u8],
+        context: &mut Context<'_>,
+    ) -> bool {
+        name.read(context.now, |found| match found {
             KeyReading::Bytes(value) => {
-                let facts = facts(&value, key.is_encoded());
+                let facts = facts(&value, meta.has_encoded_key());
                 // It is in none of memcached's slab classes.
-                facts.debug(out, text, 0, facts.length);
+                facts.debug(context.out, key, 0, facts.length);
                 true
             }
             KeyReading::Nothing | KeyReading::FirstFetch | KeyReading::Absent => false,
-        });
-        Some(shown)
-    }
-
-    /// Refuses a `ms` of a managed key, and answers it unless it is a quiet one. False if the key is not managed.
-    pub(super) fn meta_reject_write(
-        &self,
-        meta: &Meta<'_>,
-        key: &[u8],
-        value: &[u8],
-        context: &mut Context<'_>,
-    ) -> bool {
-        if !self.reject_managed_write(key, value, context) {
-            return false;
-        }
-        match self.settings.refuse_with {
-            _ if meta.has(b'q') => {}
-            RefuseWith::ClientError => response::line(context.out, REFUSAL),
-            RefuseWith::NotStored => {
-                let code = if meta.has(b'C') { b"EX" } else { b"NS" };
-                answer(context.out, code, meta, key, Some(0));
-            }
-        }
-        true
-    }
-
-    /// `md` on a managed key: as [`Service::delete_managed`]. With a cas it is about that value only: if the
-    /// refresher has another one by now there is nothing to verify.
-    pub(super) fn meta_delete_managed(
-        &self,
-        meta: &Meta<'_>,
-        key: &[u8],
-        context: &mut Context<'_>,
-    ) -> Option<CommandOutcome> {
-        let ReportOutcome::Verifying(verification) = self.report_managed_value(key, meta.unsigned(b'C'))? else {
-            context.stats.delete_misses.add(1);
-            answer(context.out, b"EX", meta, key, None);
-            return Some(CommandOutcome::Done);
-        };
-        context.stats.delete_hits.add(1);
-        if meta.has(b'q') {
-            return Some(CommandOutcome::Done);
-        }
-        let Some(verification) = verification else {
-            answer(context.out, b"HD", meta, key, None);
-            return Some(CommandOutcome::Done);
-        };
-        let mut reply = Vec::new();
-        answer(&mut reply, b"HD", meta, key, None);
-        Some(CommandOutcome::ReplyAfterVerification(verification, reply))
+        })
     }
 }
 

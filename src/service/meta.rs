@@ -4,10 +4,10 @@
 //! that it meets the fence around managed keys like any other. What they mean on managed keys is in `managed`.
 
 use super::managed::ManagedRead;
-use super::{CommandOutcome, Context, NON_NUMERIC, Output, Service, discarded_store};
-use crate::cache::{ArithmeticOutcome, ItemView, LockedKey, Stored};
-use crate::protocol::base64::DECODED_BYTES_MAX;
-use crate::protocol::{Meta, MetaKey, StoreMode, response};
+use super::reads::count_read;
+use super::{Context, FirstFetchWait, Output, Service};
+use crate::cache::{ItemView, LockedKey};
+use crate::protocol::{Meta, MetaGet, Reply, Status, Wire, response};
 
 /// What flags of an answer tell about an item.
 pub(super) struct ItemInfo {
@@ -86,65 +86,33 @@ fn seconds_left(expiry: u32, now: u32) -> Option<u32> {
     (expiry != 0).then(|| expiry.wrapping_sub(now))
 }
 
-/// Appends a line of an answer that has no item: the code, then what `O`, `k` and, if there is one to show, `c` ask for.
-pub(super) fn answer(out: &mut Vec<u8>, code: &[u8], meta: &Meta<'_>, key: &[u8], cas: Option<u64>) {
-    out.extend_from_slice(code);
-    for (flag, word) in meta.flags() {
-        match (flag, cas) {
-            (b'O', _) => response::word(out, word),
-            (b'k', _) => response::flag_key(out, key, meta.key.is_encoded()),
-            (b'c', Some(cas)) => response::flag(out, flag, cas),
-            _ => {}
-        }
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
 impl Service {
-    /// A time that comes with a flag, on the cache's clock.
-    fn flag_expiry(&self, meta: &Meta<'_>, flag: u8, context: &Context<'_>) -> Option<u32> {
-        meta.signed(flag).map(|exptime| self.expiry(exptime, context.now))
-    }
-
     /// `mg`.
-    pub(super) fn meta_get(&self, meta: &Meta<'_>, context: &mut Context<'_>) -> CommandOutcome {
-        let mut room = [0; DECODED_BYTES_MAX];
-        let key = meta.key.bytes(&mut room);
+    pub(super) fn meta_get(
+        &self,
+        wire: &Wire<'_>,
+        times: &MetaGet,
+        key: &[u8],
+        context: &mut Context<'_>,
+    ) -> Result<Reply, FirstFetchWait> {
+        let Wire::Meta(meta) = wire else { return Ok(Reply::Written) };
         let hit = match self.meta_get_managed(meta, key, context) {
-            ManagedRead::Wait(wait) => return CommandOutcome::Wait(wait, 0),
+            ManagedRead::Wait(wait) => return Err(wait),
             ManagedRead::Hit => true,
             ManagedRead::Miss => false,
-            ManagedRead::Ordinary => self.meta_get_ordinary(meta, key, context),
+            ManagedRead::Ordinary => self.meta_get_ordinary(meta, times, key, context),
         };
-        if !hit && !meta.has(b'q') {
-            answer(context.out, b"EN", meta, key, None);
-        }
-        let stats = context.stats;
-        match (hit, meta.has(b'T')) {
-            (true, true) => {
-                stats.cmd_touch.add(1);
-                stats.touch_hits.add(1);
-            }
-            (true, false) => {
-                stats.cmd_get.add(1);
-                stats.get_hits.add(1);
-            }
-            // Nothing was touched, so memcached counts it as a get.
-            (false, _) => {
-                stats.cmd_get.add(1);
-                stats.get_misses.add(1);
-            }
-        }
-        CommandOutcome::Done
+        // If nothing was touched, memcached counts it as a get.
+        count_read(hit && times.touch.is_some(), hit, context.stats);
+        Ok(if hit { Reply::Written } else { (&Status::MISS).into() })
     }
 
     /// True if there was something, or is now.
-    fn meta_get_ordinary(&self, meta: &Meta<'_>, key: &[u8], context: &mut Context<'_>) -> bool {
+    fn meta_get_ordinary(&self, meta: &Meta<'_>, times: &MetaGet, key: &[u8], context: &mut Context<'_>) -> bool {
         let now = self.seconds(context.now);
         let is_plain = meta.is_plain_read();
-        // A plain read has no flag that brings a time.
-        let time = |flag| if is_plain { None } else { self.flag_expiry(meta, flag, context) };
-        let (vivify, touch, recache) = (time(b'N'), time(b'T'), time(b'R'));
+        let expiry = |exptime| self.expiry(exptime, context.now);
+        let (vivify, touch, recache) = (times.vivify.map(expiry), times.touch.map(expiry), times.recache.map(expiry));
         let out = &mut *context.out;
         self.cache.with_key(key, now, |slot| {
             if is_plain && read_plainly(out, slot, meta, key, now) {
@@ -178,236 +146,25 @@ impl Service {
         })
     }
 
-    /// `ms`. `value` is none if it was too large to be kept.
-    pub(super) fn meta_store(&self, meta: &Meta<'_>, mode: StoreMode, value: Option<&[u8]>, context: &mut Context<'_>) {
-        let mut room = [0; DECODED_BYTES_MAX];
-        let key = meta.key.bytes(&mut room);
-        if self.meta_reject_write(meta, key, value.unwrap_or_default(), context) {
-            return;
-        }
-        let (stored, cas) = match value {
-            Some(value) => self.meta_put(meta, mode, key, value, context),
-            None => (discarded_store(context), 0),
-        };
-        let code: &[u8] = match stored {
-            Stored::Stored => b"HD",
-            Stored::NotStored => b"NS",
-            Stored::Exists => b"EX",
-            Stored::NotFound => b"NF",
-            Stored::TooLarge | Stored::OutOfMemory => {
-                // As memcached, whatever the mode: nobody reads what was meant to be replaced.
-                self.cache.delete(key, self.seconds(context.now));
-                b""
-            }
-        };
-        if code.is_empty() {
-            let answer = self.record_store(mode, stored, context);
-            response::line(context.out, answer);
-            return;
-        }
-        self.record_store(mode, stored, context);
-        if !(stored == Stored::Stored && meta.has(b'q')) {
-            answer(context.out, code, meta, key, Some(cas));
-        }
-    }
-
-    /// Stores, and gives the new cas id, 0 if nothing was stored.
-    fn meta_put(
-        &self,
-        meta: &Meta<'_>,
-        mode: StoreMode,
-        key: &[u8],
-        value: &[u8],
-        context: &Context<'_>,
-    ) -> (Stored, u64) {
-        let flags = meta.unsigned(b'F').and_then(|flags| u32::try_from(flags).ok()).unwrap_or(0);
-        let expiry = self.flag_expiry(meta, b'T', context).unwrap_or(0);
-        let expected = meta.unsigned(b'C').filter(|&cas| cas != 0);
-        let ready = self.cache.prepare(mode, key, flags, value);
-        self.cache.with_key(key, self.seconds(context.now), |slot| {
-            let extends = matches!(mode, StoreMode::Append | StoreMode::Prepend);
-            let old = slot.view().map(|item| (item.cas, item.exptime, item.token_sent));
-            if extends && expected.zip(old).is_some_and(|(expected, (cas, ..))| expected != cas) {
-                return (Stored::Exists, 0);
-            }
-            // An older cas with `I`: the value is taken, but as stale as what it replaces.
-            let stale = match (mode, old) {
-                (StoreMode::Cas(seen), Some((cas, expiry, sent))) if meta.has(b'I') && seen != 0 && seen < cas => {
-                    Some((expiry, sent))
-                }
-                _ => None,
-            };
-            let (mode, expiry) = match stale {
-                Some((expiry, _)) => (StoreMode::Set, expiry),
-                None => (mode, expiry),
-            };
-            let stored = slot.store_prepared(mode, flags, expiry, value, ready, meta.unsigned(b'E'));
-            if stored != Stored::Stored {
-                return (stored, 0);
-            }
-            if let Some((_, sent)) = stale {
-                slot.set_stale(true);
-                slot.set_token_sent(sent);
-            }
-            slot.set_encoded_key(meta.key.is_encoded() && !extends);
-            (stored, slot.view().map_or(0, |item| item.cas))
-        })
-    }
-
-    /// `md`.
-    pub(super) fn meta_delete(&self, meta: &Meta<'_>, context: &mut Context<'_>) -> CommandOutcome {
-        let mut room = [0; DECODED_BYTES_MAX];
-        let key = meta.key.bytes(&mut room);
-        if let Some(outcome) = self.meta_delete_managed(meta, key, context) {
-            return outcome;
-        }
-        let expiry = self.flag_expiry(meta, b'T', context);
-        let stats = context.stats;
-        let code = self.cache.with_key(key, self.seconds(context.now), |slot| {
-            let Some(cas) = slot.view().map(|item| item.cas) else {
-                stats.delete_misses.add(1);
-                return b"NF";
-            };
-            if meta.unsigned(b'C').is_some_and(|expected| expected != cas) {
-                stats.delete_misses.add(1);
-                return b"EX";
-            }
-            if meta.has(b'I') {
-                if let Some(expiry) = expiry {
-                    slot.set_expiry(expiry);
-                }
-                slot.set_stale(true);
-                // So that the next reader is told to recache it.
-                slot.set_token_sent(false);
-                slot.set_cas(meta.unsigned(b'E'));
-            } else {
-                slot.delete();
-                stats.delete_hits.add(1);
-            }
-            b"HD"
-        });
-        if !(code == b"HD" && meta.has(b'q')) {
-            answer(context.out, code, meta, key, None);
-        }
-        CommandOutcome::Done
-    }
-
-    /// `ma`.
-    pub(super) fn meta_arithmetic(&self, meta: &Meta<'_>, increase: bool, context: &mut Context<'_>) {
-        let mut room = [0; DECODED_BYTES_MAX];
-        let key = meta.key.bytes(&mut room);
-        if self.table.is_managed(key) {
-            response::reply(context.out, NON_NUMERIC, meta.has(b'q'));
-            return;
-        }
-        let stats = context.stats;
-        let (hits, misses) =
-            if increase { (&stats.incr_hits, &stats.incr_misses) } else { (&stats.decr_hits, &stats.decr_misses) };
-        match self.meta_count(meta, key, increase, context) {
-            MetaArithmeticOutcome::Changed => hits.add(1),
-            MetaArithmeticOutcome::Created => {}
-            MetaArithmeticOutcome::Absent => {
-                misses.add(1);
-                answer(context.out, b"NF", meta, key, None);
-            }
-            MetaArithmeticOutcome::CasMismatch => answer(context.out, b"EX", meta, key, None),
-            MetaArithmeticOutcome::Failed(error) => response::line(context.out, error),
-        }
-    }
-
-    /// Counts, and answers if that went well.
-    fn meta_count(
-        &self,
-        meta: &Meta<'_>,
-        key: &[u8],
-        increase: bool,
-        context: &mut Context<'_>,
-    ) -> MetaArithmeticOutcome {
-        let now = self.seconds(context.now);
-        let vivify = self.flag_expiry(meta, b'N', context);
-        let touch = self.flag_expiry(meta, b'T', context);
-        let out = &mut *context.out;
-        self.cache.with_key(key, now, |slot| {
-            let expected = meta.unsigned(b'C').filter(|&cas| cas != 0);
-            let old = slot.view().map(|item| (item.value.is_empty(), item.cas));
-            let (value, sum) = match old {
-                None if vivify.is_some() => {
-                    let initial = meta.unsigned(b'J').unwrap_or(0);
-                    let mut text = itoa::Buffer::new();
-                    if !slot.create(0, text.format(initial).as_bytes(), meta.unsigned(b'E')) {
-                        return MetaArithmeticOutcome::Failed("SERVER_ERROR Out of memory allocating new item");
-                    }
-                    (initial, MetaArithmeticOutcome::Created)
-                }
-                None => return MetaArithmeticOutcome::Absent,
-                // memcached looks at the length first, then at the cas, then at the number.
-                Some((true, _)) => return MetaArithmeticOutcome::Failed(NON_NUMERIC),
-                Some((_, cas)) if expected.is_some_and(|expected| expected != cas) => {
-                    return MetaArithmeticOutcome::CasMismatch;
-                }
-                Some(_) => {
-                    let delta = meta.unsigned(b'D').unwrap_or(1);
-                    match slot.arithmetic(delta, increase, meta.unsigned(b'E')) {
-                        ArithmeticOutcome::Value(value) => (value, MetaArithmeticOutcome::Changed),
-                        ArithmeticOutcome::NotFound => return MetaArithmeticOutcome::Absent,
-                        ArithmeticOutcome::NonNumeric => return MetaArithmeticOutcome::Failed(NON_NUMERIC),
-                        ArithmeticOutcome::OutOfMemory | ArithmeticOutcome::TooLarge => {
-                            return MetaArithmeticOutcome::Failed("SERVER_ERROR out of memory");
-                        }
-                    }
-                }
-            };
-            // memcached skips the answer to a count only.
-            let quiet = meta.has(b'q') && matches!(sum, MetaArithmeticOutcome::Changed);
-            let start = out.len();
-            show_arithmetic(
-                out,
-                meta,
-                key,
-                value,
-                slot,
-                now,
-                [touch, vivify.filter(|_| matches!(sum, MetaArithmeticOutcome::Created))],
-            );
-            if quiet {
-                out.truncate(start);
-            }
-            sum
-        })
-    }
-
     /// `me`.
-    pub(super) fn meta_debug(&self, key: MetaKey<'_>, context: &mut Context<'_>) {
-        let mut room = [0; DECODED_BYTES_MAX];
-        let text = key.bytes(&mut room);
+    pub(super) fn meta_debug(&self, wire: &Wire<'_>, key: &[u8], context: &mut Context<'_>) -> Reply {
+        let Wire::Meta(meta) = wire else { return Reply::Written };
         context.stats.cmd_meta.add(1);
-        if let Some(found) = self.meta_debug_managed(key, text, context) {
-            if !found {
-                response::line(context.out, "EN");
+        let found = match self.table.name(key) {
+            Some(name) => self.meta_debug_managed(name, meta, key, context),
+            None => {
+                let now = self.seconds(context.now);
+                self.cache.with_key(key, now, |slot| {
+                    let found = slot.view().map(|item| (ItemInfo::of_item(&item, now), item.class, item.size_bytes));
+                    if let Some((facts, class, size)) = &found {
+                        facts.debug(context.out, key, *class, *size);
+                    }
+                    found.is_some()
+                })
             }
-            return;
-        }
-        let now = self.seconds(context.now);
-        let out = &mut *context.out;
-        let found = self.cache.with_key(text, now, |slot| {
-            let facts = ItemInfo::of(slot, now)?;
-            let (class, size) = slot.view().map(|item| (item.class, item.size_bytes))?;
-            facts.debug(out, text, class, size);
-            Some(())
-        });
-        if found.is_none() {
-            response::line(context.out, "EN");
-        }
+        };
+        if found { Reply::Written } else { (&Status::MISS).into() }
     }
-}
-
-/// What became of a `ma`.
-enum MetaArithmeticOutcome {
-    Changed,
-    Created,
-    Absent,
-    CasMismatch,
-    Failed(&'static str),
 }
 
 /// The expiries that flags of a `mg` bring, where they apply.
@@ -492,7 +249,7 @@ fn show_marks(out: &mut Vec<u8>, slot: &mut LockedKey<'_>, wanted: bool) {
 }
 
 /// Appends the answer to a count that went well. `times` are the expiries that `T` and `N` set, where they apply.
-fn show_arithmetic(
+pub(super) fn show_count(
     out: &mut Vec<u8>,
     meta: &Meta<'_>,
     key: &[u8],
@@ -502,7 +259,7 @@ fn show_arithmetic(
     times: [Option<u32>; 2],
 ) {
     let Some(mut facts) = ItemInfo::of(slot, now) else { return };
-    facts.encoded_key = meta.key.is_encoded();
+    facts.encoded_key = meta.has_encoded_key();
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(value).as_bytes();
     ItemInfo::head(out, meta.has(b'v'), digits.len());

@@ -9,22 +9,25 @@ mod managed;
 mod meta;
 pub mod options;
 mod output;
+mod reads;
 mod statistics;
+mod writes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio::sync::{oneshot, watch};
 
-use self::managed::ManagedRead;
 pub use self::options::RefuseWith;
 pub use self::output::Output;
 use crate::access::Rights;
+use crate::cache::Cache;
 pub use crate::cache::DetachedBytes;
-use crate::cache::{ArithmeticOutcome, Cache, ItemView, ShareableValue, Stored};
 use crate::clock::{LogThrottle, Now};
 use crate::credential::table::Table;
-use crate::protocol::{Request, StoreMode, keys, response};
+use crate::protocol::base64::{self, DECODED_BYTES_MAX};
+pub use crate::protocol::reply::MEMCACHED_VERSION;
+use crate::protocol::{Command, Reply, Request, RequestKey, Status, Wire};
 use crate::stats::{Stats, WorkerStats};
 
 /// Output queued for one connection past which it must be written before more is executed, bytes.
@@ -35,8 +38,6 @@ pub const KEYS_PER_TURN: usize = 1024;
 
 /// A relative exptime ends at 30 days; larger ones are absolute (protocol.txt, "Expiration times").
 const RELATIVE_EXPTIME_S_MAX: i64 = 60 * 60 * 24 * 30;
-
-const NON_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
 
 /// The settings of the service.
 #[derive(Clone, Debug)]
@@ -106,7 +107,7 @@ pub enum CommandOutcome {
     /// A read must wait: write what there is, and after the wait go on from this byte of its keys.
     Wait(FirstFetchWait, usize),
     /// Answered once the verification is over: append these bytes then.
-    ReplyAfterVerification(oneshot::Receiver<()>, Vec<u8>),
+    ReplyAfterVerification(VerificationWait, Vec<u8>),
     /// Read the certificates again, and answer what came of it.
     RefreshCertificates,
     /// The client has sent `quit`.
@@ -117,6 +118,9 @@ pub enum CommandOutcome {
 
 /// A change of a managed key to wait for.
 pub struct FirstFetchWait(pub watch::Receiver<u64>);
+
+/// The end of a verification to wait for.
+pub type VerificationWait = oneshot::Receiver<()>;
 
 impl Service {
     pub fn new(cache: Cache, table: Arc<Table>, stats: Arc<Stats>, settings: Settings) -> Service {
@@ -143,72 +147,96 @@ impl Service {
 
     /// Executes a request. `begin` is the byte of its keys from which a partly answered `get` goes on, otherwise 0.
     pub fn execute(&self, request: &Request<'_>, begin: usize, context: &mut Context<'_>) -> CommandOutcome {
-        if !context.rights.is_all()
-            && let Some(refused) = self.reject_without_rights(request, context)
-        {
-            return refused;
+        let wire = &request.wire;
+        let mut room;
+        let key = match request.key {
+            RequestKey::Plain(key) => key,
+            RequestKey::Base64(text) => {
+                room = [0; DECODED_BYTES_MAX];
+                base64::decode(text, &mut room).unwrap_or_default()
+            }
+        };
+        if let Some(refusal) = self.reject(&request.command, key, context) {
+            wire.write(context.out, key, refusal);
+            return CommandOutcome::Done;
         }
-        match *request {
-            Request::Get { keys, with_cas, touch_exptime } => {
-                return self.get(keys, begin, with_cas, touch_exptime, context);
-            }
-            Request::Store { mode, key, flags, exptime, value, noreply } => {
-                let answer = match self.text_reject_write(mode, key, value, context) {
-                    Some(refusal) => refusal,
-                    None => self.store(mode, key, flags, exptime, value, context),
-                };
-                response::reply(context.out, answer, noreply);
-            }
-            Request::TooLarge { mode, key, noreply } => {
-                let answer = match self.text_reject_write(mode, key, &[], context) {
-                    Some(refusal) => refusal,
-                    None => self.too_large(mode, key, context),
-                };
-                response::reply(context.out, answer, noreply);
-            }
-            Request::Arithmetic { key, delta, increase, noreply } => {
-                self.arithmetic(key, delta, increase, noreply, context);
-            }
-            Request::Delete { key, noreply } => return self.delete(key, noreply, context),
-            Request::Touch { key, exptime, noreply } => {
-                let answer = self.touch(key, exptime, context);
-                response::reply(context.out, answer, noreply);
-            }
-            Request::FlushAll { delay, noreply } => {
+        let reply = match request.command {
+            Command::GetMany { keys, with_cas, touch } => return self.get_many(keys, begin, with_cas, touch, context),
+            Command::Get { touch } => match self.get(wire, key, touch, context) {
+                Ok(reply) => reply,
+                Err(wait) => return CommandOutcome::Wait(wait, 0),
+            },
+            Command::MetaGet(ref times) => match self.meta_get(wire, times, key, context) {
+                Ok(reply) => reply,
+                Err(wait) => return CommandOutcome::Wait(wait, 0),
+            },
+            Command::Store(ref store) => self.store(store, wire, key, context),
+            Command::Arithmetic(ref sum) => self.arithmetic(sum, wire, key, context),
+            Command::Delete(ref delete) => match self.delete(delete, wire, key, context) {
+                (reply, None) => reply,
+                (reply, Some(verification)) => {
+                    let mut held = Vec::new();
+                    wire.write(&mut held, key, reply);
+                    return CommandOutcome::ReplyAfterVerification(verification, held);
+                }
+            },
+            Command::Touch { exptime } => self.touch(exptime, wire, key, context),
+            Command::Debug => self.meta_debug(wire, key, context),
+            Command::Flush { delay } => {
                 context.stats.cmd_flush.add(1);
                 let now = self.seconds(context.now);
-                let at = if delay > 0 { self.expiry(delay, context.now) } else { now };
-                self.cache.flush(at, now);
-                response::reply(context.out, "OK", noreply);
+                self.cache.flush(delay.map_or(now, |delay| self.expiry(delay, context.now)), now);
+                (&Status::OK).into()
             }
-            Request::Stats { argument, rest } => self.statistics(argument, rest, context),
-            Request::Verbosity { level, noreply } => {
+            Command::Stats { argument, rest } => match wire {
+                Wire::Binary(packet) => self.statistics_in_packets(packet, (argument, rest), context),
+                _ => {
+                    self.statistics(argument, rest, context);
+                    Reply::Written
+                }
+            },
+            Command::Verbosity { level } => {
                 if self.verbosity.swap(level, Relaxed) != level {
                     (self.settings.set_verbosity)(level);
                     tracing::info!(peer = %context.peer, level, "a client has changed the log verbosity");
                 }
-                response::reply(context.out, "OK", noreply);
+                (&Status::OK).into()
             }
-            Request::CacheMemlimit { megabytes, noreply } => {
-                response::reply(context.out, self.set_memory_limit(megabytes), noreply);
+            Command::CacheMemlimit { megabytes: ..8 } => {
+                Reply::Line("MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m")
             }
-            Request::RefreshCertificates => return CommandOutcome::RefreshCertificates,
-            Request::Shutdown { argument } => return self.shutdown(argument, context),
-            Request::Version => {
-                context.out.extend_from_slice(b"VERSION ");
-                response::line(context.out, MEMCACHED_VERSION);
+            Command::CacheMemlimit { megabytes } => {
+                self.cache.set_budget(u64::from(megabytes) * 1024 * 1024);
+                (&Status::OK).into()
             }
-            Request::Maintenance { answer, noreply } => response::reply(context.out, answer, noreply),
-            Request::NoOperation => response::line(context.out, "MN"),
-            Request::MetaGet(ref meta) => return self.meta_get(meta, context),
-            Request::MetaStore { ref meta, mode, value } => self.meta_store(meta, mode, value, context),
-            Request::MetaDelete(ref meta) => return self.meta_delete(meta, context),
-            Request::MetaArithmetic { ref meta, increase } => self.meta_arithmetic(meta, increase, context),
-            Request::MetaDebug(key) => self.meta_debug(key, context),
-            Request::Quit => return CommandOutcome::Close,
-            Request::Invalid { error, noreply } => response::reply(context.out, error, noreply),
-        }
+            Command::RefreshCertificates => return CommandOutcome::RefreshCertificates,
+            Command::Shutdown { .. } if !self.settings.shutdown_command => Reply::Line("ERROR: shutdown not enabled"),
+            Command::Shutdown { argument: b"" | b"graceful" } => return CommandOutcome::Shutdown,
+            Command::Shutdown { .. } => Reply::Line("CLIENT_ERROR invalid shutdown mode"),
+            // Who has yet to log in is the connection's business.
+            Command::Mechanisms | Command::Login { .. } => (&Status::UNKNOWN).into(),
+            Command::Reply(reply) => reply,
+            Command::Close(last) => {
+                if let Some(status) = last {
+                    wire.write(context.out, key, status.into());
+                }
+                return CommandOutcome::Close;
+            }
+        };
+        wire.write(context.out, key, reply);
         CommandOutcome::Done
+    }
+
+    /// The answer to a command that is not carried out: the client has no right to it, or it would change a managed key.
+    #[inline]
+    fn reject(&self, command: &Command<'_>, key: &[u8], context: &Context<'_>) -> Option<Reply> {
+        if !context.rights.is_all()
+            && let Err(denied) = self.authorize(command, key, context.rights)
+        {
+            self.record_denial(context);
+            return Some(denied);
+        }
+        self.reject_managed_write(command, key, context)
     }
 
     /// Seconds since the server started, from 2 on: memcached's relative clock, on the boot clock.
@@ -217,15 +245,9 @@ impl Service {
         u32::try_from(ms / 1000 + 2).unwrap_or(u32::MAX)
     }
 
-    /// An exptime as it comes over the wire -> the cache's own seconds (memcached.c, `realtime`).
-    /// 0 never; negative at once; up to 30 days from now; beyond, absolute wall time. Like memcached, the
-    /// number is cut to 32 bits first.
+    /// An exptime -> the cache's own seconds (memcached.c, `realtime`): 0 never; negative at once; up to 30 days from now;
+    /// beyond, absolute wall time.
     fn expiry(&self, exptime: i64, now: Now) -> u32 {
-        self.expiry_of(i64::from(exptime as i32), now)
-    }
-
-    /// The same with a number that is taken as it is.
-    fn expiry_of(&self, exptime: i64, now: Now) -> u32 {
         let now_s = self.seconds(now);
         let from_now = match exptime {
             0 => return 0,
@@ -236,226 +258,4 @@ impl Service {
         let at = i64::from(now_s) + from_now;
         u32::try_from(at).unwrap_or(0).max(1)
     }
-
-    fn get(
-        &self,
-        list: &[u8],
-        begin: usize,
-        with_cas: bool,
-        touch_exptime: Option<i64>,
-        context: &mut Context<'_>,
-    ) -> CommandOutcome {
-        let now = self.seconds(context.now);
-        let expiry = touch_exptime.map(|exptime| self.expiry(exptime, context.now));
-        // Only where it is broken off: a key is a part of the list.
-        let place_of = |key: &[u8]| key.as_ptr().addr().saturating_sub(list.as_ptr().addr());
-        for key in keys(list.get(begin..).unwrap_or_default()) {
-            if context.keys_left == 0 || context.out.is_full() {
-                return CommandOutcome::MoreKeys(place_of(key));
-            }
-            context.keys_left -= 1;
-            if let Some(wait) = self.get_one(key, with_cas, expiry, now, context) {
-                return CommandOutcome::Wait(wait, place_of(key));
-            }
-        }
-        context.out.extend_from_slice(b"END\r\n");
-        CommandOutcome::Done
-    }
-
-    /// Appends what is under a key, unless it must be waited for.
-    #[inline]
-    fn get_one(
-        &self,
-        key: &[u8],
-        with_cas: bool,
-        expiry: Option<u32>,
-        now: u32,
-        context: &mut Context<'_>,
-    ) -> Option<FirstFetchWait> {
-        let read = if self.is_visible(key, context.rights) {
-            self.get_managed(key, with_cas, context)
-        } else {
-            ManagedRead::Miss
-        };
-        let hit = match read {
-            ManagedRead::Wait(wait) => return Some(wait),
-            ManagedRead::Hit => true,
-            ManagedRead::Miss => false,
-            ManagedRead::Ordinary => {
-                let out = &mut *context.out;
-                let show = |item: ItemView<'_>| {
-                    let cas = with_cas.then_some(item.cas);
-                    if item.is_shareable() {
-                        return append_large(out, (item.key, item.flags, item.value), cas, item.shareable());
-                    }
-                    response::value(out, item.key, item.flags, item.value, cas);
-                };
-                match expiry {
-                    None => self.cache.get(key, now, show).is_some(),
-                    Some(expiry) => self.cache.get_and_touch(key, expiry, now, show).is_some(),
-                }
-            }
-        };
-        self.count_get(expiry.is_some(), hit, context.stats);
-        None
-    }
-
-    /// As memcached counts: a get that touches is a touch.
-    fn count_get(&self, touches: bool, hit: bool, stats: &WorkerStats) {
-        let (commands, hits, misses) = if touches {
-            (&stats.cmd_touch, &stats.touch_hits, &stats.touch_misses)
-        } else {
-            (&stats.cmd_get, &stats.get_hits, &stats.get_misses)
-        };
-        commands.add(1);
-        if hit { hits.add(1) } else { misses.add(1) }
-    }
-
-    fn store(
-        &self,
-        mode: StoreMode,
-        key: &[u8],
-        flags: u32,
-        exptime: i64,
-        value: &[u8],
-        context: &mut Context<'_>,
-    ) -> &'static str {
-        let expiry = self.expiry(exptime, context.now);
-        let stored = self.cache.store(mode, key, flags, expiry, value, self.seconds(context.now));
-        self.record_store(mode, stored, context)
-    }
-
-    /// Counts what became of a store, and words it.
-    fn record_store(&self, mode: StoreMode, stored: Stored, context: &Context<'_>) -> &'static str {
-        let (stats, cas) = (context.stats, matches!(mode, StoreMode::Cas(_)));
-        if !matches!(stored, Stored::TooLarge | Stored::OutOfMemory) {
-            stats.cmd_set.add(1);
-        }
-        match stored {
-            Stored::Stored if cas => stats.cas_hits.add(1),
-            // `ms` may find another cas when it appends; memcached does not count that.
-            Stored::Exists if cas => stats.cas_badval.add(1),
-            Stored::NotFound => stats.cas_misses.add(1),
-            Stored::TooLarge => stats.store_too_large.add(1),
-            Stored::OutOfMemory => stats.store_no_memory.add(1),
-            Stored::Stored | Stored::NotStored | Stored::Exists => {}
-        }
-        match stored {
-            Stored::Stored => "STORED",
-            Stored::NotStored => "NOT_STORED",
-            Stored::Exists => "EXISTS",
-            Stored::NotFound => "NOT_FOUND",
-            Stored::TooLarge => "SERVER_ERROR object too large for cache",
-            Stored::OutOfMemory => "SERVER_ERROR out of memory storing object",
-        }
-    }
-
-    /// As memcached: the old value of a `set` goes, so that nobody reads what was meant to be replaced.
-    fn too_large(&self, mode: StoreMode, key: &[u8], context: &Context<'_>) -> &'static str {
-        if mode == StoreMode::Set {
-            self.cache.delete(key, self.seconds(context.now));
-        }
-        self.record_store(mode, discarded_store(context), context)
-    }
-
-    fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, noreply: bool, context: &mut Context<'_>) {
-        let stats = context.stats;
-        let (hits, misses) =
-            if increase { (&stats.incr_hits, &stats.incr_misses) } else { (&stats.decr_hits, &stats.decr_misses) };
-        if self.table.is_managed(key) {
-            response::reply(context.out, NON_NUMERIC, noreply);
-            return;
-        }
-        let answer = match self.cache.arithmetic(key, delta, increase, self.seconds(context.now)) {
-            ArithmeticOutcome::Value(value) => {
-                hits.add(1);
-                if !noreply {
-                    response::number(context.out, value);
-                    context.out.extend_from_slice(b"\r\n");
-                }
-                return;
-            }
-            ArithmeticOutcome::NotFound => {
-                misses.add(1);
-                "NOT_FOUND"
-            }
-            ArithmeticOutcome::NonNumeric => NON_NUMERIC,
-            // Only under -M, or when a longer number no longer fits the largest item.
-            ArithmeticOutcome::OutOfMemory | ArithmeticOutcome::TooLarge => "SERVER_ERROR out of memory in incr",
-        };
-        response::reply(context.out, answer, noreply);
-    }
-
-    fn delete(&self, key: &[u8], noreply: bool, context: &mut Context<'_>) -> CommandOutcome {
-        if let Some(outcome) = self.delete_managed(key, noreply, context) {
-            return outcome;
-        }
-        let answer = if self.cache.delete(key, self.seconds(context.now)) {
-            context.stats.delete_hits.add(1);
-            "DELETED"
-        } else {
-            context.stats.delete_misses.add(1);
-            "NOT_FOUND"
-        };
-        response::reply(context.out, answer, noreply);
-        CommandOutcome::Done
-    }
-
-    fn touch(&self, key: &[u8], exptime: i64, context: &Context<'_>) -> &'static str {
-        let stats = context.stats;
-        stats.cmd_touch.add(1);
-        let expiry = self.expiry(exptime, context.now);
-        if self.table.is_managed(key) || self.cache.touch(key, expiry, self.seconds(context.now)) {
-            stats.touch_hits.add(1);
-            "TOUCHED"
-        } else {
-            stats.touch_misses.add(1);
-            "NOT_FOUND"
-        }
-    }
-
-    fn set_memory_limit(&self, megabytes: u32) -> &'static str {
-        if megabytes < 8 {
-            return "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m";
-        }
-        self.cache.set_budget(u64::from(megabytes) * 1024 * 1024);
-        "OK"
-    }
-
-    fn shutdown(&self, argument: &[u8], context: &mut Context<'_>) -> CommandOutcome {
-        if !self.settings.shutdown_command {
-            response::line(context.out, "ERROR: shutdown not enabled");
-            return CommandOutcome::Done;
-        }
-        match argument {
-            b"" | b"graceful" => CommandOutcome::Shutdown,
-            _ => {
-                response::line(context.out, "CLIENT_ERROR invalid shutdown mode");
-                CommandOutcome::Done
-            }
-        }
-    }
 }
-
-/// Appends what a `get` answers, but for the data block, which is not copied.
-#[cold]
-fn append_large(
-    out: &mut Output,
-    (key, flags, value): (&[u8], u32, &[u8]),
-    cas: Option<u64>,
-    shareable: ShareableValue<'_>,
-) {
-    response::value_line(out, key, flags, value.len(), cas);
-    out.push_large(value, shareable);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// What becomes of a store whose data block was thrown away.
-fn discarded_store(context: &Context<'_>) -> Stored {
-    if context.memory_short { Stored::OutOfMemory } else { Stored::TooLarge }
-}
-
-/// The version that clients are told, in every protocol: that of the memcached whose commands are all here. A plain
-/// number, because libraries compare it: npm's memcached takes the last three digits of any longer text, and PHP's
-/// `version_compare` takes a text behind the number for a release before it. Our own is `tokencached_version` in `stats`.
-pub const MEMCACHED_VERSION: &str = "1.6.18";

@@ -170,6 +170,10 @@ const PURE: &[&str] = &[
     "protocol",
     "redis_client/fault.rs",
     "secret.rs",
+    "server/buffers.rs",
+    "server/connection",
+    "server/connection.rs",
+    "server/memory.rs",
     "service",
     "sink/command/output.rs",
     "sink/file_presets.rs",
@@ -188,7 +192,7 @@ static SOURCES: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
     let all = rust_sources("src").into_iter();
     let mut found: Vec<_> = all.map(|(file, text)| (file["src/".len()..].to_owned(), text)).collect();
     assert!(found.len() > 20);
-    found.retain(|(file, _)| !file.ends_with("tests.rs"));
+    found.retain(|(file, _)| !file.ends_with("tests.rs") && !file.contains("/tests/"));
     found
 });
 
@@ -344,6 +348,20 @@ fn the_core_is_pure() {
                 let clock = file == "clock.rs" && word == "SystemTime::now";
                 assert!(clock || !code.contains(word), "{file} has `{word}`");
             }
+        }
+    }
+}
+
+/// A connection is driven from outside: whoever has another runtime, or virtual time, can do it.
+#[test]
+fn a_connection_knows_no_runtime_and_no_clock() {
+    let of_connection = |file: &str| file == "server/connection.rs" || file.starts_with("server/connection/");
+    let files: Vec<_> = SOURCES.iter().filter(|(file, _)| of_connection(file)).collect();
+    assert!(files.len() > 3);
+    for (file, text) in files {
+        let code = imports::without_comments_and_texts(&imports::without_tests(text));
+        for word in ["tokio", "std::net", "Instant", "Now::read", "boot_ms()", "unix_ms()", "monotonic_ms"] {
+            assert!(!code.contains(word), "{file} has `{word}`");
         }
     }
 }

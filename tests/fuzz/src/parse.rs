@@ -3,7 +3,7 @@
 //! packets if they begin like one.
 
 use tokencached::protocol::RequestStep;
-use tokencached::protocol::binary::{self, PacketStep};
+use tokencached::protocol::binary;
 use tokencached::protocol::login::{LoginStep, login_step};
 use tokencached::protocol::parse::step;
 
@@ -35,20 +35,20 @@ enum FirstMessage {
 
 /// Requests as text.
 pub fn requests(pieces: &[&[u8]]) -> Vec<String> {
-    found(pieces, |buffer| match step(buffer, VALUE_BYTES_MAX) {
-        RequestStep::Request { request, used, discard } => FirstMessage::Whole(format!("{request:?}"), used, discard),
-        RequestStep::More { total } => FirstMessage::More(total),
-        RequestStep::Close(why) => FirstMessage::End(format!("{why:?}")),
-    })
+    found(pieces, |buffer| first_message(step(buffer, VALUE_BYTES_MAX)))
 }
 
 /// The same for binary packets.
 fn packets(pieces: &[&[u8]], stranger: bool) -> Vec<String> {
-    found(pieces, |buffer| match binary::step(buffer, VALUE_BYTES_MAX, stranger) {
-        PacketStep::Packet { packet, used, discard } => FirstMessage::Whole(format!("{packet:?}"), used, discard),
-        PacketStep::More { total } => FirstMessage::More(total),
-        PacketStep::Foreign => FirstMessage::End("foreign".to_owned()),
-    })
+    found(pieces, |buffer| first_message(binary::step(buffer, VALUE_BYTES_MAX, stranger)))
+}
+
+fn first_message(step: RequestStep<'_>) -> FirstMessage {
+    match step {
+        RequestStep::Request { request, used, discard } => FirstMessage::Whole(format!("{request:?}"), used, discard),
+        RequestStep::More { total } => FirstMessage::More(total),
+        RequestStep::Close(why) => FirstMessage::End(format!("{why:?}")),
+    }
 }
 
 /// All that is found in a buffer that grows piece by piece.

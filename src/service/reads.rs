@@ -1,0 +1,103 @@
+//! Reading keys, in text and in packets. `mg` is in `meta`.
+//!
+//! What is found is appended under the shard's lock, with nothing in between.
+
+use super::managed::ManagedRead;
+use super::{CommandOutcome, Context, FirstFetchWait, Service};
+use crate::cache::ItemView;
+use crate::protocol::response::ValueForm;
+use crate::protocol::{Reply, Status, Wire, keys};
+use crate::stats::WorkerStats;
+
+impl Service {
+    pub(super) fn get_many(
+        &self,
+        list: &[u8],
+        begin: usize,
+        with_cas: bool,
+        touch: Option<i64>,
+        context: &mut Context<'_>,
+    ) -> CommandOutcome {
+        let now = self.seconds(context.now);
+        let expiry = touch.map(|exptime| self.expiry(exptime, context.now));
+        // Only where it is broken off: a key is a part of the list.
+        let place_of = |key: &[u8]| key.as_ptr().addr().saturating_sub(list.as_ptr().addr());
+        for key in keys(list.get(begin..).unwrap_or_default()) {
+            if context.keys_left == 0 || context.out.is_full() {
+                return CommandOutcome::MoreKeys(place_of(key));
+            }
+            context.keys_left -= 1;
+            if let ManagedRead::Wait(wait) = self.read(ValueForm::Text { with_cas }, key, expiry, now, context) {
+                return CommandOutcome::Wait(wait, place_of(key));
+            }
+        }
+        context.out.extend_from_slice(b"END\r\n");
+        CommandOutcome::Done
+    }
+
+    /// The same for one key in a packet.
+    pub(super) fn get(
+        &self,
+        wire: &Wire<'_>,
+        key: &[u8],
+        touch: Option<i64>,
+        context: &mut Context<'_>,
+    ) -> Result<Reply, FirstFetchWait> {
+        let Wire::Binary(packet) = wire else { return Ok(Reply::Written) };
+        let expiry = touch.map(|exptime| self.expiry(exptime, context.now));
+        match self.read(ValueForm::Binary(packet), key, expiry, self.seconds(context.now), context) {
+            ManagedRead::Wait(wait) => Err(wait),
+            ManagedRead::Hit => Ok(Reply::Written),
+            ManagedRead::Miss | ManagedRead::Ordinary => Ok((&Status::MISS).into()),
+        }
+    }
+
+    /// Appends what is under a key, unless it must be waited for, and counts it.
+    #[inline(always)]
+    fn read(
+        &self,
+        form: ValueForm<'_>,
+        key: &[u8],
+        expiry: Option<u32>,
+        now: u32,
+        context: &mut Context<'_>,
+    ) -> ManagedRead {
+        let mut read = if self.is_visible(key, context.rights) {
+            self.read_managed(key, context, |out, value| {
+                form.head(out, key, value.flags, value.rendered.len(&value.times), value.cas);
+                value.rendered.write(out, &value.times);
+                form.end(out);
+            })
+        } else {
+            ManagedRead::Miss
+        };
+        if let ManagedRead::Ordinary = read {
+            let out = &mut *context.out;
+            let show = |item: ItemView<'_>| {
+                form.head(out, item.key, item.flags, item.value.len(), item.cas);
+                out.push_value(&item);
+                form.end(out);
+            };
+            let found = match expiry {
+                None => self.cache.get(key, now, show),
+                Some(expiry) => self.cache.get_and_touch(key, expiry, now, show),
+            };
+            read = if found.is_some() { ManagedRead::Hit } else { ManagedRead::Miss };
+        }
+        if !matches!(read, ManagedRead::Wait(_)) {
+            count_read(expiry.is_some(), matches!(read, ManagedRead::Hit), context.stats);
+        }
+        read
+    }
+}
+
+/// As memcached counts: a get that touches is a touch.
+pub(super) fn count_read(touches: bool, hit: bool, stats: &WorkerStats) {
+    let (commands, hits, misses) = if touches {
+        (&stats.cmd_touch, &stats.touch_hits, &stats.touch_misses)
+    } else {
+        (&stats.cmd_get, &stats.get_hits, &stats.get_misses)
+    };
+    commands.add(1);
+    if hit { hits.add(1) } else { misses.add(1) }
+}
