@@ -2,10 +2,11 @@
 //!
 //! Never allocates. Reading is as lenient as memcached's: bytes outside the alphabet are passed over.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 /// Room for the longest key once decoded.
 pub const DECODED_BYTES_MAX: usize = super::KEY_LENGTH_MAX / 4 * 3;
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The six bits a byte stands for; `=` stands for zeros, other bytes for nothing.
 fn bits(byte: u8) -> Option<u8> {
@@ -53,15 +54,10 @@ pub fn decode<'r>(text: &[u8], room: &'r mut [u8; DECODED_BYTES_MAX]) -> Option<
 
 /// Appends the text for these bytes, padded.
 pub fn encode(out: &mut Vec<u8>, bytes: &[u8]) {
-    for group in bytes.chunks(3) {
-        let mut block = [0; 4];
-        block[1..=group.len()].copy_from_slice(group);
-        let block = u32::from_be_bytes(block);
-        for place in 0..4 {
-            let six = block >> (18 - 6 * place) & 63;
-            out.push(if place > group.len() { b'=' } else { ALPHABET[six as usize] });
-        }
-    }
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, b'=');
+    // There is just the room it takes.
+    let _ = STANDARD.encode_slice(bytes, &mut out[start..]);
 }
 
 #[cfg(test)]
