@@ -103,9 +103,11 @@ impl Wire<'_> {
     /// Appends an answer. `key` is the one that was meant.
     #[inline(always)]
     pub fn write(&self, out: &mut Vec<u8>, key: &[u8], reply: Reply) {
-        // Most reads end so.
-        if !matches!(reply, Reply::Written) {
-            self.write_reply(out, key, reply);
+        match (self, reply) {
+            // Most reads end so, and most stores and deletes.
+            (_, Reply::Written) => {}
+            (Wire::Text { noreply: false }, Reply::Status { status, .. }) => response::line(out, status.line),
+            _ => self.write_reply(out, key, reply),
         }
     }
 

@@ -5,6 +5,7 @@
 use super::{Packet, base64};
 
 /// Appends a line.
+#[inline]
 pub fn line(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(b"\r\n");
