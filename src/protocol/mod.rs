@@ -106,15 +106,15 @@ impl Wire<'_> {
         match (self, reply) {
             // Most reads end so, and most stores and deletes.
             (_, Reply::Written) => {}
-            (Wire::Text { noreply: false }, Reply::Status { status, .. }) => response::line(out, status.line),
+            (Wire::Text { noreply: false }, _) => reply.write_line(out),
             _ => self.write_reply(out, key, reply),
         }
     }
 
     fn write_reply(&self, out: &mut Vec<u8>, key: &[u8], reply: Reply) {
         match self {
-            Wire::Text { noreply: true } => {}
-            Wire::Text { .. } => reply.write_line(out),
+            // With `noreply`.
+            Wire::Text { .. } => {}
             _ if self.is_quiet() && reply.is_left_out_when_quiet() => {}
             Wire::Meta(meta) => meta.write(out, key, reply),
             Wire::Binary(packet) => packet.write(out, key, reply),

@@ -42,6 +42,7 @@ impl Reply {
     }
 
     /// As the text protocol has it.
+    #[inline]
     pub(super) fn write_line(&self, out: &mut Vec<u8>) {
         match *self {
             Reply::Status { status, .. } => response::line(out, status.line),
