@@ -16,7 +16,8 @@ use tokencached::clock::Now;
 use tokencached::credential::table::{KeyConfig, KeyReading, Published, Table, TableConfig};
 use tokencached::encoding::{Fact, Field, Form, Times, View};
 use tokencached::protocol::parse::step;
-use tokencached::protocol::{RequestStep, binary, response, scan};
+use tokencached::protocol::response::{TextValue, ValueForm};
+use tokencached::protocol::{RequestStep, binary, scan};
 
 const ITEM_BYTES_MAX: usize = 1 << 20;
 const TOKEN_BYTES: usize = 512;
@@ -82,7 +83,7 @@ fn respond(criterion: &mut Criterion) {
         group.bench_function(format!("value of {length} bytes"), |b| {
             b.iter(|| {
                 out.clear();
-                let form = response::ValueForm::Text { with_cas: true };
+                let form = TextValue { with_cas: true };
                 form.head(&mut out, black_box(b"small:000001"), 0, black_box(&value).len(), 7);
                 out.extend_from_slice(&value);
                 form.end(&mut out);

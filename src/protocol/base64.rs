@@ -2,66 +2,42 @@
 //!
 //! Never allocates. Reading is as lenient as memcached's: bytes outside the alphabet are passed over.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 /// Room for the longest key once decoded.
 pub const DECODED_BYTES_MAX: usize = super::KEY_LENGTH_MAX / 4 * 3;
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// The six bits a byte stands for; `=` stands for zeros, other bytes for nothing.
-fn bits(byte: u8) -> Option<u8> {
-    match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        b'=' => Some(0),
-        _ => None,
-    }
-}
-
-/// Decodes into `room`. The first padded block ends the text; the characters must come in fours all the same.
+/// Decodes into `room`. The first padded block ends the text; the characters must come in fours all the same. Padding
+/// stands for zeros that are left out.
 pub fn decode<'r>(text: &[u8], room: &'r mut [u8; DECODED_BYTES_MAX]) -> Option<&'r [u8]> {
-    let count = text.iter().filter(|&&byte| bits(byte).is_some()).count();
+    let (mut digits, mut count) = ([b'A'; super::KEY_LENGTH_MAX], 0);
+    for &byte in text.iter().filter(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte)) {
+        *digits.get_mut(count)? = byte;
+        count += 1;
+    }
     if count == 0 || !count.is_multiple_of(4) {
         return None;
     }
-    let (mut block, mut filled, mut padding, mut length) = (0_u32, 0, 0, 0);
-    for &byte in text {
-        let Some(six) = bits(byte) else { continue };
-        padding += usize::from(byte == b'=');
-        block = block << 6 | u32::from(six);
-        filled += 1;
-        if filled < 4 {
-            continue;
-        }
-        let [_, bytes @ ..] = block.to_be_bytes();
-        room.get_mut(length..length + 3)?.copy_from_slice(&bytes);
-        length += 3;
-        (block, filled) = (0, 0);
-        match padding {
-            0 => {}
-            1 | 2 => {
-                length -= padding;
-                break;
-            }
-            _ => return None,
-        }
+    let is_padded = |block: &[u8; 4]| block.contains(&b'=');
+    let blocks = digits[..count].as_chunks_mut().0;
+    let used = blocks.iter().position(is_padded).map_or(blocks.len(), |last| last + 1);
+    let last = blocks.get_mut(used - 1)?;
+    let padding = last.iter().filter(|&&byte| byte == b'=').count();
+    if padding > 2 {
+        return None;
     }
-    room.get(..length)
+    last.iter_mut().filter(|byte| **byte == b'=').for_each(|byte| *byte = b'A');
+    let length = STANDARD.decode_slice(&digits[..used * 4], room).ok()?;
+    room.get(..length - padding)
 }
 
 /// Appends the text for these bytes, padded.
 pub fn encode(out: &mut Vec<u8>, bytes: &[u8]) {
-    for group in bytes.chunks(3) {
-        let mut block = [0; 4];
-        block[1..=group.len()].copy_from_slice(group);
-        let block = u32::from_be_bytes(block);
-        for place in 0..4 {
-            let six = block >> (18 - 6 * place) & 63;
-            out.push(if place > group.len() { b'=' } else { ALPHABET[six as usize] });
-        }
-    }
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, b'=');
+    // There is just the room it takes.
+    let _ = STANDARD.encode_slice(bytes, &mut out[start..]);
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 //! Pure and restartable like [`super::parse`], total over any bytes. Never allocates; every length is judged before
 //! anybody waits for what it announces. What memcached 1.6.18 does (proto_bin.c) is the contract.
 
+use std::ops::RangeInclusive;
+
 use super::{
-    Arithmetic, CloseReason, Command, Delete, KEY_LENGTH_MAX, Reply, Request, RequestKey, RequestStep, Status, Store,
-    StoreMode, Wire,
+    Arithmetic, CloseReason, Command, Delete, KEY_LENGTH_MAX, Reply, Request, RequestStep, Status, Store, StoreMode,
+    Wire,
 };
 
 /// The first byte of every request.
@@ -67,26 +69,17 @@ impl Header {
         if unauthenticated && !matches!(self.opcode, 0x0b | 0x20..=0x22) {
             return Some(&Status::AUTH_ERROR);
         }
-        let form = match form {
-            _ if self.key > KEY_LENGTH_MAX => return Some(&Status::INVALID),
-            None => return None,
-            Some(form) => form,
-        };
-        let key = match form.key {
-            KeyRule::None => self.key == 0,
-            KeyRule::Needed => self.key > 0,
-            KeyRule::Either => true,
-        };
-        let extras = self.extras == form.extras || matches!(form.verb, Verb::Flush) && self.extras == 0;
-        let value = form.value || self.value() == 0;
-        let login = matches!(form.verb, Verb::Login { .. });
-        let short = !login || self.key <= MECHANISM_LENGTH_MAX && self.value() <= LOGIN_BYTES_MAX;
-        (!(key && extras && value && short)).then_some(&Status::INVALID)
+        if self.key > KEY_LENGTH_MAX {
+            return Some(&Status::INVALID);
+        }
+        let PacketFormat { verb, extras, key, value_max, .. } = form?;
+        let extras = self.extras == *extras || matches!(verb, Verb::Flush) && self.extras == 0;
+        (!(extras && key.contains(&self.key) && self.value() <= *value_max)).then_some(&Status::INVALID)
     }
 
     fn request<'a>(&self, key: &'a [u8], quiet: bool, command: Command<'a>) -> Request<'a> {
         let packet = Packet { opcode: self.opcode, quiet, opaque: self.opaque };
-        Request { key: RequestKey::Plain(key), command, wire: Wire::Binary(packet) }
+        Request { key, command, wire: Wire::Binary(packet) }
     }
 }
 
@@ -111,26 +104,18 @@ enum Verb {
     },
 }
 
-#[derive(Clone, Copy)]
-enum KeyRule {
-    None,
-    Needed,
-    Either,
-}
-
-/// How a packet of an opcode must look.
-#[derive(Clone, Copy)]
+/// How a packet of an opcode must look: the lengths of its parts.
 struct PacketFormat {
     verb: Verb,
     quiet: bool,
     extras: usize,
-    key: KeyRule,
-    value: bool,
+    key: RangeInclusive<usize>,
+    value_max: usize,
 }
 
 /// By opcode; `None` for one that memcached does not know either.
 static FORMATS: [Option<PacketFormat>; 0x25] = {
-    let mut formats = [None; 0x25];
+    let mut formats = [const { None }; 0x25];
     let mut opcode = 0;
     while opcode < formats.len() {
         formats[opcode] = packet_format(opcode);
@@ -161,19 +146,20 @@ const fn packet_format(opcode: usize) -> Option<PacketFormat> {
         0x21 | 0x22 => Verb::Login { first: opcode == 0x21 },
         _ => return None,
     };
-    let (extras, key, value) = match verb {
-        Verb::Get | Verb::Delete => (0, KeyRule::Needed, false),
-        Verb::GetAndTouch | Verb::Touch => (4, KeyRule::Needed, false),
-        Verb::Store(StoreMode::Append | StoreMode::Prepend) => (0, KeyRule::Needed, true),
-        Verb::Store(_) => (8, KeyRule::Needed, true),
-        Verb::Arithmetic { .. } => (20, KeyRule::Needed, false),
-        Verb::Flush => (4, KeyRule::None, false),
-        Verb::Stats => (0, KeyRule::Either, false),
-        Verb::Reply(_) | Verb::Quit | Verb::Mechanisms => (0, KeyRule::None, false),
-        Verb::Login { .. } => (0, KeyRule::Needed, true),
+    let (no_key, any_key) = (0..=0, 1..=KEY_LENGTH_MAX);
+    let (extras, key, value_max) = match verb {
+        Verb::Get | Verb::Delete => (0, any_key, 0),
+        Verb::GetAndTouch | Verb::Touch => (4, any_key, 0),
+        Verb::Store(StoreMode::Append | StoreMode::Prepend) => (0, any_key, usize::MAX),
+        Verb::Store(_) => (8, any_key, usize::MAX),
+        Verb::Arithmetic { .. } => (20, any_key, 0),
+        Verb::Flush => (4, no_key, 0),
+        Verb::Stats => (0, 0..=KEY_LENGTH_MAX, 0),
+        Verb::Reply(_) | Verb::Quit | Verb::Mechanisms => (0, no_key, 0),
+        Verb::Login { .. } => (0, 1..=MECHANISM_LENGTH_MAX, LOGIN_BYTES_MAX),
     };
     let quiet = matches!(opcode, 0x09 | 0x0d | 0x11..=0x1a | 0x1e | 0x24);
-    Some(PacketFormat { verb, quiet, extras, key, value })
+    Some(PacketFormat { verb, quiet, extras, key, value_max })
 }
 
 /// The packet at the front of `buffer`. `value_bytes_max` is the largest value worth buffering; an `unauthenticated` client
@@ -231,14 +217,13 @@ fn command<'a>(
             exptime: word(extras, 4).into(),
             value,
             cas,
-            new_cas: None,
             takes_stale: false,
             drops_old: verb == StoreMode::Set,
         }),
         Verb::Arithmetic { increase } => {
             let (delta, initial, exptime) = (long(extras, 0), long(extras, 8), word(extras, 16));
             let create = (exptime != NEVER_CREATE).then_some((initial, exptime.into()));
-            Command::Arithmetic(Arithmetic { increase, delta, create, touch: None, cas, new_cas: None })
+            Command::Arithmetic(Arithmetic { increase, delta, create, cas })
         }
         Verb::Delete => Command::Delete(Delete { cas, ..Delete::default() }),
         Verb::Flush => Command::Flush { delay: Some(word(extras, 0).into()).filter(|&delay| delay > 0) },
@@ -383,12 +368,11 @@ mod tests {
             exptime: 9,
             value: Some(b"value"),
             cas: Some(7),
-            new_cas: None,
             takes_stale: false,
             drops_old: true,
         };
         let wire = Wire::Binary(Packet { opcode: 0x11, quiet: true, opaque: [1, 2, 3, 4] });
-        let request = Request { key: RequestKey::Plain(b"key"), command: Command::Store(store), wire };
+        let request = Request { key: b"key", command: Command::Store(store), wire };
         let more = [&whole[..], b"\x80"].concat();
         assert_eq!(step(&more, 1024, false), RequestStep::Request { request, used: whole.len(), discard: 0 });
     }
@@ -398,7 +382,7 @@ mod tests {
         let mut whole = packet(0x01, &[0; 8], b"key", b"");
         whole[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
         let RequestStep::Request { request, used, discard } = step(&whole, 1024, false) else { panic!() };
-        assert_eq!(request.key, RequestKey::Plain(b"key"));
+        assert_eq!(request.key, b"key");
         assert!(matches!(request.command, Command::Store(Store { value: None, .. })));
         assert_eq!((used, discard), (35, u64::from(u32::MAX) - 11));
         assert!(matches!(step(&whole[..30], 1024, false), RequestStep::More { total: 35 }));

@@ -5,7 +5,7 @@
 use memchr::memchr;
 
 use super::number::unsigned_32;
-use super::parse::is_http;
+use super::parse::{foreign, is_http};
 use super::{CloseReason, keys};
 
 /// A line without an end is given up at this length (proto_text.c, `try_read_command_asciiauth`).
@@ -36,10 +36,8 @@ pub enum LoginStep<'a> {
 
 /// What is at the front of the buffer of a client that has not logged in.
 pub fn login_step(buffer: &[u8]) -> LoginStep<'_> {
-    match buffer {
-        [0x80, ..] => return LoginStep::Close(CloseReason::Binary),
-        [0x16, 3, ..] => return LoginStep::Close(CloseReason::Tls),
-        _ => {}
+    if let Some(why) = foreign(buffer) {
+        return LoginStep::Close(why);
     }
     let Some(newline) = memchr(b'\n', buffer) else {
         return match buffer.len() {

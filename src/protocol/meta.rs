@@ -7,8 +7,8 @@ use super::base64::{self, DECODED_BYTES_MAX};
 use super::number::{unsigned, unsigned_32};
 use super::parse::{block_length, exptime, with_block};
 use super::{
-    Arithmetic, BAD_FORMAT, Command, Delete, ERROR, KEY_LENGTH_MAX, MetaGet, Reply, Request, RequestKey, RequestStep,
-    Store, StoreMode, Wire, keys, response,
+    Arithmetic, BAD_FORMAT, Command, Delete, ERROR, KEY_LENGTH_MAX, Reply, Request, RequestStep, Store, StoreMode,
+    Wire, keys, response,
 };
 
 const BAD_TOKEN: &str = "CLIENT_ERROR bad token in command line format";
@@ -32,6 +32,8 @@ const OPAQUE_LENGTH_MAX: usize = 32;
 const WORDS_MAX: usize = 19;
 /// The flags there are. `E` is of later versions than 1.6.18.
 const KNOWN: u64 = bits(b"bcfhklqstuvCDEFIJLMNOPRT");
+/// Flags of `mg` that may change the item, or whose turn it is.
+const CHANGES: u64 = bits(b"TNRE");
 
 /// The flags of a meta command, which its answer brings back. Every one is known and comes once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +64,12 @@ impl<'a> Meta<'a> {
     pub fn is_plain_read(&self) -> bool {
         const OTHERS: u64 = bits(b"NTRu");
         self.present & OTHERS == 0
+    }
+
+    /// The cas id that the item is to get.
+    pub fn new_cas(&self) -> Option<u64> {
+        let found = |(flag, word): (u8, &'a [u8])| if flag == b'E' { word.get(1..) } else { None };
+        if self.has(b'E') { unsigned(self.flags().find_map(found)?) } else { None }
     }
 
     /// True if the key came in base64, and goes back so.
@@ -113,7 +121,12 @@ pub(super) fn step<'a>(
     value_bytes_max: usize,
 ) -> Option<RequestStep<'a>> {
     let request = match verb {
-        b'g' => get(rest),
+        // Put together here, where it is to be.
+        b'g' => get(rest).map(|(key, meta)| Request {
+            key,
+            command: Command::MetaGet { may_change: meta.present & CHANGES != 0 },
+            wire: Wire::Meta(meta),
+        }),
         b's' => return Some(store(rest, buffer, used, value_bytes_max)),
         b'd' => delete(rest),
         b'a' => arithmetic(rest),
@@ -137,38 +150,40 @@ fn has_too_many(flags: &[u8], words_before: usize) -> bool {
     possible + words_before > WORDS_MAX && keys(flags).count() + words_before > WORDS_MAX
 }
 
-fn get(rest: &[u8]) -> Result<Request<'_>, &'static str> {
-    const CHANGES: u64 = bits(b"TNRE");
-    let (key, flags) = key_and_flags(rest, TOO_MANY_GET)?;
-    let Flags { meta, vivify, touch, recache, .. } = flags_of(key, flags)?;
-    let may_change = meta.present & CHANGES != 0;
-    request(key, meta, Command::MetaGet(MetaGet { vivify, touch, recache, may_change }))
+fn get(rest: &[u8]) -> Result<(&[u8], Meta<'_>), &'static str> {
+    let (key, flags) = word(rest);
+    check(key, flags, 2, TOO_MANY_GET)?;
+    let meta = Flags::default().read(key, flags)?;
+    if has_long_opaque(&meta) { Err(OPAQUE_TOO_LONG) } else { Ok((key, meta)) }
 }
 
 /// `md` and `ma` have one text for any fault of a flag.
 fn delete(rest: &[u8]) -> Result<Request<'_>, &'static str> {
-    let (key, flags) = key_and_flags(rest, TOO_MANY)?;
-    let Flags { meta, cas, touch, new_cas, .. } = flags_of(key, flags).map_err(|_| UNKNOWN_OR_DUPLICATE)?;
-    request(key, meta, Command::Delete(Delete { cas, invalidate: meta.has(b'I'), touch, new_cas }))
+    let (key, flags) = word(rest);
+    check(key, flags, 2, TOO_MANY)?;
+    let mut read = Flags::default();
+    let meta = read.read(key, flags).map_err(|_| UNKNOWN_OR_DUPLICATE)?;
+    request(key, meta, Command::Delete(Delete { cas: read.cas, invalidate: meta.has(b'I'), touch: read.touch }))
 }
 
 fn arithmetic(rest: &[u8]) -> Result<Request<'_>, &'static str> {
-    let (key, flags) = key_and_flags(rest, TOO_MANY)?;
-    let flags = flags_of(key, flags).map_err(|_| UNKNOWN_OR_DUPLICATE)?;
-    let increase = match flags.mode {
+    let (key, flags) = word(rest);
+    check(key, flags, 2, TOO_MANY)?;
+    let mut read = Flags::default();
+    let meta = read.read(key, flags).map_err(|_| UNKNOWN_OR_DUPLICATE)?;
+    let increase = match read.mode {
         None | Some(b'I' | b'+') => true,
         Some(b'D' | b'-') => false,
         Some(_) => return Err(BAD_ARITHMETIC_MODE),
     };
     let sum = Arithmetic {
         increase,
-        delta: flags.delta.unwrap_or(1),
-        create: flags.vivify.map(|exptime| (flags.initial.unwrap_or(0), exptime)),
-        touch: flags.touch,
-        cas: flags.cas.filter(|&cas| cas != 0),
-        new_cas: flags.new_cas,
+        delta: read.delta.unwrap_or(1),
+        // `N` sets the exptime when its turn comes.
+        create: meta.has(b'N').then_some((read.initial.unwrap_or(0), 0)),
+        cas: read.cas.filter(|&cas| cas != 0),
     };
-    request(key, flags.meta, Command::Arithmetic(sum))
+    request(key, meta, Command::Arithmetic(sum))
 }
 
 /// `me <key> [b]`: whatever else stands there is passed over.
@@ -188,85 +203,80 @@ fn is_base64(key: &[u8]) -> bool {
     base64::decode(key, &mut [0; DECODED_BYTES_MAX]).is_some()
 }
 
+fn has_long_opaque(meta: &Meta<'_>) -> bool {
+    meta.has(b'O') && meta.flags().any(|(flag, word)| flag == b'O' && word.len() > OPAQUE_LENGTH_MAX)
+}
+
 /// What every line comes to when all else about it is right.
 #[inline]
 fn request<'a>(key: &'a [u8], meta: Meta<'a>, command: Command<'a>) -> Result<Request<'a>, &'static str> {
-    if meta.has(b'O') && meta.flags().any(|(flag, word)| flag == b'O' && word.len() > OPAQUE_LENGTH_MAX) {
+    if has_long_opaque(&meta) {
         return Err(OPAQUE_TOO_LONG);
     }
-    let key = if meta.has_encoded_key() { RequestKey::Base64(key) } else { RequestKey::Plain(key) };
     Ok(Request { key, command, wire: Wire::Meta(meta) })
 }
 
-/// The two parts of a line without a data block.
-fn key_and_flags<'a>(rest: &'a [u8], too_many: &'static str) -> Result<(&'a [u8], &'a [u8]), &'static str> {
-    let (key, flags) = word(rest);
+/// Finds what is wrong with a line before its flags are looked at.
+fn check<'a>(key: &'a [u8], flags: &'a [u8], words_before: usize, too_many: &'static str) -> Result<(), &'static str> {
     if key.is_empty() {
         Err(ERROR)
     } else if key.len() > KEY_LENGTH_MAX {
         Err(BAD_FORMAT)
-    } else if has_too_many(flags, 2) {
+    } else if has_too_many(flags, words_before) {
         Err(too_many)
     } else {
-        Ok((key, flags))
+        Ok(())
     }
 }
 
-/// What flags say, each `None` if it is not there.
+/// What flags say, each `None` if it is not there. Others are read again when their turn comes.
 #[derive(Default)]
-struct Flags<'a> {
-    meta: Meta<'a>,
-    vivify: Option<i64>,
+struct Flags {
     touch: Option<i64>,
-    recache: Option<i64>,
     cas: Option<u64>,
-    new_cas: Option<u64>,
     initial: Option<u64>,
     delta: Option<u64>,
     flags: Option<u32>,
     mode: Option<u8>,
 }
 
-/// Reads every flag. An unknown or repeated one ends the search; of other faults the last one is told.
-fn flags_of<'a>(key: &[u8], text: &'a [u8]) -> Result<Flags<'a>, &'static str> {
-    let (mut flags, mut error, mut is_sound) = (Flags::default(), BAD_FORMAT, true);
-    let mut present = 0;
-    for word in keys(text) {
-        let Some((&flag, value)) = word.split_first() else { continue };
-        if flag >= 127 {
-            return Err(DUPLICATE);
+impl Flags {
+    /// Reads every flag. An unknown or repeated one ends the search; of other faults the last one is told.
+    fn read<'a>(&mut self, key: &[u8], text: &'a [u8]) -> Result<Meta<'a>, &'static str> {
+        let (mut present, mut error, mut is_sound) = (0, BAD_FORMAT, true);
+        for word in keys(text) {
+            let Some((&flag, value)) = word.split_first() else { continue };
+            if flag >= 127 {
+                return Err(DUPLICATE);
+            }
+            let bit = bit(flag) & KNOWN;
+            if bit == 0 {
+                return Err(UNKNOWN);
+            }
+            if present & bit != 0 {
+                return Err(DUPLICATE);
+            }
+            present |= bit;
+            if let Err(told) = self.read_one(flag, value, key) {
+                is_sound = false;
+                error = told.unwrap_or(error);
+            }
         }
-        let bit = bit(flag) & KNOWN;
-        if bit == 0 {
-            return Err(UNKNOWN);
-        }
-        if present & bit != 0 {
-            return Err(DUPLICATE);
-        }
-        present |= bit;
-        if let Err(told) = flags.read(flag, value, key) {
-            is_sound = false;
-            error = told.unwrap_or(error);
-        }
+        if is_sound { Ok(Meta { text, present }) } else { Err(error) }
     }
-    flags.meta = Meta { text, present };
-    if is_sound { Ok(flags) } else { Err(error) }
-}
 
-impl Flags<'_> {
     /// Reads one flag. The error is what is wrong with it, if memcached has words of its own for it.
-    fn read(&mut self, flag: u8, value: &[u8], key: &[u8]) -> Result<(), Option<&'static str>> {
+    fn read_one(&mut self, flag: u8, value: &[u8], key: &[u8]) -> Result<(), Option<&'static str>> {
         fn set<T>(place: &mut Option<T>, value: Option<T>) -> bool {
             *place = value;
             place.is_some()
         }
         let (is_sound, error) = match flag {
             b'b' => (is_base64(key), Some(BAD_KEY)),
-            b'N' => (set(&mut self.vivify, exptime(value)), Some(BAD_TOKEN)),
+            b'N' | b'R' => (exptime(value).is_some(), Some(BAD_TOKEN)),
             b'T' => (set(&mut self.touch, exptime(value)), Some(BAD_TOKEN)),
-            b'R' => (set(&mut self.recache, exptime(value)), Some(BAD_TOKEN)),
             b'C' => (set(&mut self.cas, unsigned(value)), Some(BAD_TOKEN)),
-            b'E' => (set(&mut self.new_cas, unsigned(value)), Some(BAD_TOKEN)),
+            b'E' => (unsigned(value).is_some(), Some(BAD_TOKEN)),
             b'M' => (set(&mut self.mode, value.first().copied().filter(|_| value.len() == 1)), Some(BAD_MODE_LENGTH)),
             b'J' => (set(&mut self.initial, unsigned(value)), Some(BAD_INITIAL)),
             b'D' => (set(&mut self.delta, unsigned(value)), Some(BAD_DELTA)),
@@ -283,7 +293,9 @@ fn store<'a>(rest: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
     let (length, flags) = word(rest);
     let length = block_length(length);
     match (store_header(key, flags, length.is_some()), length) {
-        (Ok(request), Some(length)) => with_block(request, length, buffer, used, value_bytes_max),
+        (Ok((store, meta)), Some(length)) => with_block(length, buffer, used, value_bytes_max, false, |value| {
+            Request { key, command: Command::Store(Store { value, ..store }), wire: Wire::Meta(meta) }
+        }),
         (header, length) => {
             let request = Request::answered(header.err().unwrap_or(BAD_FORMAT), false);
             RequestStep::Request { request, used, discard: length.map_or(0, |length| length as u64 + 2) }
@@ -292,23 +304,16 @@ fn store<'a>(rest: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
 }
 
 /// Everything of a `ms` line but its length.
-fn store_header<'a>(key: &'a [u8], flags: &'a [u8], has_length: bool) -> Result<Request<'a>, &'static str> {
-    if key.is_empty() {
-        return Err(ERROR);
-    }
-    if key.len() > KEY_LENGTH_MAX {
-        return Err(BAD_FORMAT);
-    }
-    if has_too_many(flags, 3) {
-        return Err(TOO_MANY);
-    }
+fn store_header<'a>(key: &'a [u8], flags: &'a [u8], has_length: bool) -> Result<(Store<'a>, Meta<'a>), &'static str> {
+    check(key, flags, 3, TOO_MANY)?;
     if !has_length {
         return Err(BAD_FORMAT);
     }
-    let flags = flags_of(key, flags)?;
+    let mut read = Flags::default();
+    let meta = read.read(key, flags)?;
     // As in memcached a cas turns a set or a replace into a cas.
-    let cas = flags.cas.map(StoreMode::Cas);
-    let mode = match flags.mode {
+    let cas = read.cas.map(StoreMode::Cas);
+    let mode = match read.mode {
         None | Some(b'S') => cas.unwrap_or(StoreMode::Set),
         Some(b'R') => cas.unwrap_or(StoreMode::Replace),
         Some(b'E') => StoreMode::Add,
@@ -318,16 +323,15 @@ fn store_header<'a>(key: &'a [u8], flags: &'a [u8], has_length: bool) -> Result<
     };
     let store = Store {
         mode,
-        flags: flags.flags.unwrap_or(0),
-        exptime: flags.touch.unwrap_or(0),
+        flags: read.flags.unwrap_or(0),
+        exptime: read.touch.unwrap_or(0),
         value: None,
-        cas: flags.cas,
-        new_cas: flags.new_cas,
-        takes_stale: flags.meta.has(b'I'),
+        cas: read.cas,
+        takes_stale: meta.has(b'I'),
         // As memcached, whatever the mode.
         drops_old: true,
     };
-    request(key, flags.meta, Command::Store(store))
+    if has_long_opaque(&meta) { Err(OPAQUE_TOO_LONG) } else { Ok((store, meta)) }
 }
 
 #[cfg(test)]
@@ -356,21 +360,22 @@ mod tests {
         let Request { key, command, wire: Wire::Meta(meta) } = request(b"  mg  key  v  T30 Oab  q \r\n") else {
             panic!()
         };
-        assert_eq!(key, RequestKey::Plain(b"key"));
+        assert_eq!(key, b"key");
         let flags: Vec<_> = meta.flags().collect();
         assert_eq!(flags, [(b'v', &b"v"[..]), (b'T', b"T30"), (b'O', b"Oab"), (b'q', b"q")]);
         assert!(meta.has(b'v') && !meta.has(b'k') && !meta.has(b'!'));
-        let times = MetaGet { vivify: None, touch: Some(30), recache: None, may_change: true };
-        assert_eq!(command, Command::MetaGet(times));
+        assert_eq!(command, Command::MetaGet { may_change: true });
+        let Command::Delete(delete) = request(b"md key T30 q I C5\r\n").command else { panic!() };
+        assert_eq!(delete, Delete { cas: Some(5), invalidate: true, touch: Some(30) });
     }
 
     #[test]
     fn a_key_in_base64_is_decoded() {
-        assert_eq!(request(b"md YWJj b\r\n").key, RequestKey::Base64(b"YWJj"));
-        assert_eq!(request(b"me YWJj b\r\n").key, RequestKey::Base64(b"YWJj"));
+        assert_eq!(request(b"md YWJj b\r\n").key(&mut None), b"abc");
+        assert_eq!(request(b"me YWJj b\r\n").key(&mut None), b"abc");
+        assert_eq!(request(b"md YWJj\r\n").key(&mut None), b"YWJj");
         let longest = [b"mg ".as_slice(), &[b'A'; 248], b" b\r\n"].concat();
-        let RequestKey::Base64(text) = request(&longest).key else { panic!() };
-        assert_eq!(base64::decode(text, &mut [0; DECODED_BYTES_MAX]), Some(&[0; 186][..]));
+        assert_eq!(request(&longest).key(&mut None), [0; 186]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod reply;
 pub mod response;
 pub mod scan;
 
+use base64::DECODED_BYTES_MAX;
 pub use binary::Packet;
 pub use meta::Meta;
 pub use reply::{Reply, Status};
@@ -40,30 +41,36 @@ pub enum StoreMode {
 /// One request, borrowing from the buffer it was read into, whichever way it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// Of a legal length; empty for a command without a key of its own.
-    pub key: RequestKey<'a>,
+    /// As it came. Of a legal length; empty for a command without a key of its own.
+    key: &'a [u8],
     pub command: Command<'a>,
     pub wire: Wire<'a>,
 }
 
 impl<'a> Request<'a> {
-    #[inline]
+    #[inline(always)]
     pub fn text(key: &'a [u8], command: Command<'a>, noreply: bool) -> Request<'a> {
-        Request { key: RequestKey::Plain(key), command, wire: Wire::Text { noreply } }
+        Request { key, command, wire: Wire::Text { noreply } }
+    }
+
+    /// The key that is meant: the only one anybody may look at, store under, or compare. Decoded in `room` if it must be.
+    #[inline]
+    pub fn key<'k>(&self, room: &'k mut Option<[u8; DECODED_BYTES_MAX]>) -> &'k [u8]
+    where
+        'a: 'k,
+    {
+        match &self.wire {
+            Wire::Meta(meta) if meta.has_encoded_key() => {
+                base64::decode(self.key, room.insert([0; DECODED_BYTES_MAX])).unwrap_or_default()
+            }
+            _ => self.key,
+        }
     }
 
     /// One that cannot be carried out, or means nothing here: it is answered with this line.
     fn answered(line: &'static str, noreply: bool) -> Request<'a> {
         Request::text(b"", Command::Reply(Reply::Line(line)), noreply)
     }
-}
-
-/// A key as it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestKey<'a> {
-    Plain(&'a [u8]),
-    /// Reads well; only the key that is meant may be looked at, stored under, or compared.
-    Base64(&'a [u8]),
 }
 
 /// The format a request came in, and its answer goes out in.
@@ -84,15 +91,30 @@ impl Wire<'_> {
         }
     }
 
+    /// The cas id that an item is to get, if the client says which.
+    pub fn new_cas(&self) -> Option<u64> {
+        if let Wire::Meta(meta) = self { meta.new_cas() } else { None }
+    }
+
     pub fn is_binary(&self) -> bool {
         matches!(self, Wire::Binary(_))
     }
 
     /// Appends an answer. `key` is the one that was meant.
+    #[inline(always)]
     pub fn write(&self, out: &mut Vec<u8>, key: &[u8], reply: Reply) {
+        match (self, reply) {
+            // Most reads end so, and most stores and deletes.
+            (_, Reply::Written) => {}
+            (Wire::Text { noreply: false }, _) => reply.write_line(out),
+            _ => self.write_reply(out, key, reply),
+        }
+    }
+
+    fn write_reply(&self, out: &mut Vec<u8>, key: &[u8], reply: Reply) {
         match self {
-            Wire::Text { noreply: true } => {}
-            Wire::Text { .. } => reply.write_line(out),
+            // With `noreply`.
+            Wire::Text { .. } => {}
             _ if self.is_quiet() && reply.is_left_out_when_quiet() => {}
             Wire::Meta(meta) => meta.write(out, key, reply),
             Wire::Binary(packet) => packet.write(out, key, reply),
@@ -113,8 +135,10 @@ pub enum Command<'a> {
     Get {
         touch: Option<i64>,
     },
-    /// `mg`.
-    MetaGet(MetaGet),
+    /// `mg`; some of its flags may change the item, or whose turn it is.
+    MetaGet {
+        may_change: bool,
+    },
     Store(Store<'a>),
     Arithmetic(Arithmetic),
     Delete(Delete),
@@ -167,8 +191,6 @@ pub struct Store<'a> {
     pub value: Option<&'a [u8]>,
     /// The cas id that came along, whatever the mode.
     pub cas: Option<u64>,
-    /// The cas id the item gets.
-    pub new_cas: Option<u64>,
     /// A value with an older cas id is taken, but as stale as what it replaces.
     pub takes_stale: bool,
     /// If it is too large the old value goes, so that nobody reads what was meant to be replaced.
@@ -182,11 +204,8 @@ pub struct Arithmetic {
     pub delta: u64,
     /// The number and the exptime of a counter that is not there yet, if it is to be made.
     pub create: Option<(u64, i64)>,
-    /// An exptime for one that is there.
-    pub touch: Option<i64>,
     /// The cas id it must have.
     pub cas: Option<u64>,
-    pub new_cas: Option<u64>,
 }
 
 /// `delete`, `md`.
@@ -196,19 +215,8 @@ pub struct Delete {
     pub cas: Option<u64>,
     /// The item stays, as a stale one.
     pub invalidate: bool,
-    /// What a stale item gets.
+    /// The exptime of a stale item, if it is to change.
     pub touch: Option<i64>,
-    pub new_cas: Option<u64>,
-}
-
-/// The exptimes that flags of a `mg` bring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MetaGet {
-    pub vivify: Option<i64>,
-    pub touch: Option<i64>,
-    pub recache: Option<i64>,
-    /// A flag may change the item, or whose turn it is.
-    pub may_change: bool,
 }
 
 /// What was found at the front of a buffer.

@@ -8,7 +8,7 @@ use super::number::{signed, unsigned, unsigned_32};
 use super::scan::find;
 use super::{
     Arithmetic, BAD_FORMAT, CloseReason, Command, Delete, ERROR, KEY_LENGTH_MAX, Request, RequestStep, Status, Store,
-    StoreMode, Wire, keys, maintenance, meta,
+    StoreMode, keys, maintenance, meta,
 };
 
 /// A command line without an end is given up at this length, unless it is a `get` (memcached.c, `try_read_command`).
@@ -79,10 +79,10 @@ pub fn step_from(buffer: &[u8], searched: usize, value_bytes_max: usize) -> Requ
     let used = newline + 1;
     let command_end = find(b' ', line).unwrap_or(line.len());
     match &line[..command_end] {
-        b"get" | b"bget" => whole(get(line, command_end, false), used),
-        b"gets" => whole(get(line, command_end, true), used),
-        b"gat" => whole(get_and_touch(line, command_end, false), used),
-        b"gats" => whole(get_and_touch(line, command_end, true), used),
+        b"get" | b"bget" => get(&line[command_end..], false, used),
+        b"gets" => get(&line[command_end..], true, used),
+        b"gat" => get_and_touch(&line[command_end..], false, used),
+        b"gats" => get_and_touch(&line[command_end..], true, used),
         b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas" => store(line, buffer, used, value_bytes_max),
         &[b'm', verb] => meta::step(verb, &line[command_end..], buffer, used, value_bytes_max)
             .unwrap_or_else(|| other(line, buffer, used, value_bytes_max)),
@@ -90,6 +90,7 @@ pub fn step_from(buffer: &[u8], searched: usize, value_bytes_max: usize) -> Requ
     }
 }
 
+#[inline(always)]
 fn whole(request: Request<'_>, used: usize) -> RequestStep<'_> {
     RequestStep::Request { request, used, discard: 0 }
 }
@@ -106,7 +107,7 @@ fn trim_line(line: &[u8]) -> &[u8] {
 
 /// Another protocol, told by its first bytes (protocol.txt, "binary"; TLS's record type and major version). One byte of
 /// TLS's does not decide, but a newline among the others does not either: however they were split, the same comes of them.
-fn foreign(buffer: &[u8]) -> Option<CloseReason> {
+pub(super) fn foreign(buffer: &[u8]) -> Option<CloseReason> {
     match buffer {
         [0x80, ..] => Some(CloseReason::Binary),
         [0x16, 3, ..] => Some(CloseReason::Tls),
@@ -189,18 +190,12 @@ fn is_known(command: &[u8]) -> bool {
 }
 
 fn request<'a>(words: &CommandWords<'a>) -> Request<'a> {
-    let noreply = words.noreply();
-    let keyed = match words.word(0) {
+    match words.word(0) {
         b"incr" => arithmetic(words, true),
         b"decr" => arithmetic(words, false),
-        b"delete" => return delete(words),
+        b"delete" => delete(words),
         b"touch" => touch(words),
-        _ => return keyless(words),
-    };
-    match keyed {
-        Some(Ok((key, command))) => Request::text(key, command, noreply),
-        Some(Err(error)) => Request::answered(error, noreply),
-        None => Request::answered(ERROR, false),
+        _ => keyless(words),
     }
 }
 
@@ -240,18 +235,24 @@ fn keyless<'a>(words: &CommandWords<'a>) -> Request<'a> {
 }
 
 /// `get <key>*`: an over-long key spoils the whole command before anything is answered.
-fn get(line: &[u8], command_end: usize, with_cas: bool) -> Request<'_> {
-    let list = &line[command_end..];
-    checked_keys(list, Command::GetMany { keys: list, with_cas, touch: None }, ERROR)
+fn get(list: &[u8], with_cas: bool, used: usize) -> RequestStep<'_> {
+    get_many(list, with_cas, None, ERROR, used)
 }
 
-fn checked_keys<'a>(list: &'a [u8], command: Command<'a>, if_none: &'static str) -> Request<'a> {
-    if list.iter().all(|&byte| byte == b' ') {
-        Request::answered(if_none, false)
-    } else if has_too_long_key(list) {
-        Request::answered(BAD_FORMAT, false)
+#[inline(always)]
+fn get_many<'a>(
+    keys: &'a [u8],
+    with_cas: bool,
+    touch: Option<i64>,
+    if_none: &'static str,
+    used: usize,
+) -> RequestStep<'a> {
+    if keys.iter().all(|&byte| byte == b' ') {
+        whole(Request::answered(if_none, false), used)
+    } else if has_too_long_key(keys) {
+        whole(Request::answered(BAD_FORMAT, false), used)
     } else {
-        Request::text(b"", command, false)
+        whole(Request::text(b"", Command::GetMany { keys, with_cas, touch }, false), used)
     }
 }
 
@@ -269,33 +270,45 @@ fn has_too_long_key(list: &[u8]) -> bool {
 }
 
 /// `gat <exptime> <key>*`; without a key memcached answers `END`.
-fn get_and_touch(line: &[u8], command_end: usize, with_cas: bool) -> Request<'_> {
-    let mut words = keys(&line[command_end..]);
-    let Some(word) = words.next() else { return Request::answered(ERROR, false) };
-    let Some(exptime) = exptime(word) else { return Request::answered(BAD_EXPTIME, false) };
-    let list = words.rest();
-    checked_keys(list, Command::GetMany { keys: list, with_cas, touch: Some(exptime) }, "END")
+fn get_and_touch(rest: &[u8], with_cas: bool, used: usize) -> RequestStep<'_> {
+    let mut words = keys(rest);
+    match words.next().map(exptime) {
+        None => whole(Request::answered(ERROR, false), used),
+        Some(None) => whole(Request::answered(BAD_EXPTIME, false), used),
+        Some(touch) => get_many(words.rest(), with_cas, touch, "END", used),
+    }
 }
 
 /// An exptime; memcached cuts it to 32 bits.
-pub(super) fn exptime(word: &[u8]) -> Option<i64> {
+pub fn exptime(word: &[u8]) -> Option<i64> {
     signed(word).map(|seconds| i64::from(seconds as i32))
 }
 
-/// A command about a key; `None` if it has another number of words.
-type Keyed<'a> = Option<Result<(&'a [u8], Command<'a>), &'static str>>;
-
-fn arithmetic<'a>(words: &CommandWords<'a>, increase: bool) -> Keyed<'a> {
-    let sum = |delta| Arithmetic { increase, delta, create: None, touch: None, cas: None, new_cas: None };
-    keyed(words, || unsigned(words.word(2)).map(|delta| Command::Arithmetic(sum(delta))).ok_or(BAD_DELTA))
+fn arithmetic<'a>(words: &CommandWords<'a>, increase: bool) -> Request<'a> {
+    let sum = |delta| Command::Arithmetic(Arithmetic { increase, delta, create: None, cas: None });
+    keyed(words, unsigned, sum, BAD_DELTA)
 }
 
-fn touch<'a>(words: &CommandWords<'a>) -> Keyed<'a> {
-    keyed(words, || exptime(words.word(2)).map(|exptime| Command::Touch { exptime }).ok_or(BAD_EXPTIME))
+fn touch<'a>(words: &CommandWords<'a>) -> Request<'a> {
+    keyed(words, exptime, |exptime| Command::Touch { exptime }, BAD_EXPTIME)
 }
 
-fn keyed<'a>(words: &CommandWords<'a>, command: impl FnOnce() -> Result<Command<'a>, &'static str>) -> Keyed<'a> {
-    (3..=4).contains(&words.count).then(|| Ok((words.key()?, command()?)))
+/// `<command> <key> <number> [noreply]`.
+#[inline(always)]
+fn keyed<'a, N>(
+    words: &CommandWords<'a>,
+    number: fn(&[u8]) -> Option<N>,
+    command: impl FnOnce(N) -> Command<'a>,
+    bad_number: &'static str,
+) -> Request<'a> {
+    if !(3..=4).contains(&words.count) {
+        return Request::answered(ERROR, false);
+    }
+    match (words.key(), number(words.word(2))) {
+        (Ok(key), Some(number)) => Request::text(key, command(number), words.noreply()),
+        (Err(error), _) => Request::answered(error, words.noreply()),
+        (_, None) => Request::answered(bad_number, words.noreply()),
+    }
 }
 
 /// `delete <key> [0] [noreply]`: the zero is what old clients send. The one word after `delete` is the key, whatever it says.
@@ -333,9 +346,11 @@ fn store<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
         return RequestStep::Request { request, used, discard: length as u64 + 2 };
     };
     let cas = if let StoreMode::Cas(cas) = mode { Some(cas) } else { None };
-    let drops_old = mode == StoreMode::Set;
-    let store = Store { mode, flags, exptime, value: None, cas, new_cas: None, takes_stale: false, drops_old };
-    with_block(Request::text(key, Command::Store(store), noreply), length, buffer, used, value_bytes_max)
+    with_block(length, buffer, used, value_bytes_max, noreply, |value| {
+        let drops_old = mode == StoreMode::Set;
+        let store = Store { mode, flags, exptime, value, cas, takes_stale: false, drops_old };
+        Request::text(key, Command::Store(store), noreply)
+    })
 }
 
 /// The length of a data block, without its end.
@@ -344,30 +359,27 @@ pub(super) fn block_length(word: &[u8]) -> Option<usize> {
     usize::try_from(length).ok()
 }
 
-/// A store of a good header with the data block that comes after it.
-#[inline]
+/// A store whose header is good: `request` with the data block of this length that comes after it.
+#[inline(always)]
 pub(super) fn with_block<'a>(
-    mut request: Request<'a>,
     length: usize,
     buffer: &'a [u8],
     used: usize,
     value_bytes_max: usize,
+    noreply: bool,
+    request: impl FnOnce(Option<&'a [u8]>) -> Request<'a>,
 ) -> RequestStep<'a> {
     if length > value_bytes_max {
-        return RequestStep::Request { request, used, discard: length as u64 + 2 };
+        return RequestStep::Request { request: request(None), used, discard: length as u64 + 2 };
     }
     let total = used + length + 2;
     let Some(data) = buffer.get(used..total) else {
         return RequestStep::More { total };
     };
-    let block = data.strip_suffix(b"\r\n");
-    if block.is_none() {
-        return whole(Request::answered(BAD_CHUNK, matches!(request.wire, Wire::Text { noreply: true })), total);
+    match data.strip_suffix(b"\r\n") {
+        None => whole(Request::answered(BAD_CHUNK, noreply), total),
+        value => whole(request(value), total),
     }
-    if let Command::Store(store) = &mut request.command {
-        store.value = block;
-    }
-    whole(request, total)
 }
 
 fn store_mode(words: &CommandWords<'_>) -> Option<StoreMode> {
@@ -385,9 +397,9 @@ fn store_mode(words: &CommandWords<'_>) -> Option<StoreMode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Reply;
+    use crate::protocol::{Reply, Wire};
 
-    fn get_many(keys: &[u8]) -> Request<'_> {
+    fn expected_get(keys: &[u8]) -> Request<'_> {
         Request::text(b"", Command::GetMany { keys, with_cas: false, touch: None }, false)
     }
 
@@ -407,7 +419,7 @@ mod tests {
 
     #[test]
     fn a_line_may_end_in_a_bare_newline_and_begin_with_blanks() {
-        let expected = get_many(b" a");
+        let expected = expected_get(b" a");
         assert_eq!(request(b"get a\r\n"), expected);
         assert_eq!(request(b"get a\n"), expected);
         assert_eq!(step(b"  get a\r\n", 0), RequestStep::Request { request: expected, used: 9, discard: 0 });
@@ -435,7 +447,6 @@ mod tests {
             exptime: 2,
             value: Some(b"abc"),
             cas: None,
-            new_cas: None,
             takes_stale: false,
             drops_old: true,
         };
@@ -501,7 +512,7 @@ mod tests {
     #[test]
     fn a_line_that_grows_is_searched_only_where_it_has_grown() {
         let line = b"get a\nget b\n";
-        let b = get_many(b" a\nget b");
+        let b = expected_get(b" a\nget b");
         assert_eq!(step_from(line, 6, 0), RequestStep::Request { request: b, used: line.len(), discard: 0 });
         assert_eq!(step_from(&line[..11], 11, 0), RequestStep::More { total: 12 });
         assert_eq!(step_from(&line[..11], 99, 0), RequestStep::More { total: 12 });

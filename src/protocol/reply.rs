@@ -20,12 +20,14 @@ pub enum Reply {
 }
 
 impl From<&'static Status> for Reply {
+    #[inline]
     fn from(status: &'static Status) -> Reply {
         Reply::Status { status, cas: None, is_refusal: false }
     }
 }
 
 impl Reply {
+    #[inline]
     pub fn refusal(status: &'static Status, cas: Option<u64>) -> Reply {
         Reply::Status { status, cas, is_refusal: true }
     }
@@ -40,6 +42,7 @@ impl Reply {
     }
 
     /// As the text protocol has it.
+    #[inline]
     pub(super) fn write_line(&self, out: &mut Vec<u8>) {
         match *self {
             Reply::Status { status, .. } => response::line(out, status.line),

@@ -5,37 +5,45 @@
 use super::{Packet, base64};
 
 /// Appends a line.
+#[inline]
 pub fn line(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
 /// How a value that is read is appended: its head, then the bytes, then its end.
-#[derive(Clone, Copy)]
-pub enum ValueForm<'a> {
-    /// `VALUE <key> <flags> <bytes> [<cas>]` and the data block.
-    Text {
-        with_cas: bool,
-    },
-    Binary(&'a Packet),
+pub trait ValueForm: Copy {
+    /// Makes room for all of the value's `length` bytes, and appends what comes before them.
+    fn head(self, out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: u64);
+    fn end(self, out: &mut Vec<u8>);
 }
 
-impl ValueForm<'_> {
-    /// Makes room for all of the value's `length` bytes, and appends what comes before them.
+/// `VALUE <key> <flags> <bytes> [<cas>]` and the data block.
+#[derive(Clone, Copy)]
+pub struct TextValue {
+    pub with_cas: bool,
+}
+
+impl ValueForm for TextValue {
     #[inline(always)]
-    pub fn head(self, out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: u64) {
-        match self {
-            ValueForm::Text { with_cas } => value_head(out, key, flags, length, with_cas.then_some(cas)),
-            ValueForm::Binary(packet) => packet.item(out, key, flags, length, cas),
-        }
+    fn head(self, out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: u64) {
+        value_head(out, key, flags, length, self.with_cas.then_some(cas));
     }
 
     #[inline(always)]
-    pub fn end(self, out: &mut Vec<u8>) {
-        if let ValueForm::Text { .. } = self {
-            out.extend_from_slice(b"\r\n");
-        }
+    fn end(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\r\n");
     }
+}
+
+impl ValueForm for &Packet {
+    #[inline(always)]
+    fn head(self, out: &mut Vec<u8>, key: &[u8], flags: u32, length: usize, cas: u64) {
+        self.item(out, key, flags, length, cas);
+    }
+
+    #[inline(always)]
+    fn end(self, _out: &mut Vec<u8>) {}
 }
 
 /// Appends the line before a data block of that length; the block and a line end must follow.

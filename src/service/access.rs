@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Context, Service};
 use crate::access::Rights;
 use crate::credential::table::Credential;
-use crate::protocol::{Command, MetaGet, Reply, Status};
+use crate::protocol::{Command, Reply, Status};
 
 /// A request without the rights for it is logged at most this often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
@@ -32,9 +32,7 @@ impl Service {
         let may = match *command {
             // A touch in passing is a change; without the right to it there is nothing to see.
             Command::GetMany { touch, .. } | Command::Get { touch } => touch.is_none() || !rights.read_only(),
-            Command::MetaGet(MetaGet { may_change, .. }) => {
-                self.is_visible(key, rights) && !(may_change && rights.read_only())
-            }
+            Command::MetaGet { may_change } => self.is_visible(key, rights) && !(may_change && rights.read_only()),
             Command::Debug => self.is_visible(key, rights),
             Command::Store(_) | Command::Arithmetic(_) | Command::Delete(_) | Command::Touch { .. } => {
                 !rights.read_only() && self.is_visible(key, rights)
@@ -53,7 +51,7 @@ impl Service {
             return Ok(());
         }
         Err(match command {
-            Command::GetMany { .. } | Command::Get { .. } | Command::MetaGet(_) | Command::Debug => {
+            Command::GetMany { .. } | Command::Get { .. } | Command::MetaGet { .. } | Command::Debug => {
                 (&Status::MISS).into()
             }
             Command::Store(store) => self.store_refusal(store, &Status::STORE_DENIED, None),

@@ -137,11 +137,7 @@ impl Service {
     /// tells about recaching, means nothing here: the refresher recaches.
     pub(super) fn meta_get_managed(&self, meta: &Meta<'_>, key: &[u8], context: &mut Context<'_>) -> ManagedRead {
         self.read_managed(key, context, |out, value| {
-            let facts = facts(value, meta.has_encoded_key());
-            ItemInfo::head(out, meta.has(b'v'), facts.length);
-            for (flag, word) in meta.flags() {
-                facts.show(out, flag, word, key);
-            }
+            facts(value, meta.has_encoded_key()).write(out, meta, key, |_, _, _| true);
             out.extend_from_slice(b"\r\n");
             if meta.has(b'v') {
                 value.rendered.write(out, &value.times);

@@ -7,7 +7,8 @@ use super::managed::ManagedRead;
 use super::reads::count_read;
 use super::{Context, FirstFetchWait, Output, Service};
 use crate::cache::{ItemView, LockedKey};
-use crate::protocol::{Meta, MetaGet, Reply, Status, Wire, response};
+use crate::protocol::parse::exptime;
+use crate::protocol::{Meta, Reply, Status, Wire, response};
 
 /// What flags of an answer tell about an item.
 pub(super) struct ItemInfo {
@@ -42,7 +43,7 @@ impl ItemInfo {
     }
 
     /// Appends what a flag asks for; nothing if it asks for nothing.
-    pub fn show(&self, out: &mut Vec<u8>, flag: u8, word: &[u8], key: &[u8]) {
+    fn show(&self, out: &mut Vec<u8>, flag: u8, word: &[u8], key: &[u8]) {
         match flag {
             b's' => response::flag(out, flag, self.length as u64),
             b't' => match self.left {
@@ -59,13 +60,34 @@ impl ItemInfo {
         }
     }
 
-    /// Appends `VA <length>` or `HD`.
-    pub fn head(out: &mut Vec<u8>, with_value: bool, length: usize) {
-        if with_value {
+    /// Appends `VA <length>` or `HD` and what the flags ask for, in their order, but no line end. Before each flag `step` may
+    /// change what there is to tell; false leaves the flag out.
+    #[inline(always)]
+    pub fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        meta: &Meta<'_>,
+        key: &[u8],
+        mut step: impl FnMut(u8, &[u8], &mut ItemInfo) -> bool,
+    ) {
+        if meta.has(b'v') {
             out.extend_from_slice(b"VA ");
-            response::number(out, length as u64);
+            response::number(out, self.length as u64);
         } else {
             out.extend_from_slice(b"HD");
+        }
+        for (flag, word) in meta.flags() {
+            if step(flag, word, self) {
+                self.show(out, flag, word, key);
+            }
+        }
+    }
+
+    /// Gives the item an expiry that came with a flag.
+    fn set_expiry(&mut self, slot: &mut LockedKey<'_>, expiry: Option<u32>, now: u32) {
+        if let Some(expiry) = expiry {
+            slot.set_expiry(expiry);
+            self.left = seconds_left(expiry, now);
         }
     }
 
@@ -86,12 +108,16 @@ fn seconds_left(expiry: u32, now: u32) -> Option<u32> {
     (expiry != 0).then(|| expiry.wrapping_sub(now))
 }
 
+/// The exptime that comes with a flag.
+pub(super) fn exptime_of(word: &[u8]) -> Option<i64> {
+    exptime(word.get(1..)?)
+}
+
 impl Service {
     /// `mg`.
     pub(super) fn meta_get(
         &self,
         wire: &Wire<'_>,
-        times: &MetaGet,
         key: &[u8],
         context: &mut Context<'_>,
     ) -> Result<Reply, FirstFetchWait> {
@@ -100,19 +126,18 @@ impl Service {
             ManagedRead::Wait(wait) => return Err(wait),
             ManagedRead::Hit => true,
             ManagedRead::Miss => false,
-            ManagedRead::Ordinary => self.meta_get_ordinary(meta, times, key, context),
+            ManagedRead::Ordinary => self.meta_get_ordinary(meta, key, context),
         };
         // If nothing was touched, memcached counts it as a get.
-        count_read(hit && times.touch.is_some(), hit, context.stats);
+        count_read(hit && meta.has(b'T'), hit, context.stats);
         Ok(if hit { Reply::Written } else { (&Status::MISS).into() })
     }
 
     /// True if there was something, or is now.
-    fn meta_get_ordinary(&self, meta: &Meta<'_>, times: &MetaGet, key: &[u8], context: &mut Context<'_>) -> bool {
+    fn meta_get_ordinary(&self, meta: &Meta<'_>, key: &[u8], context: &mut Context<'_>) -> bool {
         let now = self.seconds(context.now);
         let is_plain = meta.is_plain_read();
-        let expiry = |exptime| self.expiry(exptime, context.now);
-        let (vivify, touch, recache) = (times.vivify.map(expiry), times.touch.map(expiry), times.recache.map(expiry));
+        let expiry = |word: &[u8]| exptime_of(word).map(|exptime| self.expiry(exptime, context.now));
         let out = &mut *context.out;
         self.cache.with_key(key, now, |slot| {
             if is_plain && read_plainly(out, slot, meta, key, now) {
@@ -120,11 +145,22 @@ impl Service {
             }
             // Counts an expired item as found expired.
             let absent = slot.view().is_none() && slot.fetch().is_none();
-            let created = absent && vivify.is_some() && slot.create(0, b"", None);
-            let Some(facts) = ItemInfo::of(slot, now) else { return false };
-            ItemInfo::head(out, meta.has(b'v'), facts.length);
-            let times = FlagExpiries { touch, vivify: vivify.filter(|_| created), recache };
-            let recached = show_get(out, meta, key, facts, slot, now, &times);
+            let created = absent && meta.has(b'N') && slot.create(0, b"", None);
+            let Some(mut facts) = ItemInfo::of(slot, now) else { return false };
+            let mut recached = false;
+            facts.write(out, meta, key, |flag, word, facts| {
+                match flag {
+                    b'T' => facts.set_expiry(slot, expiry(word), now),
+                    b'N' if created => facts.set_expiry(slot, expiry(word), now),
+                    // Little time is left.
+                    b'R' => {
+                        let left = slot.view().map_or(0, |item| item.exptime);
+                        recached = !created && left != 0 && expiry(word).is_some_and(|least| left < least);
+                    }
+                    _ => {}
+                }
+                true
+            });
             show_marks(out, slot, created || recached);
             if meta.has(b'v') {
                 if let Some(item) = slot.view() {
@@ -135,7 +171,7 @@ impl Service {
             // Only now, so that `h` and `l` tell of the time before.
             match slot.view().map(|item| item.exptime) {
                 Some(_) if meta.has(b'u') => {}
-                Some(expiry) if touch.is_some() => {
+                Some(expiry) if meta.has(b'T') => {
                     slot.touch(expiry);
                 }
                 _ => {
@@ -167,13 +203,6 @@ impl Service {
     }
 }
 
-/// The expiries that flags of a `mg` bring, where they apply.
-struct FlagExpiries {
-    touch: Option<u32>,
-    vivify: Option<u32>,
-    recache: Option<u32>,
-}
-
 /// Answers a plain `mg` of an item about whose recaching there is nothing to tell, at one look. False if there is no such
 /// item; then nothing was done.
 #[inline]
@@ -182,14 +211,11 @@ fn read_plainly(out: &mut Output, slot: &mut LockedKey<'_>, meta: &Meta<'_>, key
     if item.stale || item.token_sent {
         return false;
     }
-    let (facts, with_value) = (ItemInfo::of_item(&item, now), meta.has(b'v'));
+    let with_value = meta.has(b'v');
     if with_value && !item.is_shareable() {
         out.reserve(item.value.len());
     }
-    ItemInfo::head(out, with_value, facts.length);
-    for (flag, word) in meta.flags() {
-        facts.show(out, flag, word, key);
-    }
+    ItemInfo::of_item(&item, now).write(out, meta, key, |_, _, _| true);
     out.extend_from_slice(b"\r\n");
     if with_value {
         out.push_value(&item);
@@ -198,38 +224,6 @@ fn read_plainly(out: &mut Output, slot: &mut LockedKey<'_>, meta: &Meta<'_>, key
     // Only now, so that `h` and `l` tell of the time before.
     slot.fetch();
     true
-}
-
-/// Appends the flags of a `mg` in their order, each as things are by then; true if `R` finds that little time is left.
-fn show_get(
-    out: &mut Vec<u8>,
-    meta: &Meta<'_>,
-    key: &[u8],
-    mut facts: ItemInfo,
-    slot: &mut LockedKey<'_>,
-    now: u32,
-    times: &FlagExpiries,
-) -> bool {
-    let mut recached = false;
-    for (flag, word) in meta.flags() {
-        let set = match flag {
-            b'T' => times.touch,
-            b'N' => times.vivify,
-            b'R' => {
-                let expiry = slot.view().map_or(0, |item| item.exptime);
-                let early = expiry != 0 && times.recache.is_some_and(|recache| expiry < recache);
-                recached |= early && times.vivify.is_none();
-                None
-            }
-            _ => None,
-        };
-        if let Some(expiry) = set {
-            slot.set_expiry(expiry);
-            facts.left = seconds_left(expiry, now);
-        }
-        facts.show(out, flag, word, key);
-    }
-    recached
 }
 
 /// Ends the line of a `mg` with memcached's marks about recaching: `Z`, another client was told before; `X`, it is stale;
@@ -248,7 +242,7 @@ fn show_marks(out: &mut Vec<u8>, slot: &mut LockedKey<'_>, wanted: bool) {
     }
 }
 
-/// Appends the answer to a count that went well. `times` are the expiries that `T` and `N` set, where they apply.
+/// Appends the answer to a count that went well. `expiry` says what `T` and `N` set, where they apply.
 pub(super) fn show_count(
     out: &mut Vec<u8>,
     meta: &Meta<'_>,
@@ -256,27 +250,18 @@ pub(super) fn show_count(
     value: u64,
     slot: &mut LockedKey<'_>,
     now: u32,
-    times: [Option<u32>; 2],
+    expiry: impl Fn(u8, &[u8]) -> Option<u32>,
 ) {
     let Some(mut facts) = ItemInfo::of(slot, now) else { return };
-    facts.encoded_key = meta.has_encoded_key();
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(value).as_bytes();
-    ItemInfo::head(out, meta.has(b'v'), digits.len());
-    for (flag, word) in meta.flags() {
-        let set = match flag {
-            b'T' => times[0],
-            b'N' => times[1],
-            _ => None,
-        };
-        if let Some(expiry) = set {
-            slot.set_expiry(expiry);
-            facts.left = seconds_left(expiry, now);
+    (facts.length, facts.encoded_key) = (digits.len(), meta.has_encoded_key());
+    facts.write(out, meta, key, |flag, word, facts| {
+        if let b'T' | b'N' = flag {
+            facts.set_expiry(slot, expiry(flag, word), now);
         }
-        if matches!(flag, b'c' | b't' | b'O' | b'k') {
-            facts.show(out, flag, word, key);
-        }
-    }
+        matches!(flag, b'c' | b't' | b'O' | b'k')
+    });
     out.extend_from_slice(b"\r\n");
     if meta.has(b'v') {
         out.extend_from_slice(digits);

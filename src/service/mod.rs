@@ -25,9 +25,8 @@ use crate::cache::Cache;
 pub use crate::cache::DetachedBytes;
 use crate::clock::{LogThrottle, Now};
 use crate::credential::table::Table;
-use crate::protocol::base64::{self, DECODED_BYTES_MAX};
 pub use crate::protocol::reply::MEMCACHED_VERSION;
-use crate::protocol::{Command, Reply, Request, RequestKey, Status, Wire};
+use crate::protocol::{Command, Reply, Request, Status, Wire};
 use crate::stats::{Stats, WorkerStats};
 
 /// Output queued for one connection past which it must be written before more is executed, bytes.
@@ -147,17 +146,13 @@ impl Service {
 
     /// Executes a request. `begin` is the byte of its keys from which a partly answered `get` goes on, otherwise 0.
     pub fn execute(&self, request: &Request<'_>, begin: usize, context: &mut Context<'_>) -> CommandOutcome {
-        let wire = &request.wire;
-        let mut room;
-        let key = match request.key {
-            RequestKey::Plain(key) => key,
-            RequestKey::Base64(text) => {
-                room = [0; DECODED_BYTES_MAX];
-                base64::decode(text, &mut room).unwrap_or_default()
-            }
-        };
-        if let Some(refusal) = self.reject(&request.command, key, context) {
-            wire.write(context.out, key, refusal);
+        let (wire, mut room) = (&request.wire, None);
+        let key = request.key(&mut room);
+        if !context.rights.is_all()
+            && let Err(denied) = self.authorize(&request.command, key, context.rights)
+        {
+            self.record_denial(context);
+            wire.write(context.out, key, denied);
             return CommandOutcome::Done;
         }
         let reply = match request.command {
@@ -166,12 +161,16 @@ impl Service {
                 Ok(reply) => reply,
                 Err(wait) => return CommandOutcome::Wait(wait, 0),
             },
-            Command::MetaGet(ref times) => match self.meta_get(wire, times, key, context) {
+            Command::MetaGet { .. } => match self.meta_get(wire, key, context) {
                 Ok(reply) => reply,
                 Err(wait) => return CommandOutcome::Wait(wait, 0),
             },
-            Command::Store(ref store) => self.store(store, wire, key, context),
-            Command::Arithmetic(ref sum) => self.arithmetic(sum, wire, key, context),
+            Command::Store(_) | Command::Arithmetic(_) => {
+                match self.reject_managed_write(&request.command, key, context) {
+                    Some(refusal) => refusal,
+                    None => self.write(&request.command, wire, key, context),
+                }
+            }
             Command::Delete(ref delete) => match self.delete(delete, wire, key, context) {
                 (reply, None) => reply,
                 (reply, Some(verification)) => {
@@ -225,18 +224,6 @@ impl Service {
         };
         wire.write(context.out, key, reply);
         CommandOutcome::Done
-    }
-
-    /// The answer to a command that is not carried out: the client has no right to it, or it would change a managed key.
-    #[inline]
-    fn reject(&self, command: &Command<'_>, key: &[u8], context: &Context<'_>) -> Option<Reply> {
-        if !context.rights.is_all()
-            && let Err(denied) = self.authorize(command, key, context.rights)
-        {
-            self.record_denial(context);
-            return Some(denied);
-        }
-        self.reject_managed_write(command, key, context)
     }
 
     /// Seconds since the server started, from 2 on: memcached's relative clock, on the boot clock.

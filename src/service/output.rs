@@ -109,10 +109,10 @@ impl Output {
     /// `slices`. Says how many pieces that is.
     pub fn slices<'a>(&'a self, written: usize, bytes_max: usize, slices: &mut [IoSlice<'a>]) -> usize {
         let (mut skip, mut room, mut count) = (written, bytes_max, 0);
-        for piece in self.pieces() {
-            let from = skip.min(piece.length());
+        for (bytes, length) in self.pieces() {
+            let from = skip.min(length);
             skip -= from;
-            let rest = piece.bytes().get(from..).unwrap_or_default();
+            let rest = bytes.get(from..).unwrap_or_default();
             let rest = &rest[..rest.len().min(room)];
             if rest.is_empty() {
                 continue;
@@ -136,37 +136,19 @@ impl Output {
         }
     }
 
-    fn pieces(&self) -> impl Iterator<Item = OutputPiece<'_>> {
+    /// What is queued, in order, each with its length; a large value has no bytes any more once it is let go of.
+    fn pieces(&self) -> impl Iterator<Item = (&[u8], usize)> {
         let mut begin = 0;
+        let plain = |from: usize, to: usize| {
+            let bytes = self.bytes.get(from..to).unwrap_or_default();
+            (bytes, bytes.len())
+        };
         let between = self.large.iter().flat_map(move |large| {
-            let bytes = self.bytes.get(begin..large.at).unwrap_or_default();
-            begin = large.at;
-            [OutputPiece::Bytes(bytes), OutputPiece::Large(large)]
+            let before = plain(std::mem::replace(&mut begin, large.at), large.at);
+            [before, (large.value.as_ref().map_or(&[], SharedValue::bytes), large.length)]
         });
         let last = self.large.last().map_or(0, |large| large.at);
-        between.chain([OutputPiece::Bytes(self.bytes.get(last..).unwrap_or_default())])
-    }
-}
-
-enum OutputPiece<'a> {
-    Bytes(&'a [u8]),
-    Large(&'a LargeValue),
-}
-
-impl<'a> OutputPiece<'a> {
-    fn length(&self) -> usize {
-        match self {
-            OutputPiece::Bytes(bytes) => bytes.len(),
-            OutputPiece::Large(large) => large.length,
-        }
-    }
-
-    /// Empty once a large value is let go of.
-    fn bytes(&self) -> &'a [u8] {
-        match self {
-            OutputPiece::Bytes(bytes) => bytes,
-            OutputPiece::Large(large) => large.value.as_ref().map_or(&[], SharedValue::bytes),
-        }
+        between.chain([plain(last, self.bytes.len())])
     }
 }
 

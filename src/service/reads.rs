@@ -5,7 +5,7 @@
 use super::managed::ManagedRead;
 use super::{CommandOutcome, Context, FirstFetchWait, Service};
 use crate::cache::ItemView;
-use crate::protocol::response::ValueForm;
+use crate::protocol::response::{TextValue, ValueForm};
 use crate::protocol::{Reply, Status, Wire, keys};
 use crate::stats::WorkerStats;
 
@@ -27,7 +27,7 @@ impl Service {
                 return CommandOutcome::MoreKeys(place_of(key));
             }
             context.keys_left -= 1;
-            if let ManagedRead::Wait(wait) = self.read(ValueForm::Text { with_cas }, key, expiry, now, context) {
+            if let ManagedRead::Wait(wait) = self.read(TextValue { with_cas }, key, expiry, now, context) {
                 return CommandOutcome::Wait(wait, place_of(key));
             }
         }
@@ -45,18 +45,19 @@ impl Service {
     ) -> Result<Reply, FirstFetchWait> {
         let Wire::Binary(packet) = wire else { return Ok(Reply::Written) };
         let expiry = touch.map(|exptime| self.expiry(exptime, context.now));
-        match self.read(ValueForm::Binary(packet), key, expiry, self.seconds(context.now), context) {
+        match self.read(packet, key, expiry, self.seconds(context.now), context) {
             ManagedRead::Wait(wait) => Err(wait),
             ManagedRead::Hit => Ok(Reply::Written),
             ManagedRead::Miss | ManagedRead::Ordinary => Ok((&Status::MISS).into()),
         }
     }
 
-    /// Appends what is under a key, unless it must be waited for, and counts it.
+    /// Appends what is under a key, unless it must be waited for, and counts it. A function for each form, so that the one
+    /// place that calls it has it whole.
     #[inline(always)]
     fn read(
         &self,
-        form: ValueForm<'_>,
+        form: impl ValueForm,
         key: &[u8],
         expiry: Option<u32>,
         now: u32,

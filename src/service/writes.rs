@@ -5,15 +5,25 @@
 
 use tokio::sync::oneshot;
 
-use super::meta::show_count;
+use super::meta::{exptime_of, show_count};
 use super::reads::count_read;
 use super::{Context, Service};
 use crate::cache::{ArithmeticOutcome, LockedKey, Stored};
 use crate::credential::table::KeyReading;
-use crate::protocol::{Arithmetic, Delete, Reply, Status, Store, StoreMode, Wire};
+use crate::protocol::{Arithmetic, Command, Delete, Reply, Status, Store, StoreMode, Wire};
 
 impl Service {
-    pub(super) fn store(&self, store: &Store<'_>, wire: &Wire<'_>, key: &[u8], context: &mut Context<'_>) -> Reply {
+    /// Carries out what puts another value under a key.
+    #[inline]
+    pub(super) fn write(&self, command: &Command<'_>, wire: &Wire<'_>, key: &[u8], context: &mut Context<'_>) -> Reply {
+        match command {
+            Command::Store(store) => self.store(store, wire, key, context),
+            Command::Arithmetic(sum) => self.arithmetic(sum, wire, key, context),
+            _ => Reply::Written,
+        }
+    }
+
+    fn store(&self, store: &Store<'_>, wire: &Wire<'_>, key: &[u8], context: &mut Context<'_>) -> Reply {
         let is_packet = wire.is_binary();
         let value = store.value.filter(|value| !is_packet || self.cache.fits(key.len(), store.flags, value.len()));
         let (stored, cas) = match value {
@@ -67,7 +77,7 @@ impl Service {
                 Some((expiry, _)) => (StoreMode::Set, expiry),
                 None => (mode, expiry),
             };
-            let stored = slot.store_prepared(mode, flags, expiry, value, ready, store.new_cas);
+            let stored = slot.store_prepared(mode, flags, expiry, value, ready, wire.new_cas());
             if stored != Stored::Stored {
                 return (stored, 0);
             }
@@ -78,59 +88,53 @@ impl Service {
             if let Wire::Meta(meta) = wire {
                 slot.set_encoded_key(meta.has_encoded_key() && !extends);
             }
-            (stored, cas_of(slot).unwrap_or(0))
+            (stored, shown_cas(slot, wire))
         })
     }
 
-    pub(super) fn arithmetic(&self, sum: &Arithmetic, wire: &Wire<'_>, key: &[u8], context: &mut Context<'_>) -> Reply {
+    fn arithmetic(&self, sum: &Arithmetic, wire: &Wire<'_>, key: &[u8], context: &mut Context<'_>) -> Reply {
         let (now, stats) = (self.seconds(context.now), context.stats);
         let (hits, misses) =
             if sum.increase { (&stats.incr_hits, &stats.incr_misses) } else { (&stats.decr_hits, &stats.decr_misses) };
         let expiry = |exptime| self.expiry(exptime, context.now);
-        let (create, touch) = (sum.create.map(|(initial, exptime)| (initial, expiry(exptime))), sum.touch.map(expiry));
+        let create = sum.create.map(|(initial, exptime)| (initial, expiry(exptime)));
         let out = &mut *context.out;
         self.cache.with_key(key, now, |slot| {
-            let old = slot.view().map(|item| (item.value.is_empty(), item.cas));
-            let (value, created) = match (old, create) {
-                (None, None) => {
+            // memcached looks at the length first, then at the cas, then at the number.
+            if sum.cas.is_some() && slot.view().is_some_and(|item| !item.value.is_empty() && Some(item.cas) != sum.cas)
+            {
+                return (&Status::EXISTS).into();
+            }
+            let (value, created) = match (slot.arithmetic(sum.delta, sum.increase, wire.new_cas()), create) {
+                (ArithmeticOutcome::Value(value), _) => {
+                    hits.add(1);
+                    (value, false)
+                }
+                (ArithmeticOutcome::NotFound, None) => {
                     misses.add(1);
                     return (&Status::NOT_FOUND).into();
                 }
-                (None, Some((initial, expiry))) => {
-                    // A flag sets the expiry when its turn comes.
-                    let expiry = if wire.is_binary() { expiry } else { 0 };
-                    if !slot.create(expiry, itoa::Buffer::new().format(initial).as_bytes(), sum.new_cas) {
+                (ArithmeticOutcome::NotFound, Some((initial, expiry))) => {
+                    if !slot.create(expiry, itoa::Buffer::new().format(initial).as_bytes(), wire.new_cas()) {
                         return (&Status::NO_MEMORY_TO_CREATE).into();
                     }
                     (initial, true)
                 }
-                // memcached looks at the length first, then at the cas, then at the number.
-                (Some((true, _)), _) => return (&Status::NON_NUMERIC).into(),
-                (Some((_, cas)), _) if sum.cas.is_some_and(|expected| expected != cas) => {
-                    return (&Status::EXISTS).into();
+                (ArithmeticOutcome::NonNumeric, _) => return (&Status::NON_NUMERIC).into(),
+                // Only under -M, or when a longer number no longer fits the largest item.
+                (ArithmeticOutcome::OutOfMemory | ArithmeticOutcome::TooLarge, _) => {
+                    return match wire {
+                        Wire::Meta(_) => Reply::Line("SERVER_ERROR out of memory"),
+                        _ => (&Status::NO_MEMORY_TO_COUNT).into(),
+                    };
                 }
-                (Some(_), _) => match slot.arithmetic(sum.delta, sum.increase, sum.new_cas) {
-                    ArithmeticOutcome::Value(value) => {
-                        hits.add(1);
-                        (value, false)
-                    }
-                    ArithmeticOutcome::NotFound => return (&Status::NOT_FOUND).into(),
-                    ArithmeticOutcome::NonNumeric => return (&Status::NON_NUMERIC).into(),
-                    // Only under -M, or when a longer number no longer fits the largest item.
-                    ArithmeticOutcome::OutOfMemory | ArithmeticOutcome::TooLarge => {
-                        return match wire {
-                            Wire::Meta(_) => Reply::Line("SERVER_ERROR out of memory"),
-                            _ => (&Status::NO_MEMORY_TO_COUNT).into(),
-                        };
-                    }
-                },
             };
-            let Wire::Meta(meta) = wire else {
-                return Reply::Number { value, cas: cas_of(slot).unwrap_or(0) };
-            };
+            let Wire::Meta(meta) = wire else { return Reply::Number { value, cas: shown_cas(slot, wire) } };
             let start = out.len();
-            let vivify = create.filter(|_| created).map(|(_, expiry)| expiry);
-            show_count(out, meta, key, value, slot, now, [touch, vivify]);
+            show_count(out, meta, key, value, slot, now, |flag, word| match flag {
+                b'N' if !created => None,
+                _ => exptime_of(word).map(expiry),
+            });
             // memcached skips the answer to a count only.
             if wire.is_quiet() && !created {
                 out.truncate(start);
@@ -166,7 +170,7 @@ impl Service {
                 slot.set_stale(true);
                 // So that the next reader is told to recache it.
                 slot.set_token_sent(false);
-                slot.set_cas(delete.new_cas);
+                slot.set_cas(wire.new_cas());
                 return &Status::DELETED;
             }
             if slot.delete() {
@@ -205,6 +209,12 @@ impl Service {
 
 fn cas_of(slot: &LockedKey<'_>) -> Option<u64> {
     slot.view().map(|item| item.cas)
+}
+
+/// The cas id for an answer; text has none.
+#[inline]
+fn shown_cas(slot: &LockedKey<'_>, wire: &Wire<'_>) -> u64 {
+    if let Wire::Text { .. } = wire { 0 } else { cas_of(slot).unwrap_or(0) }
 }
 
 /// Expiry and token mark of an item that a value with an older cas id replaces, to be as stale.
