@@ -21,7 +21,7 @@ enum Writing {
 
 /// What an encoding is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Takes {
+enum EncodingUse {
     Anything,
     Text,
     Number,
@@ -29,24 +29,24 @@ enum Takes {
     Fields,
 }
 
-type Encoding = (Writing, Takes);
+type Encoding = (Writing, EncodingUse);
 
 const ENCODINGS: [(&str, Encoding); 8] = [
-    ("raw", (Writing::Raw, Takes::Anything)),
-    ("json", (Writing::Json, Takes::Anything)),
-    ("json_string", (Writing::Json, Takes::Text)),
-    ("json_number", (Writing::Json, Takes::Number)),
-    ("json_object", (Writing::Json, Takes::Fields)),
-    ("php", (Writing::Php, Takes::Anything)),
-    ("php_string", (Writing::Php, Takes::Text)),
-    ("php_array", (Writing::Php, Takes::Fields)),
+    ("raw", (Writing::Raw, EncodingUse::Anything)),
+    ("json", (Writing::Json, EncodingUse::Anything)),
+    ("json_string", (Writing::Json, EncodingUse::Text)),
+    ("json_number", (Writing::Json, EncodingUse::Number)),
+    ("json_object", (Writing::Json, EncodingUse::Fields)),
+    ("php", (Writing::Php, EncodingUse::Anything)),
+    ("php_string", (Writing::Php, EncodingUse::Text)),
+    ("php_array", (Writing::Php, EncodingUse::Fields)),
 ];
 
 /// The flags that readers with that library look for.
 fn flags_for(encoding: Encoding, client: ClientLibrary) -> u32 {
     match encoding {
         (Writing::Php, _) => client.serialized_flags(),
-        (Writing::Json, Takes::Fields) => client.object_flags(),
+        (Writing::Json, EncodingUse::Fields) => client.object_flags(),
         _ => 0,
     }
 }
@@ -75,7 +75,7 @@ impl ViewRequest {
                 _ => wrong("a constant has neither shows nor fields", "Remove them."),
             };
         }
-        if self.fields.is_some() && takes != Takes::Fields {
+        if self.fields.is_some() && takes != EncodingUse::Fields {
             let remedy = "Add encoding = \"json_object\" or \"php_array\", or remove the fields.";
             return wrong("fields are for an object or an array", remedy);
         }
@@ -85,14 +85,14 @@ impl ViewRequest {
             Shows::Nothing => return wrong("nothing has no encoding", "Remove the encoding."),
         };
         let field = match (takes, fact) {
-            (Takes::Fields, Fact::Value) => self.fields.unwrap_or_else(|| usual_fields(value_name)),
-            (Takes::Number, Fact::Value) => {
+            (EncodingUse::Fields, Fact::Value) => self.fields.unwrap_or_else(|| usual_fields(value_name)),
+            (EncodingUse::Number, Fact::Value) => {
                 return wrong("the value is not a number", "Write encoding = \"json_string\".");
             }
-            (Takes::Anything, _) | (Takes::Text, Fact::Value) => Field::Fact(fact),
+            (EncodingUse::Anything, _) | (EncodingUse::Text, Fact::Value) => Field::Fact(fact),
             // Digits are JSON too.
-            (Takes::Number, _) => return Ok(Form::Raw(fact)),
-            (Takes::Text | Takes::Fields, _) => {
+            (EncodingUse::Number, _) => return Ok(Form::Raw(fact)),
+            (EncodingUse::Text | EncodingUse::Fields, _) => {
                 let remedy = "Write encoding = \"raw\", \"json\" or \"php\", or remove shows.";
                 return wrong("a time is a number, in no such encoding", remedy);
             }
@@ -187,12 +187,12 @@ fn usual_fields(value_name: &str) -> Field {
 }
 
 /// A constant alone under a key: its bytes never change.
-fn constant_form(constant: &Constant, writing: Writing, takes: Takes) -> Result<Form, InvalidValue> {
+fn constant_form(constant: &Constant, writing: Writing, takes: EncodingUse) -> Result<Form, InvalidValue> {
     let fits = match takes {
-        Takes::Anything => true,
-        Takes::Text => matches!(constant, Constant::Text(_)),
-        Takes::Number => matches!(constant, Constant::Number(_) | Constant::Decimal(_)),
-        Takes::Fields => {
+        EncodingUse::Anything => true,
+        EncodingUse::Text => matches!(constant, Constant::Text(_)),
+        EncodingUse::Number => matches!(constant, Constant::Number(_) | Constant::Decimal(_)),
+        EncodingUse::Fields => {
             let remedy = "Write encoding = \"json\" or \"php\", or fields in place of the constant.";
             return wrong("a constant is neither an object nor an array", remedy);
         }

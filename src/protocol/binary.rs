@@ -6,8 +6,8 @@
 use std::ops::RangeInclusive;
 
 use super::{
-    Arithmetic, CloseReason, Command, Delete, KEY_LENGTH_MAX, Reply, Request, RequestStep, Status, Store, StoreMode,
-    Wire,
+    Arithmetic, CloseReason, Command, Delete, KEY_LENGTH_MAX, Reply, Request, RequestStep, Status, StoreCommand,
+    StoreMode, Wire,
 };
 
 /// The first byte of every request.
@@ -208,7 +208,7 @@ fn command<'a>(
         Verb::Get => Command::Get { touch: None },
         Verb::GetAndTouch => Command::Get { touch: Some(word(extras, 0).into()) },
         Verb::Touch => Command::Touch { exptime: word(extras, 0).into() },
-        Verb::Store(verb) => Command::Store(Store {
+        Verb::Store(verb) => Command::Store(StoreCommand {
             mode: match (verb, cas) {
                 (StoreMode::Append | StoreMode::Prepend, _) | (_, None) => verb,
                 (_, Some(cas)) => StoreMode::Cas(cas),
@@ -362,7 +362,7 @@ mod tests {
             let total = if end < HEADER_BYTES { HEADER_BYTES } else { whole.len() };
             assert_eq!(step(&whole[..end], 1024, false), RequestStep::More { total });
         }
-        let store = Store {
+        let store = StoreCommand {
             mode: StoreMode::Cas(7),
             flags: 5,
             exptime: 9,
@@ -383,7 +383,7 @@ mod tests {
         whole[8..12].copy_from_slice(&u32::MAX.to_be_bytes());
         let RequestStep::Request { request, used, discard } = step(&whole, 1024, false) else { panic!() };
         assert_eq!(request.key, b"key");
-        assert!(matches!(request.command, Command::Store(Store { value: None, .. })));
+        assert!(matches!(request.command, Command::Store(StoreCommand { value: None, .. })));
         assert_eq!((used, discard), (35, u64::from(u32::MAX) - 11));
         assert!(matches!(step(&whole[..30], 1024, false), RequestStep::More { total: 35 }));
     }

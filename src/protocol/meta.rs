@@ -7,8 +7,8 @@ use super::base64::{self, DECODED_BYTES_MAX};
 use super::number::{unsigned, unsigned_32};
 use super::parse::{block_length, exptime, with_block};
 use super::{
-    Arithmetic, BAD_FORMAT, Command, Delete, ERROR, KEY_LENGTH_MAX, Reply, Request, RequestStep, Store, StoreMode,
-    Wire, keys, response,
+    Arithmetic, BAD_FORMAT, Command, Delete, ERROR, KEY_LENGTH_MAX, Reply, Request, RequestStep, StoreCommand,
+    StoreMode, Wire, keys, response,
 };
 
 const BAD_TOKEN: &str = "CLIENT_ERROR bad token in command line format";
@@ -153,7 +153,7 @@ fn has_too_many(flags: &[u8], words_before: usize) -> bool {
 fn get(rest: &[u8]) -> Result<(&[u8], Meta<'_>), &'static str> {
     let (key, flags) = word(rest);
     check(key, flags, 2, TOO_MANY_GET)?;
-    let meta = Flags::default().read(key, flags)?;
+    let meta = FlagValues::default().read(key, flags)?;
     if has_long_opaque(&meta) { Err(OPAQUE_TOO_LONG) } else { Ok((key, meta)) }
 }
 
@@ -161,7 +161,7 @@ fn get(rest: &[u8]) -> Result<(&[u8], Meta<'_>), &'static str> {
 fn delete(rest: &[u8]) -> Result<Request<'_>, &'static str> {
     let (key, flags) = word(rest);
     check(key, flags, 2, TOO_MANY)?;
-    let mut read = Flags::default();
+    let mut read = FlagValues::default();
     let meta = read.read(key, flags).map_err(|_| UNKNOWN_OR_DUPLICATE)?;
     request(key, meta, Command::Delete(Delete { cas: read.cas, invalidate: meta.has(b'I'), touch: read.touch }))
 }
@@ -169,7 +169,7 @@ fn delete(rest: &[u8]) -> Result<Request<'_>, &'static str> {
 fn arithmetic(rest: &[u8]) -> Result<Request<'_>, &'static str> {
     let (key, flags) = word(rest);
     check(key, flags, 2, TOO_MANY)?;
-    let mut read = Flags::default();
+    let mut read = FlagValues::default();
     let meta = read.read(key, flags).map_err(|_| UNKNOWN_OR_DUPLICATE)?;
     let increase = match read.mode {
         None | Some(b'I' | b'+') => true,
@@ -231,7 +231,7 @@ fn check<'a>(key: &'a [u8], flags: &'a [u8], words_before: usize, too_many: &'st
 
 /// What flags say, each `None` if it is not there. Others are read again when their turn comes.
 #[derive(Default)]
-struct Flags {
+struct FlagValues {
     touch: Option<i64>,
     cas: Option<u64>,
     initial: Option<u64>,
@@ -240,7 +240,7 @@ struct Flags {
     mode: Option<u8>,
 }
 
-impl Flags {
+impl FlagValues {
     /// Reads every flag. An unknown or repeated one ends the search; of other faults the last one is told.
     fn read<'a>(&mut self, key: &[u8], text: &'a [u8]) -> Result<Meta<'a>, &'static str> {
         let (mut present, mut error, mut is_sound) = (0, BAD_FORMAT, true);
@@ -294,7 +294,7 @@ fn store<'a>(rest: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
     let length = block_length(length);
     match (store_header(key, flags, length.is_some()), length) {
         (Ok((store, meta)), Some(length)) => with_block(length, buffer, used, value_bytes_max, false, |value| {
-            Request { key, command: Command::Store(Store { value, ..store }), wire: Wire::Meta(meta) }
+            Request { key, command: Command::Store(StoreCommand { value, ..store }), wire: Wire::Meta(meta) }
         }),
         (header, length) => {
             let request = Request::answered(header.err().unwrap_or(BAD_FORMAT), false);
@@ -304,12 +304,16 @@ fn store<'a>(rest: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
 }
 
 /// Everything of a `ms` line but its length.
-fn store_header<'a>(key: &'a [u8], flags: &'a [u8], has_length: bool) -> Result<(Store<'a>, Meta<'a>), &'static str> {
+fn store_header<'a>(
+    key: &'a [u8],
+    flags: &'a [u8],
+    has_length: bool,
+) -> Result<(StoreCommand<'a>, Meta<'a>), &'static str> {
     check(key, flags, 3, TOO_MANY)?;
     if !has_length {
         return Err(BAD_FORMAT);
     }
-    let mut read = Flags::default();
+    let mut read = FlagValues::default();
     let meta = read.read(key, flags)?;
     // As in memcached a cas turns a set or a replace into a cas.
     let cas = read.cas.map(StoreMode::Cas);
@@ -321,7 +325,7 @@ fn store_header<'a>(key: &'a [u8], flags: &'a [u8], has_length: bool) -> Result<
         Some(b'P') => StoreMode::Prepend,
         Some(_) => return Err(BAD_STORE_MODE),
     };
-    let store = Store {
+    let store = StoreCommand {
         mode,
         flags: read.flags.unwrap_or(0),
         exptime: read.touch.unwrap_or(0),
@@ -391,7 +395,7 @@ mod tests {
     #[test]
     fn modes_and_cas_make_the_mode() {
         let mode = |line: &'static str| match request(line.as_bytes()).command {
-            Command::Store(Store { mode, .. }) => mode,
+            Command::Store(StoreCommand { mode, .. }) => mode,
             request => panic!("{request:?}"),
         };
         assert_eq!(mode("ms k 0\r\n\r\n"), StoreMode::Set);
@@ -445,7 +449,7 @@ mod tests {
         }
         let large = step(b"ms k 2147483645 q\r\n");
         let RequestStep::Request { request, discard: 2_147_483_647, .. } = large else { panic!("{large:?}") };
-        assert!(matches!(request.command, Command::Store(Store { value: None, .. })));
+        assert!(matches!(request.command, Command::Store(StoreCommand { value: None, .. })));
     }
 
     #[test]

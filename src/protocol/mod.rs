@@ -139,7 +139,7 @@ pub enum Command<'a> {
     MetaGet {
         may_change: bool,
     },
-    Store(Store<'a>),
+    Store(StoreCommand<'a>),
     Arithmetic(Arithmetic),
     Delete(Delete),
     Touch {
@@ -183,7 +183,7 @@ pub enum Command<'a> {
 
 /// A storage command with its data block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Store<'a> {
+pub struct StoreCommand<'a> {
     pub mode: StoreMode,
     pub flags: u32,
     pub exptime: i64,

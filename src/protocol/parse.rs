@@ -7,8 +7,8 @@ use memchr::memrchr;
 use super::number::{signed, unsigned, unsigned_32};
 use super::scan::find;
 use super::{
-    Arithmetic, BAD_FORMAT, CloseReason, Command, Delete, ERROR, KEY_LENGTH_MAX, Request, RequestStep, Status, Store,
-    StoreMode, keys, maintenance, meta,
+    Arithmetic, BAD_FORMAT, CloseReason, Command, Delete, ERROR, KEY_LENGTH_MAX, Request, RequestStep, Status,
+    StoreCommand, StoreMode, keys, maintenance, meta,
 };
 
 /// A command line without an end is given up at this length, unless it is a `get` (memcached.c, `try_read_command`).
@@ -348,7 +348,7 @@ fn store<'a>(line: &'a [u8], buffer: &'a [u8], used: usize, value_bytes_max: usi
     let cas = if let StoreMode::Cas(cas) = mode { Some(cas) } else { None };
     with_block(length, buffer, used, value_bytes_max, noreply, |value| {
         let drops_old = mode == StoreMode::Set;
-        let store = Store { mode, flags, exptime, value, cas, takes_stale: false, drops_old };
+        let store = StoreCommand { mode, flags, exptime, value, cas, takes_stale: false, drops_old };
         Request::text(key, Command::Store(store), noreply)
     })
 }
@@ -441,7 +441,7 @@ mod tests {
         for end in 13..whole.len() {
             assert_eq!(step(&whole[..end], 1024), RequestStep::More { total: whole.len() });
         }
-        let store = Store {
+        let store = StoreCommand {
             mode: StoreMode::Set,
             flags: 1,
             exptime: 2,
@@ -468,7 +468,7 @@ mod tests {
     fn a_block_over_the_limit_is_never_buffered() {
         let step = step(b"set k 0 0 2147483645 noreply\r\n", 1024);
         let RequestStep::Request { request, discard: 2147483647, .. } = step else { panic!("{step:?}") };
-        assert!(matches!(request.command, Command::Store(Store { value: None, .. })));
+        assert!(matches!(request.command, Command::Store(StoreCommand { value: None, .. })));
         assert_eq!(request.wire, Wire::Text { noreply: true });
     }
 

@@ -12,7 +12,7 @@ use super::meta::ItemInfo;
 use super::{Context, FirstFetchWait, Service};
 use crate::clock::Now;
 use crate::credential::table::{Credential, KeyReading, ManagedKey, ManagedValue, log_credential};
-use crate::protocol::{Command, Meta, Reply, Status, Store, Wire};
+use crate::protocol::{Command, Meta, Reply, Status, StoreCommand, Wire};
 use crate::service::RefuseWith;
 use crate::stats::WorkerStats;
 
@@ -83,7 +83,7 @@ impl Service {
     }
 
     /// The answer to a refused store, whatever the reason; `error` is for `refuse_with = "client_error"`.
-    pub(super) fn store_refusal(&self, store: &Store<'_>, error: &'static Status, cas: Option<u64>) -> Reply {
+    pub(super) fn store_refusal(&self, store: &StoreCommand<'_>, error: &'static Status, cas: Option<u64>) -> Reply {
         let status = match self.settings.refuse_with {
             RefuseWith::ClientError => error,
             RefuseWith::NotStored if store.cas.is_some() => &Status::EXISTS,

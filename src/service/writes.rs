@@ -10,7 +10,7 @@ use super::reads::count_read;
 use super::{Context, Service};
 use crate::cache::{ArithmeticOutcome, LockedKey, Stored};
 use crate::credential::table::KeyReading;
-use crate::protocol::{Arithmetic, Command, Delete, Reply, Status, Store, StoreMode, Wire};
+use crate::protocol::{Arithmetic, Command, Delete, Reply, Status, StoreCommand, StoreMode, Wire};
 
 impl Service {
     /// Carries out what puts another value under a key.
@@ -23,7 +23,7 @@ impl Service {
         }
     }
 
-    fn store(&self, store: &Store<'_>, wire: &Wire<'_>, key: &[u8], context: &mut Context<'_>) -> Reply {
+    fn store(&self, store: &StoreCommand<'_>, wire: &Wire<'_>, key: &[u8], context: &mut Context<'_>) -> Reply {
         let is_packet = wire.is_binary();
         let value = store.value.filter(|value| !is_packet || self.cache.fits(key.len(), store.flags, value.len()));
         let (stored, cas) = match value {
@@ -55,13 +55,13 @@ impl Service {
     /// Stores, and gives the new cas id, 0 if nothing was stored.
     fn put(
         &self,
-        store: &Store<'_>,
+        store: &StoreCommand<'_>,
         value: &[u8],
         wire: &Wire<'_>,
         key: &[u8],
         context: &Context<'_>,
     ) -> (Stored, u64) {
-        let Store { mode, flags, .. } = *store;
+        let StoreCommand { mode, flags, .. } = *store;
         let expiry = self.expiry(store.exptime, context.now);
         let ready = self.cache.prepare(mode, key, flags, value);
         self.cache.with_key(key, self.seconds(context.now), |slot| {
