@@ -367,15 +367,16 @@ pub struct Lengths {
 /// Appends an answer's header; a body of these lengths must follow.
 pub fn head(out: &mut Vec<u8>, packet: &Packet<'_>, status: ResponseStatus, lengths: Lengths, cas: u64) {
     let body = usize::from(lengths.extras) + lengths.key + lengths.value;
-    out.reserve(HEADER_BYTES + body);
-    out.extend_from_slice(&[ANSWER_MAGIC, packet.opcode]);
+    let mut header = [0; HEADER_BYTES];
+    (header[0], header[1], header[4]) = (ANSWER_MAGIC, packet.opcode, lengths.extras);
     // Keys are at most 250 bytes, values at most a gibibyte.
-    out.extend_from_slice(&(lengths.key as u16).to_be_bytes());
-    out.extend_from_slice(&[lengths.extras, 0]);
-    out.extend_from_slice(&status.code().to_be_bytes());
-    out.extend_from_slice(&(body as u32).to_be_bytes());
-    out.extend_from_slice(&packet.opaque);
-    out.extend_from_slice(&cas.to_be_bytes());
+    header[2..4].copy_from_slice(&(lengths.key as u16).to_be_bytes());
+    header[6..8].copy_from_slice(&status.code().to_be_bytes());
+    header[8..12].copy_from_slice(&(body as u32).to_be_bytes());
+    header[12..16].copy_from_slice(&packet.opaque);
+    header[16..].copy_from_slice(&cas.to_be_bytes());
+    out.reserve(HEADER_BYTES + body);
+    out.extend_from_slice(&header);
 }
 
 /// Appends an answer that is nothing but its status, in memcached's words if it is an error.
