@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 
 use super::id::CredentialId;
 use crate::clock::Now;
-use crate::platform::errcodes::BilingualText;
 
 /// Entries of the whole server.
 pub const ENTRIES_MAX: usize = 4096;
@@ -36,10 +35,8 @@ pub enum Event {
         network: Option<&'static str>,
         text: String,
         /// What the error code says; none without one.
-        meaning: Option<BilingualText>,
+        meaning: Option<&'static str>,
         advice: Cow<'static, str>,
-        /// The same in Chinese.
-        advice_zh: Cow<'static, str>,
     },
     /// A success after failures.
     Recovered,
@@ -182,17 +179,8 @@ mod tests {
     }
 
     fn failed(errcode: Option<i64>, text: &str) -> Event {
-        let (meaning, advice, advice_zh) = (None, "".into(), "".into());
-        Event::Failed {
-            class: "retry",
-            errcode,
-            rid: None,
-            network: None,
-            text: text.into(),
-            meaning,
-            advice,
-            advice_zh,
-        }
+        let (meaning, advice) = (None, "".into());
+        Event::Failed { class: "retry", errcode, rid: None, network: None, text: text.into(), meaning, advice }
     }
 
     #[test]

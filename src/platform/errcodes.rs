@@ -13,13 +13,6 @@ pub mod wecom;
 use super::failure::{Class, Pace, Wait};
 use crate::platform::{ApiCall, ApiEndpoint, PLATFORMS, platform};
 
-/// A sentence in both languages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BilingualText {
-    pub en: &'static str,
-    pub zh: &'static str,
-}
-
 /// Where a row is known from, and when that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrcodeSource {
@@ -32,7 +25,7 @@ pub struct ErrcodeSource {
 pub struct ErrcodeTable {
     pub rows: &'static [ErrcodeRow],
     /// Where to look up a code that has no row.
-    pub advice_on_unknown: BilingualText,
+    pub advice_on_unknown: &'static str,
 }
 
 /// One error code of a platform's calls.
@@ -45,10 +38,10 @@ pub struct ErrcodeRow {
     pub refuses_token: bool,
     /// Another secret, or another refresh token, is what it takes.
     pub asks_for_secret: bool,
-    pub meaning: BilingualText,
-    pub advice: BilingualText,
+    pub meaning: &'static str,
+    pub advice: &'static str,
     /// Used in place of `advice` if the answer names the address the call came from; has `{ip}` and `{app}` in it.
-    pub advice_with_ip: Option<BilingualText>,
+    pub advice_with_ip: Option<&'static str>,
     pub source: ErrcodeSource,
 }
 
@@ -70,21 +63,14 @@ pub fn rows() -> impl Iterator<Item = (&'static str, &'static ErrcodeRow)> {
 
 /// An unknown code is looked at again slowly, because fast retries might spend a quota.
 pub const UNKNOWN_CLASS: Class = SLOW;
-pub const UNKNOWN_MEANING: BilingualText = text("unknown error", "未知错误");
+pub const UNKNOWN_MEANING: &str = "unknown error";
 
 /// Where to look up a code that has no row.
-pub fn advice_on_unknown(platform_name: &str) -> BilingualText {
+pub fn advice_on_unknown(platform_name: &str) -> &'static str {
     platform(platform_name).map_or(UNKNOWN_PLATFORM, |platform| platform.errcodes.advice_on_unknown)
 }
 
-/// What is said where there is no row.
-pub fn texts_on_unknown() -> impl Iterator<Item = BilingualText> {
-    let advice = PLATFORMS.iter().map(|platform| platform.errcodes.advice_on_unknown);
-    advice.chain([UNKNOWN_MEANING, UNKNOWN_PLATFORM, PROBE_RIGHT])
-}
-
-const UNKNOWN_PLATFORM: BilingualText =
-    text("look the error code up in the platform's documentation", "请在该平台的文档中查询该错误码");
+const UNKNOWN_PLATFORM: &str = "look the error code up in the platform's documentation";
 
 // Classes, as the rows name them.
 const RETRY: Class = Class::Retry;
@@ -99,10 +85,6 @@ const fn wait(ms: u64) -> Class {
     Class::Wait(Wait::AtLeastMs(ms))
 }
 
-pub(super) const fn text(en: &'static str, zh: &'static str) -> BilingualText {
-    BilingualText { en, zh }
-}
-
 const fn source(page: &'static str, date: &'static str) -> ErrcodeSource {
     ErrcodeSource { page, date }
 }
@@ -113,18 +95,18 @@ const fn row(
     code: i64,
     class: Class,
     source: ErrcodeSource,
-    meaning: BilingualText,
+    meaning: &'static str,
 ) -> ErrcodeRow {
     let (refuses_token, asks_for_secret, advice, advice_with_ip) = (false, false, NOTHING, None);
     ErrcodeRow { calls, code, class, refuses_token, asks_for_secret, meaning, advice, advice_with_ip, source }
 }
 
 impl ErrcodeRow {
-    const fn advise(self, advice: BilingualText) -> ErrcodeRow {
+    const fn advise(self, advice: &'static str) -> ErrcodeRow {
         ErrcodeRow { advice, ..self }
     }
 
-    const fn with_ip(self, advice: BilingualText) -> ErrcodeRow {
+    const fn with_ip(self, advice: &'static str) -> ErrcodeRow {
         ErrcodeRow { advice_with_ip: Some(advice), ..self }
     }
 
@@ -142,46 +124,32 @@ const API_GUIDE: ErrcodeSource = source("developers.weixin.qq.com: call guide of
 const COMMON_PAGE: ErrcodeSource = source("developers.weixin.qq.com/doc/oplatform/developers/errCode", "2026-11");
 const SHOP_PAGE: ErrcodeSource = source("developers.weixin.qq.com/doc/channels/API/basics/commErrCode.html", "2026-11");
 const NOTICE_48017: ErrcodeSource = source("developers.weixin.qq.com: notice on retired entry addresses", "2023-09");
-const NOTHING: BilingualText = text("nothing; it is tried again", "无需处理，会自动重试");
-const NOTHING_FOR_A_MINUTE: BilingualText =
-    text("nothing; it is tried again after a minute", "无需处理，一分钟后自动重试");
-const ACCOUNT_GONE: BilingualText = text("account frozen, cancelled or moved", "账号已冻结、注销或迁移");
-const BUSY: BilingualText = text("WeChat is busy", "微信系统繁忙");
-const REPORT_BUG: BilingualText = text(
-    "check the app's appid and secret; if they are right, please report this as a bug",
-    "请检查 appid 和 AppSecret；若都正确，请作为程序错误反馈",
-);
-const WRONG_SECRET: BilingualText = text("wrong app secret", "AppSecret 不正确");
-const UNKNOWN_APPID: BilingualText = text("unknown appid", "appid 不存在");
-const CORRECT_APPID: BilingualText = text("correct the appid in the configuration", "请改正配置中的 appid");
-const NO_APPID: BilingualText = text("appid missing", "缺少 appid");
-const NO_SECRET: BilingualText = text("secret missing", "缺少 secret");
-const BAD_GRANT: BilingualText = text("bad grant_type", "grant_type 有误");
-const MUST_POST: BilingualText = text("must be posted", "必须使用 POST");
-const NEEDS_HTTPS: BilingualText = text("must be asked by HTTPS", "必须使用 HTTPS");
-const BASE_URL_HTTPS: BilingualText =
-    text("set base_url to an https:// address", "请把 base_url 改为 https:// 开头的地址");
-const BAD_URL: BilingualText = text("no such address", "请求的 URL 不存在");
-const BASE_URL: BilingualText =
-    text("correct base_url: it is scheme and host, without a path", "请改正 base_url：只写协议和主机名，不带路径");
-const NOT_LISTED: BilingualText = text("our IP is not on the allow-list", "本机 IP 不在白名单中");
-const DAY_IS_OVER: BilingualText = text("daily quota used up", "当日调用次数已用完");
-const TOO_MANY: BilingualText = text("too many calls this minute", "本分钟调用过于频繁");
-const RETIRED: BilingualText = text("retired entry address", "接入地址已停用");
-const UNPIN: BilingualText = text(
-    "remove pinned WeChat addresses from /etc/hosts, proxies and DNS caches",
-    "请从 /etc/hosts、代理和 DNS 缓存中去掉写死的微信地址",
-);
-const ASK_AT_MP: BilingualText =
-    text("ask at mp.weixin.qq.com what happened to the account", "请到 mp.weixin.qq.com 了解账号的情况");
-const TOKEN_REFUSED: BilingualText =
-    text("the access token was refused for this call", "本次调用所用的 access_token 被拒绝");
+const NOTHING: &str = "nothing; it is tried again";
+const NOTHING_FOR_A_MINUTE: &str = "nothing; it is tried again after a minute";
+const ACCOUNT_GONE: &str = "account frozen, cancelled or moved";
+const BUSY: &str = "WeChat is busy";
+const REPORT_BUG: &str = "check the app's appid and secret; if they are right, please report this as a bug";
+const WRONG_SECRET: &str = "wrong app secret";
+const UNKNOWN_APPID: &str = "unknown appid";
+const CORRECT_APPID: &str = "correct the appid in the configuration";
+const NO_APPID: &str = "appid missing";
+const NO_SECRET: &str = "secret missing";
+const BAD_GRANT: &str = "bad grant_type";
+const MUST_POST: &str = "must be posted";
+const NEEDS_HTTPS: &str = "must be asked by HTTPS";
+const BASE_URL_HTTPS: &str = "set base_url to an https:// address";
+const BAD_URL: &str = "no such address";
+const BASE_URL: &str = "correct base_url: it is scheme and host, without a path";
+const NOT_LISTED: &str = "our IP is not on the allow-list";
+const DAY_IS_OVER: &str = "daily quota used up";
+const TOO_MANY: &str = "too many calls this minute";
+const RETIRED: &str = "retired entry address";
+const UNPIN: &str = "remove pinned WeChat addresses from /etc/hosts, proxies and DNS caches";
+const ASK_AT_MP: &str = "ask at mp.weixin.qq.com what happened to the account";
+const TOKEN_REFUSED: &str = "the access token was refused for this call";
 /// For any code that keeps the probe from being answered.
-pub const PROBE_RIGHT: BilingualText = text(
-    "this account may not make that call; clients' reports are still verified, and probe_every_s = 0 switches the regular \
-     probes off",
-    "该账号不能调用此接口；客户端的上报仍会验证，probe_every_s = 0 可关闭定期验证",
-);
+pub const PROBE_RIGHT: &str = "this account may not make that call; clients' reports are still verified, and probe_every_s = 0 switches the regular \
+     probes off";
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::errcodes::{self, BilingualText, text};
+use super::errcodes;
 use crate::descriptors;
 use crate::https::NetworkFault;
 use crate::platform::{ApiCall, ApiEndpoint};
@@ -31,7 +31,10 @@ pub enum Wait {
     /// The day's quota is used up: until midnight in UTC+8. WeChat does not publish the hour, so try now and then.
     NextDay,
     /// The interface is blocked for a while, and for longer each time a call meets the block again.
-    Doubling { first_ms: u32, most_ms: u32 },
+    Doubling {
+        first_ms: u32,
+        most_ms: u32,
+    },
 }
 
 /// How often to find out whether the operator has acted.
@@ -65,75 +68,25 @@ pub enum Delivery {
     Answered,
 }
 
-const SEE_STORE: BilingualText = text(
-    "see why the cluster store is out of reach; until it is back, the token is served to its end",
-    "请查明集群存储为何无法访问；恢复之前，token 会一直提供到失效为止",
-);
-const RAISE_LIMIT: BilingualText = text(descriptors::REMEDY, "请调大单元文件中的 LimitNOFILE= 或 ulimit -n，或调小 -c");
-const CORRECT_BASE_URL: BilingualText = text(
-    "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
-     base_url is put before that of each call",
-    "应答的不是微信接口：请改正配置中的 base_url（或 hosts、proxy）；base_url 中的路径会加在每个接口路径之前",
-);
-const SEE_NODES: BilingualText = text(
-    "see that a node with the app's secret runs and that this node reaches it or the cluster store",
-    "请确认有 AppSecret 的节点正在运行，且本节点能访问该节点或集群存储",
-);
-const SEE_TICKET_RECEIVER: BilingualText = text(
-    "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
-     open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file",
-    "微信每 10 分钟向 open.weixin.qq.com 上设置的授权事件地址推送票据：请确认接收程序可达，并把收到的内容写入 \
-     verify_ticket_file",
-);
-const PUT_REFRESH_TOKEN: BilingualText =
-    text("put the merchant's refresh token in place", "请放入商户的 refresh token");
-const REPORT_BUG: BilingualText = text(
-    "please report this as a bug; a live value is served to its end",
-    "请作为程序错误反馈；仍有效的值会一直提供到失效为止",
-);
-const PUT_SECRET: BilingualText = text("put the app's secret in place", "请放入应用的 AppSecret");
-const CHECK_TLS: BilingualText = text(
-    "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right",
-    "请检查是否有代理拦截 TLS（若有，请把其根证书配置为 ca_file），以及系统时间是否正确",
-);
-const CHECK_NETWORK: BilingualText = text(
-    "check DNS, routing, firewall and proxy between this machine and WeChat",
-    "请检查本机到微信之间的 DNS、路由、防火墙和代理",
-);
-const CHECK_BETWEEN: BilingualText = text(
-    "nothing, if it passes; if it stays, check what sits between this machine and WeChat",
-    "若自行恢复则无需处理；若持续，请检查本机与微信之间的设备",
-);
-const CLASSIC_QUOTA: BilingualText = text(
-    "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own",
-    "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota；stable_token 有独立的额度",
-);
-const TICKET_QUOTA: BilingualText = text(
-    "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes",
-    "若自行恢复则无需处理；票据有自己的额度，换用其他 token 接口没有用",
-);
-const QUOTA: BilingualText = text(
-    "nothing, if it passes; if the app has a larger quota, set its daily_quota",
-    "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota",
-);
-
-/// What to do about failures that have no errcode.
-pub const ADVICE: &[BilingualText] = &[
-    SEE_STORE,
-    RAISE_LIMIT,
-    CORRECT_BASE_URL,
-    SEE_NODES,
-    SEE_TICKET_RECEIVER,
-    PUT_REFRESH_TOKEN,
-    REPORT_BUG,
-    PUT_SECRET,
-    CHECK_TLS,
-    CHECK_NETWORK,
-    CHECK_BETWEEN,
-    CLASSIC_QUOTA,
-    TICKET_QUOTA,
-    QUOTA,
-];
+const SEE_STORE: &str = "see why the cluster store is out of reach; until it is back, the token is served to its end";
+const RAISE_LIMIT: &str = descriptors::REMEDY;
+const CORRECT_BASE_URL: &str = "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
+     base_url is put before that of each call";
+const SEE_NODES: &str = "see that a node with the app's secret runs and that this node reaches it or the cluster store";
+const SEE_TICKET_RECEIVER: &str = "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
+     open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file";
+const PUT_REFRESH_TOKEN: &str = "put the merchant's refresh token in place";
+const REPORT_BUG: &str = "please report this as a bug; a live value is served to its end";
+const PUT_SECRET: &str = "put the app's secret in place";
+const CHECK_TLS: &str =
+    "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right";
+const CHECK_NETWORK: &str = "check DNS, routing, firewall and proxy between this machine and WeChat";
+const CHECK_BETWEEN: &str = "nothing, if it passes; if it stays, check what sits between this machine and WeChat";
+const CLASSIC_QUOTA: &str =
+    "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own";
+const TICKET_QUOTA: &str =
+    "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes";
+const QUOTA: &str = "nothing, if it passes; if the app has a larger quota, set its daily_quota";
 
 /// What was missing for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,25 +240,26 @@ impl Failure {
     }
 
     /// What the error code means; none without one.
-    pub fn meaning(&self) -> Option<BilingualText> {
+    pub fn meaning(&self) -> Option<&'static str> {
         self.errcode.map(|_| self.row().map_or(errcodes::UNKNOWN_MEANING, |row| row.meaning))
     }
 
     /// What to do, in a sentence for the operator.
     pub fn advice(&self) -> Cow<'static, str> {
-        self.fill_in(self.advice_text().en)
-    }
-
-    /// The same in Chinese.
-    pub fn advice_zh(&self) -> Cow<'static, str> {
-        self.fill_in(self.advice_text().zh)
+        let sentence = self.advice_text();
+        match self.seen_ip {
+            Some(ip) if sentence.contains("{ip}") => {
+                sentence.replace("{ip}", &ip.to_string()).replace("{app}", &self.appid).into()
+            }
+            _ => sentence.into(),
+        }
     }
 
     fn row(&self) -> Option<&'static errcodes::ErrcodeRow> {
         errcodes::find(*self.api.as_deref()?, self.errcode?)
     }
 
-    fn advice_text(&self) -> BilingualText {
+    fn advice_text(&self) -> &'static str {
         if self.errcode.is_none() {
             return self.advice_without_code();
         }
@@ -315,16 +269,7 @@ impl Failure {
         }
     }
 
-    fn fill_in(&self, sentence: &'static str) -> Cow<'static, str> {
-        match self.seen_ip {
-            Some(ip) if sentence.contains("{ip}") => {
-                sentence.replace("{ip}", &ip.to_string()).replace("{app}", &self.appid).into()
-            }
-            _ => sentence.into(),
-        }
-    }
-
-    fn advice_without_code(&self) -> BilingualText {
+    fn advice_without_code(&self) -> &'static str {
         match (self.missing, self.class, self.delivery) {
             (Some(Missing::ClusterStore), ..) => SEE_STORE,
             (Some(Missing::FileDescriptor), ..) => RAISE_LIMIT,
@@ -348,7 +293,7 @@ impl Failure {
 
     fn sentence(&self) -> String {
         match (self.errcode, self.meaning()) {
-            (Some(code), Some(meaning)) => format!("errcode {code} ({}): {}", meaning.en, self.message),
+            (Some(code), Some(meaning)) => format!("errcode {code} ({meaning}): {}", self.message),
             _ => self.message.clone(),
         }
     }
