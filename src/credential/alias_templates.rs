@@ -19,11 +19,9 @@ pub struct AliasTemplate {
     pub key: String,
     pub of: CredentialName,
     pub view: View,
-    /// The preset it comes from.
     pub preset: Option<&'static str>,
     /// See [`Preset::guesses`].
     pub guessed: bool,
-    /// Where it was given.
     pub place: Place,
 }
 
@@ -79,12 +77,10 @@ fn of(value: &RawValue, kept: &[CredentialName]) -> ReadResult<CredentialName> {
     wrong(format!("{:?} is not kept for this app", of.word()), format!("Write {kept}."))
 }
 
-/// The app that has the aliases.
 pub struct Owner<'a> {
     pub appid: &'a str,
     pub agent: Option<&'a str>,
     pub platform: &'a Platform,
-    /// What the app keeps current.
     pub kept: &'a [CredentialName],
 }
 

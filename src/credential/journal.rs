@@ -21,7 +21,6 @@ pub const AGE_MS_MAX: u64 = 86_400_000;
 /// Refused writes of several hosts within this time are one entry, milliseconds.
 const WRITERS_APART_MS: u64 = 60_000;
 
-/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A new value is served; `from` another node, if it is not ours.
@@ -79,7 +78,6 @@ impl Event {
     }
 }
 
-/// One entry.
 #[derive(Clone, Debug)]
 pub struct JournalEntry {
     /// Counts entries from 1.
@@ -87,16 +85,13 @@ pub struct JournalEntry {
     /// The version of the journal at the last change of this entry.
     pub version: u64,
     pub credential: CredentialId,
-    /// When it first happened.
     pub first: Now,
-    /// When it last happened.
     pub last: Now,
     /// How often it has happened in a row.
     pub times: u64,
     pub event: Event,
 }
 
-/// The last entries.
 #[derive(Default)]
 pub struct Journal(Mutex<JournalInner>);
 
@@ -144,7 +139,6 @@ impl Journal {
         }
     }
 
-    /// Changes so far.
     pub fn version(&self) -> u64 {
         self.0.lock().version
     }

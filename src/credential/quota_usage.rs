@@ -195,7 +195,7 @@ impl QuotaUsage {
             (self.checks, self.forced, self.probes) = (0, 0, 0);
         }
         if today < self.day.index.saturating_sub(1) {
-            let since = self.behind_unix_ms.map_or(unix_ms, |since| since.min(unix_ms));
+            let since = self.behind_unix_ms.unwrap_or(unix_ms).min(unix_ms);
             self.behind_unix_ms = Some(since);
             if unix_ms.saturating_sub(since) >= RECHECK_MS {
                 self.day.index = today;

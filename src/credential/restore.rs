@@ -34,7 +34,6 @@ pub(super) fn restore(
     (state_writer.with_grants(grants.clone()), grants)
 }
 
-/// Logs it. `actors` are restored already.
 fn log_restored(actors: &[Actor], loaded: &LoadedState, path: Option<&Path>, now_ms: BootMs) {
     let (configured, what) = (actors.len(), kept_values_noun(actors));
     let file = path.and_then(Path::file_name).map_or_else(|| "the state".into(), |name| name.to_string_lossy());

@@ -192,7 +192,6 @@ impl RenewalState {
         self.first_try_ms(now_ms, 0.0)
     }
 
-    /// Takes over what another node knows of its value.
     pub fn adopt(&mut self, expires_ms: BootMs, life_ms: u64, longest_ms: u64, learned_ms: Option<u64>) {
         *self = RenewalState {
             expires_ms: Some(expires_ms),
@@ -452,7 +451,6 @@ impl RenewalState {
         }
     }
 
-    /// When the renewal of the present value begins.
     fn due_ms(&self, random: f64) -> BootMs {
         let Some(expires) = self.expires_ms else { return 0 };
         let lead = match self.renewal {
@@ -529,7 +527,6 @@ pub fn ms_to_next_day(unix_ms: i64) -> u64 {
     u64::try_from(DAY_MS - into_day).unwrap_or(0)
 }
 
-/// The wait after this many waits: doubled each time.
 fn doubled_ms(first_ms: u32, most_ms: u32, times: u64) -> u64 {
     (u64::from(first_ms) << times.min(16)).min(u64::from(most_ms))
 }

@@ -34,7 +34,6 @@ pub trait StateStore: Send + Sync {
     fn claim(&self) -> io::Result<Option<Snapshot>> {
         Ok(None)
     }
-    /// The path of the file, if it is one.
     fn path(&self) -> Option<&Path> {
         None
     }
@@ -44,7 +43,6 @@ pub trait StateStore: Send + Sync {
     }
 }
 
-/// What was found.
 #[derive(Debug)]
 pub enum LoadedState {
     /// There is no state: a first start.
@@ -69,7 +67,6 @@ pub struct Snapshot {
     /// forget its calls.
     #[serde(default, rename = "ledgers")]
     pub usages: Vec<Arc<StoredUsage>>,
-    /// Verify tickets and refresh tokens.
     #[serde(default)]
     pub grants: Vec<SavedGrant>,
 }
@@ -103,7 +100,6 @@ impl CredentialIdentity {
     }
 }
 
-/// The calls of one credential as they are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredUsage {
     #[serde(flatten)]
@@ -111,7 +107,6 @@ pub struct StoredUsage {
     pub calls: QuotaUsage,
 }
 
-/// One credential as it is kept.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateEntry {
     #[serde(flatten)]
@@ -149,7 +144,6 @@ fn default_true() -> bool {
 /// How long a value from the state file can still be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemainingLife {
-    /// Milliseconds it can still be served.
     pub left_ms: u64,
     /// The clocks contradict each other: serve it, but fetch at once.
     pub suspicious: bool,
@@ -193,7 +187,6 @@ impl Snapshot {
         RemainingLife { left_ms, suspicious }
     }
 
-    /// The entries by name.
     pub fn by_name(&self) -> HashMap<&CredentialIdentity, &StateEntry> {
         self.entries.iter().map(|entry| (&entry.name, entry.as_ref())).collect()
     }
@@ -208,7 +201,6 @@ pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
-/// The state in a file.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     pub(super) path: PathBuf,
@@ -240,7 +232,6 @@ struct Envelope<'a> {
 }
 
 impl FileStore {
-    /// Does not open the file yet.
     pub fn new(path: impl Into<PathBuf>) -> FileStore {
         FileStore { path: path.into() }
     }
@@ -250,10 +241,6 @@ impl FileStore {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         }
-    }
-
-    fn file_name(&self) -> String {
-        self.path.file_name().map_or_else(|| "state".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 
     /// As [`StateStore::load`], but changes nothing: for a file that may belong to another process.
@@ -300,7 +287,8 @@ impl FileStore {
         if self.path.symlink_metadata().is_ok_and(|facts| facts.is_dir()) {
             return None;
         }
-        let prefix = format!("{}.corrupt-", self.file_name());
+        let name = self.path.file_name().map_or_else(|| "state".into(), OsStr::to_string_lossy);
+        let prefix = format!("{name}.corrupt-");
         let stamp = crate::clock::unix_ms().max(0) / 1000;
         let to = (0..100)
             .map(|n| if n == 0 { format!("{prefix}{stamp}") } else { format!("{prefix}{stamp}-{n:02}") })

@@ -273,14 +273,13 @@ impl StateWriter {
 
     fn record_write(&self, written: io::Result<()>, version: u64, table: &Table) -> Result<(), io::ErrorKind> {
         let failed = written.as_ref().err().map(io::Error::kind);
-        let elsewhere = failed == Some(io::ErrorKind::WouldBlock);
-        self.progress.send_modify(|progress| {
-            progress.saved = if failed.is_none() { version } else { progress.saved };
-            progress.tries += 1;
-            (progress.failing, progress.elsewhere) = (failed.is_some(), elsewhere);
+        let (failing, elsewhere) = (failed.is_some(), failed == Some(io::ErrorKind::WouldBlock));
+        self.progress.send_modify(|before| {
+            let saved = if failing { before.saved } else { version };
+            *before = Progress { saved, tries: before.tries + 1, failing, elsewhere };
         });
-        let was_saved = table.state_saved.swap(failed.is_none(), Ordering::Relaxed);
-        table.state_failures.fetch_add(u64::from(failed.is_some() && !elsewhere), Ordering::Relaxed);
+        let was_saved = table.state_saved.swap(!failing, Ordering::Relaxed);
+        table.state_failures.fetch_add(u64::from(failing && !elsewhere), Ordering::Relaxed);
         match written {
             Ok(()) if !was_saved => info!("the state file can be written again"),
             Err(reason) if was_saved => {

@@ -45,16 +45,13 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Where a token's lifetime comes from: what the answer has in `expires_in`. All but `AsGiven` are worth a warning.
+/// Where a token's lifetime comes from: what the answer has in `expires_in`. All but `AsGiven` are
+/// worth a warning, which says what is assumed instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifetimeSource {
-    /// A number of seconds, taken as it is.
     AsGiven,
-    /// Less than a second; for a new token 60 s are assumed.
     Zero,
-    /// There is no `expires_in`; 6900 s are assumed.
     Missing,
-    /// Negative, or no number; 60 s are assumed.
     Unusable,
     /// Over 30 days, or longer than values of its type live; 7200 s are assumed.
     TooLong,

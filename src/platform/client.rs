@@ -8,6 +8,7 @@ pub mod address;
 mod options;
 pub mod surroundings;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -107,15 +108,9 @@ impl Upstream for Client {
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
-    groups: Arc<[HostGroup]>,
-}
-
-/// The hosts in place of one base URL, for all apps that use it.
-#[derive(Debug)]
-struct HostGroup {
-    base_url: String,
-    /// Locked to choose a host and to record a result, never during a call.
-    hosts: Mutex<Hosts>,
+    /// The hosts in place of a base URL, for all apps that use it. Locked to choose a host and to record a result, never
+    /// during a call.
+    groups: Arc<HashMap<String, Mutex<Hosts>>>,
 }
 
 /// Why the client cannot be built. The cause is always in the configuration.
@@ -186,8 +181,8 @@ impl Client {
 
     /// The host of the next call, as far as `base_url` has several.
     fn choose_host(&self, base_url: &str) -> HostAttempt<'_> {
-        let group = self.groups.iter().find(|group| group.base_url == base_url.trim_end_matches('/'));
-        let pick = group.and_then(|group| group.hosts.lock().pick(None, clock::boot_ms()));
+        let group = self.groups.get(base_url.trim_end_matches('/'));
+        let pick = group.and_then(|hosts| hosts.lock().pick(None, clock::boot_ms()));
         HostAttempt { group, pick: pick.unwrap_or_else(|| ChosenHost::only(base_url)) }
     }
 
@@ -218,12 +213,12 @@ impl Client {
 }
 
 /// The base URLs that have several hosts, or another host in their place.
-fn groups(config: &ClientOptions) -> Vec<HostGroup> {
-    let group = |base_url: &str, hosts| HostGroup { base_url: base_url.to_owned(), hosts: Mutex::new(hosts) };
+fn groups(config: &ClientOptions) -> HashMap<String, Mutex<Hosts>> {
     let own = config.base_url.trim_end_matches('/');
     let others = PLATFORMS.iter().filter(|platform| platform.base_url != own);
-    let others = others.filter_map(|platform| Some(group(platform.base_url, Hosts::of(platform.hosts)?)));
-    Hosts::of(&config.hosts).map(|hosts| group(own, hosts)).into_iter().chain(others).collect()
+    let others = others.filter_map(|platform| Some((platform.base_url, Hosts::of(platform.hosts)?)));
+    let all = Hosts::of(&config.hosts).map(|hosts| (own, hosts)).into_iter().chain(others);
+    all.map(|(base_url, hosts)| (base_url.to_owned(), Mutex::new(hosts))).collect()
 }
 
 /// Whose call it is, and what its messages must not show.
@@ -235,15 +230,14 @@ struct CallContext<'a> {
 
 /// A call to one host, and what its end says about that host.
 struct HostAttempt<'c> {
-    group: Option<&'c HostGroup>,
+    group: Option<&'c Mutex<Hosts>>,
     pick: ChosenHost,
 }
 
 impl<'c> HostAttempt<'c> {
-    /// Another host for the same call, if there is one.
     fn other(&self) -> Option<HostAttempt<'c>> {
         let group = self.group?;
-        let pick = group.hosts.lock().pick(Some(&self.pick), clock::boot_ms())?;
+        let pick = group.lock().pick(Some(&self.pick), clock::boot_ms())?;
         Some(HostAttempt { group: Some(group), pick })
     }
 
@@ -258,7 +252,7 @@ impl<'c> HostAttempt<'c> {
             return failure;
         }
         let Some(group) = self.group else { return failure };
-        let avoid_ms = group.hosts.lock().record_failure(&self.pick, clock::boot_ms());
+        let avoid_ms = group.lock().record_failure(&self.pick, clock::boot_ms());
         // If there is no other host, the failure itself says everything.
         let (Some(avoid_ms), Some(_)) = (avoid_ms, self.other()) else { return failure };
         let (avoided_for_s, advice) = (avoid_ms / 1000, failure.advice());
@@ -272,13 +266,12 @@ impl<'c> HostAttempt<'c> {
 
     fn record_answer(&self) {
         let Some(group) = self.group else { return };
-        if group.hosts.lock().record_answer(&self.pick) {
+        if group.lock().record_answer(&self.pick) {
             info!(host = hosts::name(&self.pick.base_url), "the API host answers again");
         }
     }
 }
 
-/// A call without an answer.
 struct NoAnswer {
     failure: Failure,
     /// The certificate is not accepted, or the other end does not speak TLS: the operator should know.

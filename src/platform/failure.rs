@@ -24,7 +24,6 @@ pub enum Class {
     Internal,
 }
 
-/// How long a [`Class::Wait`] lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     AtLeastMs(u64),
@@ -88,7 +87,6 @@ const TICKET_QUOTA: &str =
     "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes";
 const QUOTA: &str = "nothing, if it passes; if the app has a larger quota, set its daily_quota";
 
-/// What was missing for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// The app's secret, on purpose: this node only follows.
@@ -103,7 +101,6 @@ pub enum Missing {
     Platform,
 }
 
-/// A call that brought no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.sentence())]
 pub struct Failure {
@@ -223,7 +220,6 @@ impl Failure {
         self.row().is_some_and(|row| row.refuses_token)
     }
 
-    /// The remedy is another secret or refresh token.
     pub fn asks_for_secret(&self) -> bool {
         let is_unread =
             self.delivery == Delivery::NotSent && matches!(self.missing, None | Some(Missing::RefreshToken));

@@ -32,7 +32,6 @@ struct Host {
     avoided_until_ms: BootMs,
 }
 
-/// The host of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChosenHost {
     pub base_url: Arc<str>,
@@ -42,7 +41,6 @@ pub struct ChosenHost {
 }
 
 impl ChosenHost {
-    /// The only host.
     pub fn only(base_url: &str) -> ChosenHost {
         ChosenHost { base_url: Arc::from(base_url), index: 0, at_ms: 0 }
     }

@@ -26,7 +26,6 @@ pub trait TokenSource: Send + Sync + 'static {
     fn read(&self) -> BoxFuture<'_, Result<Vec<StoredBytes>, String>>;
 }
 
-/// The bytes of one place.
 #[derive(Clone, Default)]
 pub struct StoredBytes {
     pub bytes: Vec<u8>,
@@ -52,7 +51,6 @@ pub struct FoundToken {
     pub is_end_known: bool,
 }
 
-/// The longest lifetime of a token.
 const LIFE_MS: i64 = 7_200_000;
 /// Shorter words are secrets, hashes or names; tokens have more than a hundred characters.
 const TOKEN_CHARS_MIN: usize = 80;
@@ -106,7 +104,6 @@ fn token(text: &str) -> Option<&str> {
     named.or_else(|| words(text).filter(is_long).max_by_key(|word| word.len()))
 }
 
-/// Seconds or milliseconds since 1970.
 fn instant_ms(word: &str) -> Option<i64> {
     let number: i64 = word.parse().ok()?;
     match word.len() {

@@ -6,11 +6,8 @@ use serde_json::{Map, Value};
 /// How deep lists may be nested.
 const DEPTH_MAX: usize = 8;
 
-/// The content of a PHP file.
 pub(super) enum PhpContent<'t> {
-    /// The value that it returns.
     Value(Value),
-    /// The text after an exit.
     Text(&'t str),
 }
 

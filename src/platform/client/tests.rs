@@ -64,6 +64,6 @@ async fn a_call_without_a_file_descriptor_is_our_fault_and_no_hosts() {
         assert!(failure.message.starts_with("a.test: "), "the other host is not tried: {failure}");
         assert!(failure.advice().contains("ulimit -n"), "{}", failure.advice());
     }
-    let pick = client.groups[0].hosts.lock().pick(None, clock::boot_ms()).unwrap();
+    let pick = client.groups["http://a.test"].lock().pick(None, clock::boot_ms()).unwrap();
     assert_eq!(&*pick.base_url, "http://a.test", "no host is avoided for it");
 }
