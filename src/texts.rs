@@ -1,8 +1,8 @@
 //! What people read, in Chinese: one table of texts, and how a text is looked up in it.
 //!
 //! The parts write English. What is printed by `check` and `--help`, and the `advice` of a log line, goes through here at
-//! the point of output, as with gettext: a text is looked for among the rows of `texts/zh.txt`, which may have holes, and
-//! among the texts that the platforms' tables bring in both languages. What is not found stays English.
+//! the point of output, as with gettext: a text is looked for among the rows of `texts/zh.txt`, which may have holes. What
+//! is not found stays English.
 //!
 //! Never used while a memcached client is answered (of the HTTP API, which tells both languages, only errors come here), and
 //! never for what programs read: keys, error codes, TOML.
@@ -11,8 +11,6 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::LazyLock;
-
-use crate::platform::{errcodes, failure};
 
 /// The language that something is written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +55,11 @@ pub fn chinese(text: &str) -> Option<String> {
     found.filter(|_| !search.is_over())
 }
 
+/// A text of one line in Chinese, or as it is if its Chinese is not known.
+pub fn in_chinese(text: &str) -> String {
+    chinese(text).unwrap_or_else(|| text.to_owned())
+}
+
 /// The Chinese of a text without holes.
 pub fn fixed(english: &str) -> Option<&'static str> {
     TABLE.whole.get(english).copied()
@@ -76,13 +79,6 @@ pub fn rows() -> impl Iterator<Item = (&'static str, &'static str)> {
     lines.step_by(2).zip(chinese)
 }
 
-/// The texts that other tables have in both languages, as those tables write them.
-fn rows_of_platforms() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let of_codes = errcodes::rows().flat_map(|(_, row)| [Some(row.meaning), Some(row.advice), row.advice_with_ip]);
-    let of_codes = of_codes.flatten().chain(errcodes::texts_on_unknown());
-    of_codes.chain(failure::ADVICE.iter().copied()).map(|text| (text.en, text.zh))
-}
-
 /// So many bytes may be compared with the table for one text, each time with all of it: what others have written may stand
 /// in a text, and be such that it can be taken apart in very many ways. No text of ours needs a quarter of it.
 const SEARCH_BYTES_MAX: usize = 64 << 10;
@@ -94,7 +90,7 @@ const DEFAULT: &str = "default";
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let mut table = Table { whole: HashMap::new(), templates: Vec::new() };
-    for (english, chinese) in rows_of_platforms().chain(rows()) {
+    for (english, chinese) in rows() {
         table.add(english, chinese);
     }
     table

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::credential::App;
 use crate::platform::Client;
 use crate::platform::ClientOptions;
-use crate::platform::{FetchParams, component};
+use crate::platform::{FetchParams, Upstream, component};
 #[cfg(feature = "redis")]
 use crate::redis_client::{self, RedisClient};
 use crate::secret::fingerprint;
@@ -118,7 +118,7 @@ async fn fetch_one(client: &Client, app: &App, upstream: &ClientOptions) -> Chec
         component: "",
         force: false,
     };
-    match client.fetch(token, &params, Duration::from_millis(upstream.total_timeout_ms)).await {
+    match client.fetch(token, params, Duration::from_millis(upstream.total_timeout_ms)).await {
         Ok(token) => CheckOutcome::Good(format!(
             "WeChat gave a token of {} bytes with {} s to live (fingerprint {})",
             token.value.len(),

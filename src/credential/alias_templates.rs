@@ -19,24 +19,16 @@ pub struct AliasTemplate {
     pub key: String,
     pub of: CredentialName,
     pub view: View,
-    /// The preset it comes from.
     pub preset: Option<&'static str>,
     /// See [`Preset::guesses`].
     pub guessed: bool,
-    /// Where it was given.
     pub place: Place,
 }
 
 impl AliasTemplate {
     pub fn raw(key: impl Into<String>, place: Place) -> AliasTemplate {
-        AliasTemplate {
-            key: key.into(),
-            of: CredentialName::AccessToken,
-            view: View::RAW,
-            preset: None,
-            guessed: false,
-            place,
-        }
+        let (key, of) = (key.into(), CredentialName::AccessToken);
+        AliasTemplate { key, of, view: View::RAW, preset: None, guessed: false, place }
     }
 
     /// An item of `aliases`, of an app that keeps these.
@@ -56,6 +48,24 @@ impl AliasTemplate {
     pub fn list(&self) -> &'static str {
         if self.preset.is_some() { "presets" } else { "aliases" }
     }
+
+    /// Puts the owner's names in their places. Words in braces must be known, and there must be something to stand for them.
+    pub fn fill(&mut self, owner: &Owner<'_>) -> Result<(), InvalidValue> {
+        let key = &self.key;
+        if !owner.has_secret() && wants_secret(key) {
+            return wrong(
+                format!("{} wants a secret, and an authorizer has none", quoted(key)),
+                "Known here is {appid}.",
+            );
+        }
+        if owner.agent.is_none() && key.contains("{agent}") {
+            let remedy = "Write agent = \"...\" of platform \"wecom\", or leave {agent} out.";
+            return wrong(format!("{} wants an agent, and the app has none", quoted(key)), remedy);
+        }
+        known_words(key, &["appid", "agent", "secret", "secret10", "any"])?;
+        self.key = fill(&fill(key, "appid", owner.appid), "agent", owner.agent.unwrap_or_default());
+        Ok(())
+    }
 }
 
 fn of(value: &RawValue, kept: &[CredentialName]) -> ReadResult<CredentialName> {
@@ -67,12 +77,10 @@ fn of(value: &RawValue, kept: &[CredentialName]) -> ReadResult<CredentialName> {
     wrong(format!("{:?} is not kept for this app", of.word()), format!("Write {kept}."))
 }
 
-/// The app that has the aliases.
 pub struct Owner<'a> {
     pub appid: &'a str,
     pub agent: Option<&'a str>,
     pub platform: &'a Platform,
-    /// What the app keeps current.
     pub kept: &'a [CredentialName],
 }
 
@@ -85,16 +93,6 @@ impl Owner<'_> {
     fn has_use_for(&self, of: CredentialName, key: &str) -> bool {
         let has_words = (self.has_secret() || !wants_secret(key)) && (self.agent.is_some() || !key.contains("{agent}"));
         self.kept.contains(&of) && has_words
-    }
-}
-
-impl AliasTemplate {
-    /// Puts the owner's names in their places. Words in braces must be known, and there must be something to stand for them.
-    pub fn fill(&mut self, owner: &Owner<'_>) -> Result<(), InvalidValue> {
-        judge_words(&self.key, owner)?;
-        self.key = fill(&self.key, "appid", owner.appid);
-        self.key = fill(&self.key, "agent", owner.agent.unwrap_or_default());
-        Ok(())
     }
 }
 
@@ -129,22 +127,18 @@ pub fn expand(templates: Vec<AliasTemplate>, secret: &SecretSource) -> (Vec<Alia
         }
         let redacted_name = (redacted_name != name).then_some(redacted_name);
         let alias = Alias { name, redacted_name, of, view };
-        let known = aliases.iter().position(|known| known.name == alias.name);
-        match known.and_then(|at| Some((aliases.get(at)?, *presets.get(at)?))) {
-            None => {
-                aliases.push(alias);
-                places.push(place);
-                presets.push(preset);
-            }
-            Some((known, first)) => {
-                let pair = (first, preset);
-                if let Some(fault) = disagreement(known, first, &alias, preset)
-                    && (preset.is_none() || !reported.contains(&pair))
-                {
-                    faults.push((list, fault, place));
-                    reported.push(pair);
-                }
-            }
+        let Some(at) = aliases.iter().position(|known| known.name == alias.name) else {
+            aliases.push(alias);
+            places.push(place);
+            presets.push(preset);
+            continue;
+        };
+        let pair = (presets[at], preset);
+        if let Some(fault) = disagreement(&aliases[at], pair.0, &alias, preset)
+            && (preset.is_none() || !reported.contains(&pair))
+        {
+            faults.push((list, fault, place));
+            reported.push(pair);
         }
     }
     (aliases, places, faults)
@@ -158,11 +152,12 @@ pub fn drop_guesses<'t>(apps: impl Iterator<Item = &'t mut Vec<AliasTemplate>>) 
     for template in apps.iter().flat_map(|templates| templates.iter()).filter(|template| template.guessed) {
         *counts.entry(template.key.clone()).or_default() += 1;
     }
-    let is_shared = |template: &AliasTemplate| template.guessed && counts.get(&template.key).is_some_and(|n| *n > 1);
+    counts.retain(|_, apps| *apps > 1);
+    let is_shared = |template: &AliasTemplate| template.guessed && counts.contains_key(&template.key);
     let first = apps.iter().flat_map(|templates| templates.iter()).find(|template| is_shared(template))?;
-    let first = (first.place.clone(), first.key.clone());
+    let (place, key) = (first.place.clone(), first.key.clone());
     apps.iter_mut().for_each(|templates| templates.retain(|template| !is_shared(template)));
-    Some((counts.values().filter(|apps| **apps > 1).count(), first.0, first.1))
+    Some((counts.len(), place, key))
 }
 
 /// Every key of a preset that the app has a use for.
@@ -194,27 +189,13 @@ fn disagreement(known: &Alias, first: Option<&str>, alias: &Alias, preset: Optio
     match (first, preset) {
         _ if known == alias => None,
         (None, Some(_)) => None,
-        (Some(first), Some(second)) => {
-            let what = format!("the presets {first:?} and {second:?} want different contents under {key}");
-            let remedy = "Keep that of the framework that reads it, or write the key into aliases.";
-            Some(InvalidValue::new(what, remedy))
-        }
+        (Some(first), Some(second)) => Some(InvalidValue::new(
+            format!("the presets {first:?} and {second:?} want different contents under {key}"),
+            "Keep that of the framework that reads it, or write the key into aliases.",
+        )),
         (_, None) => {
             let what = format!("the alias {key} is given twice, with different contents");
             Some(InvalidValue::new(what, "Keep one of the two."))
         }
     }
-}
-
-/// Words in braces must be known, and there must be something to stand for them.
-fn judge_words(key: &str, owner: &Owner<'_>) -> Result<(), InvalidValue> {
-    if !owner.has_secret() && wants_secret(key) {
-        let what = format!("{} wants a secret, and an authorizer has none", quoted(key));
-        return Err(InvalidValue::new(what, "Known here is {appid}."));
-    }
-    if owner.agent.is_none() && key.contains("{agent}") {
-        let what = format!("{} wants an agent, and the app has none", quoted(key));
-        return Err(InvalidValue::new(what, "Write agent = \"...\" of platform \"wecom\", or leave {agent} out."));
-    }
-    known_words(key, &["appid", "agent", "secret", "secret10", "any"])
 }

@@ -7,19 +7,16 @@ use crate::encoding::key_words::fits_in_a_key;
 use crate::encoding::request::form_as_toml;
 use crate::encoding::toml_text::toml_text;
 use crate::encoding::{Form, View};
-use crate::invalid_value::{InvalidValue, Judgement, quoted, quoted_name};
+use crate::invalid_value::{InvalidValue, Judgement, quoted, quoted_name, wrong};
 use crate::platform::{ClientOptions, CredentialName, CredentialType, Platform, Renewal, component, mp};
 use crate::raw_value::{Fields, Given, PartsResult, RawValue, text};
 use crate::secret_source::{SecretSource, surplus};
 
-/// One app of WeChat or another platform.
 #[derive(Clone, Debug)]
 pub struct App {
     pub appid: String,
-    /// What people call it.
     pub name: Option<String>,
     pub platform: &'static Platform,
-    /// The type of its access token.
     pub token: &'static CredentialType,
     /// What else is kept current; fetched with the access token.
     pub tickets: Vec<&'static CredentialType>,
@@ -53,7 +50,6 @@ pub struct App {
 /// Where a site keeps a token that it has fetched itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adopt {
-    /// In what the app's sink writes.
     Sink,
     /// Under a key of the memcached that it has used so far. An address that begins with `/` is a Unix socket.
     Memcached {
@@ -117,30 +113,35 @@ impl App {
         std::iter::once(self.token).chain(self.tickets.iter().copied())
     }
 
-    /// The key that exists without configuration: `access_token:<id>`, `jsapi_ticket:<id>` and so on.
-    pub fn built_in_name(&self, credential_type: &CredentialType) -> String {
-        format!("{}:{}", credential_type.key, self.id())
-    }
-
-    /// The same, and `authorizer_access_token:<id>` for an authorizer's.
+    /// The keys that exist without configuration: `access_token:<id>`, `jsapi_ticket:<id>` and so on, and beside the first
+    /// `authorizer_access_token:<id>` for an authorizer's token.
     pub fn built_in_names(&self, credential_type: &CredentialType) -> Vec<String> {
-        let mut names = vec![self.built_in_name(credential_type)];
-        if credential_type == &component::AUTHORIZER {
-            names.push(format!("{}:{}", component::AUTHORIZER_KEY, self.id()));
-        }
-        names
+        let second = (credential_type == &component::AUTHORIZER).then_some(component::AUTHORIZER_KEY);
+        std::iter::once(credential_type.key).chain(second).map(|key| format!("{key}:{}", self.id())).collect()
     }
 
-    /// Every key of this app's access token or by configuration: `access_token:<id>`, then the aliases. One may hold
-    /// the secret.
-    pub fn names(&self) -> Vec<String> {
-        let mut names = self.built_in_names(self.token);
-        for alias in &self.aliases {
-            if !names.contains(&alias.name) {
-                names.push(alias.name.clone());
-            }
+    /// Refresh tokens that live in memory only are lost with the process.
+    pub fn judge_without_state(&self) -> Result<(), InvalidValue> {
+        if self.component.is_none() || self.secret.is_absent() {
+            return Ok(());
         }
-        names
+        let what = format!(
+            "the authorizer {} has a refresh token that WeChat may replace at any renewal, and there is no state file to \
+             keep the new one in",
+            quoted(&self.appid)
+        );
+        wrong(what, "Set state.path in [state] to a file that survives a restart.")
+    }
+
+    /// Whether its first token can be read where it is to be; `is_in_a_sink`: a sink writes it and can read it.
+    pub fn judge_adopt(&self, is_in_a_sink: bool) -> Result<(), InvalidValue> {
+        if self.adopt != Some(Adopt::Sink) || is_in_a_sink {
+            return Ok(());
+        }
+        let what = format!("{}: adopt = \"sink\", but no sink has a token of this app that can be read", self.id());
+        let remedy = "Add a [[sink]] of a Redis, a file, or a database with read; or name the place itself, as \
+                      adopt = { file = \"/path\" }.";
+        wrong(what, remedy)
     }
 }
 
@@ -172,18 +173,12 @@ impl Alias {
         if usual && self.view == View::RAW {
             return key;
         }
-        let (view, form) = (&self.view, form_as_toml(&self.view.form));
-        let mut text = format!("{{ key = {key}, {form}");
-        if !usual {
-            text += &format!(", of = \"{}\"", self.of.word());
-        }
-        if view.flags != 0 || matches!(view.form, Form::Php(_)) {
-            text += &format!(", flags = {}", view.flags);
-        }
-        if view.at_least_s != 0 {
-            text += &format!(", at_least = {}", view.at_least_s);
-        }
-        text + " }"
+        let View { form, flags, at_least_s, .. } = &self.view;
+        let mut fields = vec![format!("key = {key}"), form_as_toml(form)];
+        fields.extend((!usual).then(|| format!("of = \"{}\"", self.of.word())));
+        fields.extend((*flags != 0 || matches!(form, Form::Php(_))).then(|| format!("flags = {flags}")));
+        fields.extend((*at_least_s != 0).then(|| format!("at_least = {at_least_s}")));
+        format!("{{ {} }}", fields.join(", "))
     }
 }
 
@@ -214,18 +209,17 @@ pub fn judge_appid(appid: &str) -> Result<(), InvalidValue> {
     } else {
         return Ok(());
     };
-    Err(InvalidValue::new(what, "Write the appid as WeChat's platform shows it: wx and 16 digits or letters a to f."))
+    wrong(what, "Write the appid as WeChat's platform shows it: wx and 16 digits or letters a to f.")
 }
 
 /// Whether apps of that platform can have that agent.
 pub fn judge_agent(agent: &str, platform: &Platform) -> Result<(), InvalidValue> {
     if !platform.has_agents {
-        let what = format!("apps of platform {} have no agents", quoted(platform.name));
-        return Err(InvalidValue::new(what, "Remove the key."));
+        return wrong(format!("apps of platform {} have no agents", quoted(platform.name)), "Remove the key.");
     }
     if agent.is_empty() || agent.len() > AGENT_BYTES_MAX || !fits_in_a_key(agent) {
-        let what = format!("{} cannot be part of a key", quoted(agent));
-        return Err(InvalidValue::new(what, "Write agent = \"1000002\", as the platform shows it."));
+        let remedy = "Write agent = \"1000002\", as the platform shows it.";
+        return wrong(format!("{} cannot be part of a key", quoted(agent)), remedy);
     }
     Ok(())
 }
@@ -259,22 +253,20 @@ pub fn judge_keys(platform: &Platform, token: &CredentialType, given: &[&'static
 pub fn judge_fallback(fallback: &CredentialType, token: &CredentialType) -> Result<(), InvalidValue> {
     if fallback == token || fallback.quota.per_day <= token.quota.per_day {
         let what = "it is no way out when the quota of endpoint is used up";
-        return Err(InvalidValue::new(what, "Write endpoint = \"token\" and fallback = \"stable_token\"."));
+        return wrong(what, "Write endpoint = \"token\" and fallback = \"stable_token\".");
     }
     Ok(())
 }
 
-/// Whether a token may be probed so often.
 pub fn judge_probe_every(seconds: u64) -> Result<(), InvalidValue> {
     if (1..PROBE_EVERY_S_MIN).contains(&seconds) {
         let what = "the token would be tried more often than its call has a quota for";
-        return Err(InvalidValue::new(what, "Write 0 for never, or 10 to 86400."));
+        return wrong(what, "Write 0 for never, or 10 to 86400.");
     }
     Ok(())
 }
 
 impl Adopt {
-    /// How it is written.
     pub const REMEDY: &str = "Write adopt = \"sink\", adopt = { memcached = \"127.0.0.1:11212\", key = \"access_token\" } or \
                               adopt = { file = \"/path\" }.";
 
@@ -283,32 +275,24 @@ impl Adopt {
         let fields = match &given.value {
             RawValue::Text(word) if word == "sink" => return Ok(Adopt::Sink),
             RawValue::Table(fields) => Fields::of(fields, &["memcached", "key", "file"], "adopt")?,
-            RawValue::Text(word) => {
-                return Err(InvalidValue::new(format!("{} is not known", quoted(word)), Adopt::REMEDY).into());
-            }
-            _ => return Err(InvalidValue::new("it says nothing of a place", Adopt::REMEDY).into()),
+            RawValue::Text(word) => wrong(format!("{} is not known", quoted(word)), Adopt::REMEDY)?,
+            _ => wrong("it says nothing of a place", Adopt::REMEDY)?,
         };
         let file = fields.read("file", text)?.map(|file| folder.join(file));
-        let [memcached, key] = [fields.read("memcached", text)?, fields.read("key", text)?];
-        Ok(Adopt::parse(file, memcached, key)?)
-    }
-
-    /// A place by its parts.
-    fn parse(file: Option<PathBuf>, memcached: Option<&str>, key: Option<&str>) -> Result<Adopt, InvalidValue> {
-        match (file, memcached, key) {
-            (Some(file), None, None) => Ok(Adopt::File(file)),
+        Ok(match (file, fields.read("memcached", text)?, fields.read("key", text)?) {
+            (Some(file), None, None) => Adopt::File(file),
             (None, Some(_), Some(key)) if key.len() > KEY_BYTES_MAX || !fits_in_a_key(key) => {
-                Err(InvalidValue::new("key: memcached has no such keys", "Give 1 to 250 bytes without blanks."))
+                wrong("key: memcached has no such keys", "Give 1 to 250 bytes without blanks.")?
             }
             (None, Some(address), Some(key)) if address.starts_with('/') || address.contains(':') => {
-                Ok(Adopt::Memcached { address: address.to_owned(), key: key.to_owned() })
+                Adopt::Memcached { address: address.to_owned(), key: key.to_owned() }
             }
             (None, Some(address), Some(_)) => {
                 let what = format!("memcached: {} has no port", quoted(address));
-                Err(InvalidValue::new(what, "Write \"127.0.0.1:11212\", or the path of a Unix socket."))
+                wrong(what, "Write \"127.0.0.1:11212\", or the path of a Unix socket.")?
             }
-            _ => Err(InvalidValue::new("it names no place, or half of one", Adopt::REMEDY)),
-        }
+            _ => wrong("it names no place, or half of one", Adopt::REMEDY)?,
+        })
     }
 
     /// As the file could have it.
@@ -320,31 +304,5 @@ impl Adopt {
             }
             Adopt::File(path) => format!("{{ file = {} }}", toml_text(&path.to_string_lossy())),
         }
-    }
-}
-
-impl App {
-    /// Refresh tokens that live in memory only are lost with the process.
-    pub fn judge_without_state(&self) -> Result<(), InvalidValue> {
-        if self.component.is_none() || self.secret.is_absent() {
-            return Ok(());
-        }
-        let what = format!(
-            "the authorizer {} has a refresh token that WeChat may replace at any renewal, and there is no state file to \
-             keep the new one in",
-            quoted(&self.appid)
-        );
-        Err(InvalidValue::new(what, "Set state.path in [state] to a file that survives a restart."))
-    }
-
-    /// Whether its first token can be read where it is to be; `is_in_a_sink`: a sink writes it and can read it.
-    pub fn judge_adopt(&self, is_in_a_sink: bool) -> Result<(), InvalidValue> {
-        if self.adopt != Some(Adopt::Sink) || is_in_a_sink {
-            return Ok(());
-        }
-        let what = format!("{}: adopt = \"sink\", but no sink has a token of this app that can be read", self.id());
-        let remedy = "Add a [[sink]] of a Redis, a file, or a database with read; or name the place itself, as \
-                      adopt = { file = \"/path\" }.";
-        Err(InvalidValue::new(what, remedy))
     }
 }

@@ -5,27 +5,24 @@
 use std::collections::HashMap;
 
 use super::App;
-use crate::invalid_value::{InvalidValue, looks_like_secret, quoted};
+use crate::invalid_value::{InvalidValue, looks_like_secret, quoted, wrong};
 
 const NAME_CHARS_MAX: usize = 64;
 
-/// Judges a name.
 pub fn app_name(name: &str) -> Result<String, InvalidValue> {
     let remedy = "Write what people call the app, such as name = \"商城小程序\".";
-    if looks_like_secret(name) {
-        return Err(InvalidValue::new("it looks like the secret itself, and a name is shown everywhere", remedy));
-    }
-    if name.trim().is_empty() {
-        return Err(InvalidValue::new("it is empty", remedy));
-    }
     let chars = name.chars().count();
-    if chars > NAME_CHARS_MAX {
-        return Err(InvalidValue::new(format!("it has {chars} characters, and {NAME_CHARS_MAX} are the most"), remedy));
+    if looks_like_secret(name) {
+        wrong("it looks like the secret itself, and a name is shown everywhere", remedy)
+    } else if name.trim().is_empty() {
+        wrong("it is empty", remedy)
+    } else if chars > NAME_CHARS_MAX {
+        wrong(format!("it has {chars} characters, and {NAME_CHARS_MAX} are the most"), remedy)
+    } else if name.contains(is_unfit) {
+        wrong(format!("{} has a line end or another control character", quoted(name)), remedy)
+    } else {
+        Ok(name.to_owned())
     }
-    if name.contains(is_unfit) {
-        return Err(InvalidValue::new(format!("{} has a line end or another control character", quoted(name)), remedy));
-    }
-    Ok(name.to_owned())
 }
 
 /// Control characters, and those that end a line or change the direction of what follows without being called so.
@@ -41,12 +38,11 @@ pub fn warn_of_duplicates<'a>(apps: impl Iterator<Item = &'a App>) -> Vec<String
     let mut warnings = Vec::new();
     for app in apps {
         let Some(name) = app.name.as_deref() else { continue };
-        match first.get(name) {
-            Some(other) => {
-                let (id, other, name) = (quoted(&app.id()), quoted(other), quoted(name));
-                warnings.push(format!("the apps {other} and {id} have the same name {name}"));
-            }
-            None => drop(first.insert(name, app.id())),
+        if let Some(other) = first.get(name) {
+            let (id, other, name) = (quoted(&app.id()), quoted(other), quoted(name));
+            warnings.push(format!("the apps {other} and {id} have the same name {name}"));
+        } else {
+            first.insert(name, app.id());
         }
     }
     warnings

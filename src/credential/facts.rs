@@ -17,15 +17,12 @@ pub struct CredentialInfo {
     pub platform: &'static str,
     /// The id as the platform knows it, without an agent.
     pub appid: String,
-    /// WeCom's agent id of the app.
     pub agent: Option<String>,
-    /// What people call the app.
     pub name: Option<String>,
     /// What is kept: `access_token`, `jsapi_ticket` and so on.
     pub credential_type: &'static str,
     /// Fetched by its own secret, not with another credential's value.
     pub is_token: bool,
-    /// The value can be probed.
     pub can_probe: bool,
 }
 
@@ -45,52 +42,28 @@ macro_rules! log_credential {
 }
 pub(crate) use log_credential;
 
-/// Calls by how they ended.
+/// Calls by how they ended: with a new value, with the present one, or by the class of their failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CallOutcomes {
-    /// Calls that returned a new value.
-    pub new: u64,
-    /// Calls that returned the present value.
-    pub same: u64,
-    pub retry: u64,
-    pub wait: u64,
-    pub operator: u64,
-    pub internal: u64,
-}
+pub struct CallOutcomes([u64; 6]);
 
 impl CallOutcomes {
-    /// All with their names.
+    const NAMES: [&str; 6] = ["new", "same", "retry", "wait", "operator", "internal"];
+
     pub fn each(&self) -> [(&'static str, u64); 6] {
-        [
-            ("new", self.new),
-            ("same", self.same),
-            ("retry", self.retry),
-            ("wait", self.wait),
-            ("operator", self.operator),
-            ("internal", self.internal),
-        ]
+        let mut counts = self.0.into_iter();
+        CallOutcomes::NAMES.map(|name| (name, counts.next().unwrap_or_default()))
     }
 
     /// Counts a call that ended with this name.
     pub fn record(&mut self, name: &str) {
-        let place = match name {
-            "new" => &mut self.new,
-            "same" => &mut self.same,
-            "wait" => &mut self.wait,
-            "operator" => &mut self.operator,
-            "internal" => &mut self.internal,
-            _ => &mut self.retry,
-        };
-        *place += 1;
+        let known = CallOutcomes::NAMES.iter().zip(&mut self.0).find(|(known, _)| **known == name);
+        known.into_iter().for_each(|(_, count)| *count += 1);
     }
 }
 
-/// The result of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerificationResult {
-    /// WeChat accepts it.
     Accepted,
-    /// WeChat refuses it.
     Refused,
     /// WeChat answers with a new value by now.
     Replaced,
@@ -101,7 +74,6 @@ pub enum VerificationResult {
 }
 
 impl VerificationResult {
-    /// One word for it.
     pub fn name(self) -> &'static str {
         match self {
             VerificationResult::Accepted => "accepted",
@@ -113,16 +85,13 @@ impl VerificationResult {
     }
 }
 
-/// The last verification of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verification {
     pub at_boot_ms: BootMs,
-    /// The generation of that value.
     pub generation: u64,
     pub verdict: VerificationResult,
 }
 
-/// A host whose writes were refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedWriter {
     /// An address without the port, or `unix socket`.
@@ -138,33 +107,33 @@ pub struct RefusedWriter {
 #[derive(Default)]
 pub struct RefusedWriters(Mutex<VecDeque<RefusedWriter>>);
 
-/// How many hosts are kept per credential.
 const WRITERS_MAX: usize = 8;
 
 impl RefusedWriters {
     pub(super) fn record(&self, peer: String, times: u64, is_foreign: bool, now: Now) {
         let mut writers = self.0.lock();
         let known = writers.iter().position(|writer| writer.peer == peer).and_then(|at| writers.remove(at));
-        let (noted, is_foreign) =
-            known.map_or((times, is_foreign), |known| (known.noted + times, known.is_foreign || is_foreign));
-        writers.push_back(RefusedWriter { peer, noted, last: now, is_foreign });
+        let (noted, was_foreign) = known.map_or((0, false), |known| (known.noted, known.is_foreign));
+        writers.push_back(RefusedWriter {
+            peer,
+            noted: noted + times,
+            last: now,
+            is_foreign: was_foreign || is_foreign,
+        });
         if writers.len() > WRITERS_MAX {
             writers.pop_front();
         }
     }
 
-    /// The last one.
     pub(super) fn last(&self) -> Option<RefusedWriter> {
         self.0.lock().back().cloned()
     }
 
-    /// All that are kept, the last one last.
     pub fn all(&self) -> Vec<RefusedWriter> {
         self.0.lock().iter().cloned().collect()
     }
 }
 
-/// A peer's address without its port.
 pub fn host_of(peer: &dyn std::fmt::Display) -> String {
     let peer = peer.to_string();
     peer.parse::<core::net::SocketAddr>().map_or(peer, |address| address.ip().to_canonical().to_string())
@@ -207,7 +176,6 @@ impl ClusterStatus {
         self.has_store
     }
 
-    /// Records that a node has fetched a value.
     pub(super) fn record_node(&self, node: &str, fetched_unix_ms: i64) {
         if self.node() == Some(node) {
             return;
@@ -251,10 +219,7 @@ impl ClusterStatus {
     /// How long this node has had no contact with the nodes that renew: 0 on a single node, the machine's whole uptime
     /// if there was none since the start.
     pub fn behind_ms(&self, now_ms: BootMs) -> u64 {
-        match self.node() {
-            None => 0,
-            Some(_) => now_ms.saturating_sub(self.as_of.lock().unwrap_or(0)),
-        }
+        self.node().map_or(0, |_| now_ms.saturating_sub(self.as_of.lock().unwrap_or(0)))
     }
 
     /// Whether the store can be reached; none without a cluster, or before the first try.
@@ -288,13 +253,10 @@ impl Durations {
         let mut all = self.0.lock();
         let histogram = all.entry((endpoint, outcome)).or_default();
         let at = DURATION_BOUNDS_MS.partition_point(|bound| *bound < took_ms);
-        if let Some(bucket) = histogram.buckets.get_mut(at) {
-            *bucket += 1;
-        }
+        histogram.buckets[at] += 1;
         histogram.sum_ms = histogram.sum_ms.saturating_add(took_ms);
     }
 
-    /// All pairs of endpoint and outcome so far.
     pub fn all(&self) -> Vec<((&'static str, &'static str), Histogram)> {
         self.0.lock().iter().map(|(key, histogram)| (*key, *histogram)).collect()
     }

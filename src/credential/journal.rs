@@ -3,14 +3,13 @@
 //! Pure: the time comes in as a value. Never holds a token or a secret.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::id::CredentialId;
 use crate::clock::Now;
-use crate::platform::errcodes::BilingualText;
 
 /// Entries of the whole server.
 pub const ENTRIES_MAX: usize = 4096;
@@ -22,7 +21,6 @@ pub const AGE_MS_MAX: u64 = 86_400_000;
 /// Refused writes of several hosts within this time are one entry, milliseconds.
 const WRITERS_APART_MS: u64 = 60_000;
 
-/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A new value is served; `from` another node, if it is not ours.
@@ -36,10 +34,8 @@ pub enum Event {
         network: Option<&'static str>,
         text: String,
         /// What the error code says; none without one.
-        meaning: Option<BilingualText>,
+        meaning: Option<&'static str>,
         advice: Cow<'static, str>,
-        /// The same in Chinese.
-        advice_zh: Cow<'static, str>,
     },
     /// A success after failures.
     Recovered,
@@ -54,7 +50,6 @@ pub enum Event {
 }
 
 impl Event {
-    /// One word for it.
     pub fn name(&self) -> &'static str {
         match self {
             Event::Renewed { .. } => "renewed",
@@ -83,7 +78,6 @@ impl Event {
     }
 }
 
-/// One entry.
 #[derive(Clone, Debug)]
 pub struct JournalEntry {
     /// Counts entries from 1.
@@ -91,16 +85,13 @@ pub struct JournalEntry {
     /// The version of the journal at the last change of this entry.
     pub version: u64,
     pub credential: CredentialId,
-    /// When it first happened.
     pub first: Now,
-    /// When it last happened.
     pub last: Now,
     /// How often it has happened in a row.
     pub times: u64,
     pub event: Event,
 }
 
-/// The last entries.
 #[derive(Default)]
 pub struct Journal(Mutex<JournalInner>);
 
@@ -108,7 +99,8 @@ pub struct Journal(Mutex<JournalInner>);
 struct JournalInner {
     version: u64,
     seq: u64,
-    ring: VecDeque<Arc<JournalEntry>>,
+    /// The last entries of all, by number.
+    ring: BTreeMap<u64, Arc<JournalEntry>>,
     latest: HashMap<CredentialId, VecDeque<Arc<JournalEntry>>>,
 }
 
@@ -123,24 +115,16 @@ impl Journal {
         let inner = &mut *self.0.lock();
         inner.version += 1;
         let latest = inner.latest.entry(credential).or_default();
-        let same =
-            |entry: &&Arc<JournalEntry>| event.repeats(&entry.event, now.boot_ms.saturating_sub(entry.first.boot_ms));
-        let repeated = latest.back().filter(same).map(|entry| JournalEntry {
-            version: inner.version,
-            last: now,
-            times: entry.times + times,
-            event: event.clone(),
-            ..JournalEntry::clone(entry)
-        });
-        let entry = match repeated {
-            Some(entry) => {
-                latest.pop_back();
-                entry
+        let version = inner.version;
+        let repeats =
+            |entry: &JournalEntry| event.repeats(&entry.event, now.boot_ms.saturating_sub(entry.first.boot_ms));
+        let entry = match latest.pop_back_if(|entry| repeats(entry)) {
+            Some(before) => {
+                JournalEntry { version, last: now, times: before.times + times, event, ..JournalEntry::clone(&before) }
             }
             None => {
                 inner.seq += 1;
-                let (seq, version) = (inner.seq, inner.version);
-                JournalEntry { seq, version, credential, first: now, last: now, times, event }
+                JournalEntry { seq: inner.seq, version, credential, first: now, last: now, times, event }
             }
         };
         let entry = Arc::new(entry);
@@ -148,10 +132,13 @@ impl Journal {
         if latest.len() > ENTRIES_EACH {
             latest.pop_front();
         }
-        inner.put(entry);
+        // One that has left the ring leaves it again at once: only the credential's list has it.
+        inner.ring.insert(entry.seq, entry);
+        if inner.ring.len() > ENTRIES_MAX {
+            inner.ring.pop_first();
+        }
     }
 
-    /// Changes so far.
     pub fn version(&self) -> u64 {
         self.0.lock().version
     }
@@ -159,7 +146,7 @@ impl Journal {
     /// What has changed since that version, oldest entry first, at most the last so many.
     pub fn since(&self, version: u64, now: Now, at_most: usize) -> Vec<Arc<JournalEntry>> {
         let inner = self.0.lock();
-        let recent = inner.ring.iter().rev().filter(|entry| entry.version > version && is_recent(entry, now));
+        let recent = inner.ring.values().rev().filter(|entry| entry.version > version && is_recent(entry, now));
         let mut found: Vec<Arc<JournalEntry>> = recent.take(at_most).cloned().collect();
         found.reverse();
         found
@@ -170,25 +157,6 @@ impl Journal {
         let inner = self.0.lock();
         let latest = inner.latest.get(&credential).into_iter().flatten();
         latest.filter(|entry| is_recent(entry, now)).cloned().collect()
-    }
-}
-
-impl JournalInner {
-    /// Appends, or replaces the entry of the same number. Numbers in the ring follow each other.
-    fn put(&mut self, entry: Arc<JournalEntry>) {
-        let first = self.ring.front().map_or(entry.seq, |first| first.seq);
-        let at = entry.seq.checked_sub(first).and_then(|at| usize::try_from(at).ok());
-        match at.and_then(|at| self.ring.get_mut(at)) {
-            Some(place) => *place = entry,
-            // If it has left the ring, only the credential's list has it.
-            None if at.is_none() => {}
-            None => {
-                self.ring.push_back(entry);
-                if self.ring.len() > ENTRIES_MAX {
-                    self.ring.pop_front();
-                }
-            }
-        }
     }
 }
 
@@ -205,17 +173,8 @@ mod tests {
     }
 
     fn failed(errcode: Option<i64>, text: &str) -> Event {
-        let (meaning, advice, advice_zh) = (None, "".into(), "".into());
-        Event::Failed {
-            class: "retry",
-            errcode,
-            rid: None,
-            network: None,
-            text: text.into(),
-            meaning,
-            advice,
-            advice_zh,
-        }
+        let (meaning, advice) = (None, "".into());
+        Event::Failed { class: "retry", errcode, rid: None, network: None, text: text.into(), meaning, advice }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The settings of this folder: apps, how their platforms are reached, the cluster and the state file.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use url::Url;
@@ -10,7 +11,6 @@ use crate::environment::Environment;
 use crate::platform::client::address;
 use crate::platform::{ClientOptions, PLATFORMS, mp};
 
-/// Apps, and what their credentials need.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The state file; none: tokens are kept in memory only.
@@ -39,13 +39,10 @@ impl Options {
     pub fn called_hosts(&self) -> Vec<String> {
         let upstream = &self.upstream;
         let with_secret = self.apps.iter().filter(|app| !app.secret.is_absent());
-        let mut bases: Vec<&str> = with_secret.map(|app| app.base_url(upstream)).collect();
-        bases.sort_unstable();
-        bases.dedup();
+        let bases: BTreeSet<&str> = with_secret.map(|app| app.base_url(upstream)).collect();
         let mut hosts = Vec::new();
         for base in bases {
-            let platform = PLATFORMS.iter().find(|platform| platform.base_url == base);
-            let urls: Vec<&str> = match platform {
+            let urls: Vec<&str> = match PLATFORMS.iter().find(|platform| platform.base_url == base) {
                 _ if base == upstream.base_url && !upstream.hosts.is_empty() => {
                     upstream.hosts.iter().map(String::as_str).collect()
                 }
@@ -67,12 +64,11 @@ pub fn default_state_path(environment: &dyn Environment) -> Option<PathBuf> {
         let first = folders.to_str()?.split(':').next()?.to_owned();
         Some(PathBuf::from(first)).filter(|folder| folder.is_absolute())
     });
+    let own = || folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")));
     let folder = match of_systemd {
-        Some(folder) => Some(folder),
-        None if environment.is_root() => Some(PathBuf::from("/var/lib/tokencached")),
-        None => folder("XDG_STATE_HOME")
-            .or_else(|| folder("HOME").map(|home| home.join(".local/state")))
-            .map(|folder| folder.join("tokencached")),
+        Some(folder) => folder,
+        None if environment.is_root() => PathBuf::from("/var/lib/tokencached"),
+        None => own()?.join("tokencached"),
     };
-    folder.map(|folder| folder.join("state.json"))
+    Some(folder.join("state.json"))
 }

@@ -18,16 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::platform::Quota;
 
-/// What a call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallReason {
-    /// A renewal by the schedule.
     Renewal,
     /// A renewal of a value that has expired or is about to.
     Expiring,
-    /// A verification of the present value.
     Verification,
-    /// A forced refresh of a live value.
     Forced,
 }
 
@@ -39,9 +35,7 @@ pub enum QuotaLimit {
     Day,
     /// The part of the day for renewals: all but the reserve.
     Renewals,
-    /// The part of the day for verifications.
     Verifications,
-    /// The day's forced refreshes.
     Forced,
     /// Forced refreshes too close together have no effect.
     ForcedGap,
@@ -51,7 +45,6 @@ pub enum QuotaLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaExceeded {
     pub limit: QuotaLimit,
-    /// Calls that count against the limit.
     pub used: u64,
     /// The limit, calls.
     pub of: u64,
@@ -81,9 +74,7 @@ impl fmt::Display for QuotaExceeded {
 pub struct ChargedCall {
     why: CallReason,
     /// The periods it was counted in, and whether the clock was set back then.
-    day: (i64, bool),
-    hour: (i64, bool),
-    minute: (i64, bool),
+    periods: [(i64, bool); 3],
 }
 
 /// The counted calls of one credential. Kept in the state file.
@@ -106,7 +97,6 @@ pub struct QuotaUsage {
     behind_unix_ms: Option<i64>,
 }
 
-/// Calls in one period.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct PeriodCounter {
@@ -140,13 +130,14 @@ impl QuotaUsage {
         self.checks += u64::from(why == CallReason::Verification);
         Ok(ChargedCall {
             why,
-            day: self.day.count(index(unix_ms, DAY_MS)),
-            hour: self.hour.count(index(unix_ms, HOUR_MS)),
-            minute: self.minute.count(index(unix_ms, MINUTE_MS)),
+            periods: self.periods().map(|(period, period_ms)| period.count(index(unix_ms, period_ms))),
         })
     }
 
-    /// Counts probes.
+    fn periods(&mut self) -> [(&mut PeriodCounter, i64); 3] {
+        [(&mut self.day, DAY_MS), (&mut self.hour, HOUR_MS), (&mut self.minute, MINUTE_MS)]
+    }
+
     pub fn count_probes(&mut self, unix_ms: i64, probes: u64) {
         self.begin_periods(unix_ms);
         self.probes = self.probes.saturating_add(probes);
@@ -154,13 +145,11 @@ impl QuotaUsage {
 
     /// Takes back a call that was not sent.
     pub fn refund(&mut self, charge: ChargedCall) {
-        if self.day.index == charge.day.0 {
+        if self.day.index == charge.periods[0].0 {
             self.checks = self.checks.saturating_sub(u64::from(charge.why == CallReason::Verification));
             self.forced = self.forced.saturating_sub(u64::from(charge.why == CallReason::Forced));
         }
-        self.day.refund(charge.day);
-        self.hour.refund(charge.hour);
-        self.minute.refund(charge.minute);
+        self.periods().into_iter().zip(charge.periods).for_each(|((period, _), counted)| period.refund(counted));
     }
 
     /// Whether nodes can have counted this by that time, if all nodes together count at most `most` a day. The next day
@@ -174,12 +163,12 @@ impl QuotaUsage {
     /// Takes over what another node has counted, where that is more: of two periods the later one, of the same period
     /// the larger number.
     pub fn merge(&mut self, other: &QuotaUsage) {
-        let (today, theirs) = (self.day.index, other.day.index);
-        if theirs >= today {
-            let newer = theirs > today;
-            self.checks = if newer { other.checks } else { self.checks.max(other.checks) };
-            self.forced = if newer { other.forced } else { self.forced.max(other.forced) };
-            self.probes = if newer { other.probes } else { self.probes.max(other.probes) };
+        if other.day.index > self.day.index {
+            (self.checks, self.forced, self.probes) = (other.checks, other.forced, other.probes);
+        } else if other.day.index == self.day.index {
+            self.checks = self.checks.max(other.checks);
+            self.forced = self.forced.max(other.forced);
+            self.probes = self.probes.max(other.probes);
         }
         self.forced_unix_ms = self.forced_unix_ms.max(other.forced_unix_ms);
         self.day.merge(&other.day);
@@ -187,7 +176,6 @@ impl QuotaUsage {
         self.minute.merge(&other.minute);
     }
 
-    /// Calls counted in the present day.
     pub fn calls_today(&self) -> u64 {
         self.day.used
     }
@@ -197,19 +185,17 @@ impl QuotaUsage {
         self.probes
     }
 
-    /// The wall time at which the present day ends.
     pub fn day_ends_unix_ms(&self) -> i64 {
         self.day.ends_unix_ms(DAY_MS)
     }
 
-    /// Begins new periods if it is time.
     fn begin_periods(&mut self, unix_ms: i64) {
         let today = index(unix_ms, DAY_MS);
         if today > self.day.index {
             (self.checks, self.forced, self.probes) = (0, 0, 0);
         }
         if today < self.day.index.saturating_sub(1) {
-            let since = self.behind_unix_ms.map_or(unix_ms, |since| since.min(unix_ms));
+            let since = self.behind_unix_ms.unwrap_or(unix_ms).min(unix_ms);
             self.behind_unix_ms = Some(since);
             if unix_ms.saturating_sub(since) >= RECHECK_MS {
                 self.day.index = today;
@@ -265,15 +251,15 @@ impl QuotaUsage {
             return Err(QuotaExceeded { limit: QuotaLimit::Forced, used: self.forced, of: per_day, until_unix_ms });
         }
         let since_ms = self.forced_unix_ms.map_or(FORCED_GAP_MS, |last| unix_ms.saturating_sub(last));
-        match since_ms {
-            FORCED_GAP_MS.. => Ok(()),
-            _ => Err(QuotaExceeded {
-                limit: QuotaLimit::ForcedGap,
-                used: u64::try_from(since_ms).unwrap_or(0),
-                of: FORCED_GAP_MS.unsigned_abs(),
-                until_unix_ms: unix_ms.saturating_add(FORCED_GAP_MS - since_ms),
-            }),
+        if since_ms >= FORCED_GAP_MS {
+            return Ok(());
         }
+        Err(QuotaExceeded {
+            limit: QuotaLimit::ForcedGap,
+            used: u64::try_from(since_ms).unwrap_or(0),
+            of: FORCED_GAP_MS.unsigned_abs(),
+            until_unix_ms: unix_ms.saturating_add(FORCED_GAP_MS - since_ms),
+        })
     }
 }
 

@@ -6,7 +6,6 @@
 
 use crate::clock::BootMs;
 
-/// How long a value can be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReliableUntil {
     /// Until then no planned renewal ends it. 0: not known.

@@ -34,43 +34,6 @@ pub(super) fn restore(
     (state_writer.with_grants(grants.clone()), grants)
 }
 
-/// What was in a state that could be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct RestoreCounts {
-    /// Configured credentials.
-    configured: u64,
-    /// Of them, those whose value is live and is served.
-    restored: u64,
-    expired: u64,
-    /// WeChat had refused them.
-    withdrawn: u64,
-    /// Those that are not in the file.
-    missing: u64,
-    /// Those in the file that are not configured.
-    not_configured: u64,
-}
-
-impl RestoreCounts {
-    fn of(actors: &[Actor], snapshot: &Snapshot, now_ms: BootMs) -> RestoreCounts {
-        let kept = snapshot.by_name();
-        let mut counts = RestoreCounts { configured: actors.len() as u64, ..RestoreCounts::default() };
-        let mut found = 0;
-        for actor in actors {
-            let known = kept.contains_key(&actor.name);
-            found += u64::from(known);
-            *match known {
-                false => &mut counts.missing,
-                true if actor.renewal_state.is_withdrawn() => &mut counts.withdrawn,
-                true if !actor.is_live(now_ms) => &mut counts.expired,
-                true => &mut counts.restored,
-            } += 1;
-        }
-        counts.not_configured = (kept.len() as u64).saturating_sub(found);
-        counts
-    }
-}
-
-/// Logs it. `actors` are restored already.
 fn log_restored(actors: &[Actor], loaded: &LoadedState, path: Option<&Path>, now_ms: BootMs) {
     let (configured, what) = (actors.len(), kept_values_noun(actors));
     let file = path.and_then(Path::file_name).map_or_else(|| "the state".into(), |name| name.to_string_lossy());
@@ -78,15 +41,19 @@ fn log_restored(actors: &[Actor], loaded: &LoadedState, path: Option<&Path>, now
     match loaded {
         _ if actors.is_empty() => {}
         LoadedState::Found(snapshot) => {
-            let counts = RestoreCounts::of(actors, snapshot, now_ms);
+            let kept = snapshot.by_name();
+            let found: Vec<&Actor> = actors.iter().filter(|actor| kept.contains_key(&actor.name)).collect();
+            let (withdrawn, others): (Vec<&Actor>, Vec<&Actor>) =
+                found.iter().partition(|actor| actor.renewal_state.is_withdrawn());
+            let restored = others.iter().filter(|actor| actor.is_live(now_ms)).count();
+            let shown = |count: usize| nonzero(count as u64);
             info!(
                 path,
-                expired = nonzero(counts.expired),
-                withdrawn = nonzero(counts.withdrawn),
-                not_in_file = nonzero(counts.missing),
-                not_configured = nonzero(counts.not_configured),
-                "{} of {configured} {what} restored from {file}",
-                counts.restored
+                expired = shown(others.len() - restored),
+                withdrawn = shown(withdrawn.len()),
+                not_in_file = shown(configured - found.len()),
+                not_configured = shown(kept.len().saturating_sub(found.len())),
+                "{restored} of {configured} {what} restored from {file}"
             );
         }
         LoadedState::Empty => info!(path, "0 of {configured} {what} restored: there is no state file yet"),

@@ -33,7 +33,6 @@ pub struct RenewalState {
     pub longest_ms: u64,
     /// The remaining time at which the stable endpoint begins to answer a new value, as far as learned.
     pub learned_ms: Option<u64>,
-    /// Failures in a row.
     pub failures: u32,
     /// How often the call was blocked since the last answer.
     blocks: u32,
@@ -65,7 +64,6 @@ struct LostCalls {
     last_ms: BootMs,
 }
 
-/// A call that has returned a token.
 #[derive(Clone, Copy, Debug)]
 pub struct RenewalAnswer {
     pub sent_ms: BootMs,
@@ -118,7 +116,6 @@ const MINUTE_MS: u64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
 
 impl RenewalState {
-    /// Nothing known yet.
     pub fn new(renewal: Renewal) -> RenewalState {
         RenewalState {
             renewal,
@@ -142,13 +139,9 @@ impl RenewalState {
 
     /// `learned_ms` including what the present value has shown: for the next value and for the state file.
     pub fn learned_so_far_ms(&self) -> Option<u64> {
-        match (self.learned_ms, self.same_at_ms) {
-            (Some(learned), Some(same_at)) => Some(learned.min(same_at)),
-            (learned, same_at) => learned.or(same_at),
-        }
+        self.learned_ms.into_iter().chain(self.same_at_ms).min()
     }
 
-    /// Milliseconds the value can still be served; 0 without one.
     pub fn left_ms(&self, now_ms: BootMs) -> u64 {
         self.expires_ms.map_or(0, |expires| expires.saturating_sub(now_ms))
     }
@@ -174,9 +167,9 @@ impl RenewalState {
     pub fn record_answer(&mut self, answer: &RenewalAnswer, random: f64) -> BootMs {
         (self.failures, self.blocks) = (0, 0);
         if answer.same {
-            self.record_same_value(answer);
+            self.record_same_value(answer)
         } else {
-            self.record_new_value(answer);
+            self.record_new_value(answer)
         }
         let now = answer.received_ms;
         if self.renewal == Renewal::Poll {
@@ -199,7 +192,6 @@ impl RenewalState {
         self.first_try_ms(now_ms, 0.0)
     }
 
-    /// Takes over what another node knows of its value.
     pub fn adopt(&mut self, expires_ms: BootMs, life_ms: u64, longest_ms: u64, learned_ms: Option<u64>) {
         *self = RenewalState {
             expires_ms: Some(expires_ms),
@@ -296,7 +288,6 @@ impl RenewalState {
         OVERLAP_MS.min(self.life_ms / 24)
     }
 
-    /// How long clients can rely on the present value.
     pub fn reliable(&self) -> ReliableUntil {
         let Some(expires) = self.expires_ms else { return ReliableUntil::TO_THE_END };
         // The promised time ends before a lost call is repeated, because the second token ends the value at once. A
@@ -346,7 +337,6 @@ impl RenewalState {
         Some(if last.last_ms > first.first_ms && last.last_ms + margin > now_ms { now_ms } else { before_end })
     }
 
-    /// True if lost calls may have ended the value.
     pub fn has_lost_calls(&self) -> bool {
         !self.lost_calls.is_empty()
     }
@@ -435,12 +425,9 @@ impl RenewalState {
             LifetimeSource::AsGiven if current > answer.received_ms + lifetime_ms + 1_000 => earliest,
             LifetimeSource::AsGiven => current.max(earliest),
             LifetimeSource::Zero => self.expiry_after_zero(answer, current, earliest),
-            LifetimeSource::Missing | LifetimeSource::Unusable | LifetimeSource::TooLong
-                if current > answer.received_ms =>
-            {
-                current
+            LifetimeSource::Missing | LifetimeSource::Unusable | LifetimeSource::TooLong => {
+                if current > answer.received_ms { current } else { earliest }
             }
-            LifetimeSource::Missing | LifetimeSource::Unusable | LifetimeSource::TooLong => earliest,
         };
         self.expires_ms = Some(expires);
         self.longest_ms = self.longest_ms.max(lifetime_ms.min(expires.saturating_sub(answer.sent_ms)));
@@ -464,7 +451,6 @@ impl RenewalState {
         }
     }
 
-    /// When the renewal of the present value begins.
     fn due_ms(&self, random: f64) -> BootMs {
         let Some(expires) = self.expires_ms else { return 0 };
         let lead = match self.renewal {
@@ -541,7 +527,6 @@ pub fn ms_to_next_day(unix_ms: i64) -> u64 {
     u64::try_from(DAY_MS - into_day).unwrap_or(0)
 }
 
-/// The wait after this many waits: doubled each time.
 fn doubled_ms(first_ms: u32, most_ms: u32, times: u64) -> u64 {
     (u64::from(first_ms) << times.min(16)).min(u64::from(most_ms))
 }

@@ -5,7 +5,7 @@
 //! decides how long a value from the file can still be served. The other half reads and writes files.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +21,7 @@ use super::grants::SavedGrant;
 use super::quota_usage::QuotaUsage;
 use super::schedule::Adopted;
 use crate::clock::{BootMs, Now};
-use crate::platform::CredentialType;
+use crate::platform::{CredentialType, answer};
 
 /// Where the state is kept: a file, or a store of the tests.
 pub trait StateStore: Send + Sync {
@@ -34,7 +34,6 @@ pub trait StateStore: Send + Sync {
     fn claim(&self) -> io::Result<Option<Snapshot>> {
         Ok(None)
     }
-    /// The path of the file, if it is one.
     fn path(&self) -> Option<&Path> {
         None
     }
@@ -44,7 +43,6 @@ pub trait StateStore: Send + Sync {
     }
 }
 
-/// What was found.
 #[derive(Debug)]
 pub enum LoadedState {
     /// There is no state: a first start.
@@ -57,7 +55,7 @@ pub enum LoadedState {
     },
 }
 
-/// Everything that is written.
+/// Everything that is written. Fields with a default are not in files of earlier versions, here and in what it has.
 #[derive(Clone, Serialize, Deserialize, Default)]
 pub struct Snapshot {
     /// Both clocks when it was written, and the boot they belong to.
@@ -66,10 +64,9 @@ pub struct Snapshot {
     pub boot_id: String,
     pub entries: Vec<Arc<StateEntry>>,
     /// The counted calls, also of credentials that never had a value: a server that restarts again and again must not
-    /// forget its calls. Files of earlier versions have none.
+    /// forget its calls.
     #[serde(default, rename = "ledgers")]
     pub usages: Vec<Arc<StoredUsage>>,
-    /// Verify tickets and refresh tokens. Files of earlier versions have none.
     #[serde(default)]
     pub grants: Vec<SavedGrant>,
 }
@@ -103,7 +100,6 @@ impl CredentialIdentity {
     }
 }
 
-/// The calls of one credential as they are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredUsage {
     #[serde(flatten)]
@@ -111,7 +107,6 @@ pub struct StoredUsage {
     pub calls: QuotaUsage,
 }
 
-/// One credential as it is kept.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateEntry {
     #[serde(flatten)]
@@ -128,17 +123,16 @@ pub struct StateEntry {
     pub learned_ms: Option<u64>,
     /// Wall time of a classic call that was started and whose end is not known: the value may end early.
     pub intent_unix_ms: Option<i64>,
-    /// WeChat refused the value in a probe, so it is not served. Files of earlier versions have no such field.
+    /// WeChat refused the value in a probe, so it is not served.
     #[serde(default)]
     pub withdrawn: bool,
-    /// Set if the site has fetched the value. Files of earlier versions have no such field.
+    /// Set if the site has fetched the value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<Adopted>,
-    /// From the node that renews it: this long before its expiry clients should not rely on it any more. Files of
-    /// earlier versions have no such field.
+    /// From the node that renews it: this long before its expiry clients should not rely on it any more.
     #[serde(default)]
     pub reliable_lead_ms: Option<u64>,
-    /// This node has fetched it. Files of earlier versions are from single nodes.
+    /// This node has fetched it.
     #[serde(default = "default_true")]
     pub ours: bool,
 }
@@ -150,7 +144,6 @@ fn default_true() -> bool {
 /// How long a value from the state file can still be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemainingLife {
-    /// Milliseconds it can still be served.
     pub left_ms: u64,
     /// The clocks contradict each other: serve it, but fetch at once.
     pub suspicious: bool,
@@ -161,7 +154,7 @@ impl StateEntry {
     pub fn rebased(&self, worth: RemainingLife, now: Now) -> StateEntry {
         let left = i64::try_from(worth.left_ms).unwrap_or(0);
         let fetched_unix_ms = self.fetched_unix_ms.min(now.unix_ms);
-        let age = u64::try_from(now.unix_ms.saturating_sub(fetched_unix_ms)).unwrap_or(0);
+        let age = not_negative(now.unix_ms.saturating_sub(fetched_unix_ms));
         StateEntry {
             expires_unix_ms: now.unix_ms.saturating_add(left),
             expires_boot_ms: now.boot_ms.saturating_add(worth.left_ms),
@@ -178,8 +171,7 @@ impl Snapshot {
     /// its age.
     pub fn remaining_life(&self, entry: &StateEntry, now: Now, boot_id: &str) -> RemainingLife {
         let left_then = entry.expires_boot_ms.saturating_sub(self.written_boot_ms);
-        let same_boot = !boot_id.is_empty() && boot_id == self.boot_id && now.boot_ms >= self.written_boot_ms;
-        if same_boot {
+        if !boot_id.is_empty() && boot_id == self.boot_id && now.boot_ms >= self.written_boot_ms {
             let left_ms = entry.expires_boot_ms.saturating_sub(now.boot_ms).min(left_then);
             return RemainingLife { left_ms, suspicious: false };
         }
@@ -187,19 +179,21 @@ impl Snapshot {
         let since_fetched = now.unix_ms.saturating_sub(entry.fetched_unix_ms);
         // The age of this boot says nothing: the file may come from another machine, a minute ago.
         let suspicious = since_written < 0 || since_fetched < 0;
-        let age = |ms: i64| u64::try_from(ms).unwrap_or(0);
-        let by_wall = age(entry.expires_unix_ms.saturating_sub(now.unix_ms));
+        let by_wall = not_negative(entry.expires_unix_ms.saturating_sub(now.unix_ms));
         let left_ms = left_then
-            .saturating_sub(age(since_written))
-            .min(entry.longest_ms.max(entry.life_ms).saturating_sub(age(since_fetched)))
+            .saturating_sub(not_negative(since_written))
+            .min(entry.longest_ms.max(entry.life_ms).saturating_sub(not_negative(since_fetched)))
             .min(if suspicious { u64::MAX } else { by_wall });
         RemainingLife { left_ms, suspicious }
     }
 
-    /// The entries by name.
     pub fn by_name(&self) -> HashMap<&CredentialIdentity, &StateEntry> {
         self.entries.iter().map(|entry| (&entry.name, entry.as_ref())).collect()
     }
+}
+
+fn not_negative(ms: i64) -> u64 {
+    u64::try_from(ms).unwrap_or(0)
 }
 
 /// The id of this boot; empty if there is none.
@@ -207,10 +201,9 @@ pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
-/// The state in a file.
 #[derive(Clone, Debug)]
 pub struct FileStore {
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 const FORMAT: &str = "tokencached-state";
@@ -239,7 +232,6 @@ struct Envelope<'a> {
 }
 
 impl FileStore {
-    /// Does not open the file yet.
     pub fn new(path: impl Into<PathBuf>) -> FileStore {
         FileStore { path: path.into() }
     }
@@ -251,18 +243,11 @@ impl FileStore {
         }
     }
 
-    fn file_name(&self) -> String {
-        self.path.file_name().map_or_else(|| "state".to_owned(), |name| name.to_string_lossy().into_owned())
-    }
-
     /// As [`StateStore::load`], but changes nothing: for a file that may belong to another process.
     pub fn read(&self) -> LoadedState {
-        match read_trusted(&self.path) {
+        match read_trusted(&self.path).and_then(|text| text.as_deref().map(decode).transpose()) {
             Ok(None) => LoadedState::Empty,
-            Ok(Some(text)) => match decode(&text) {
-                Ok(snapshot) => LoadedState::Found(snapshot),
-                Err(reason) => LoadedState::Refused { reason, set_aside: None },
-            },
+            Ok(Some(snapshot)) => LoadedState::Found(snapshot),
             Err(reason) => LoadedState::Refused { reason, set_aside: None },
         }
     }
@@ -274,28 +259,27 @@ impl FileStore {
     /// are those of earlier versions, whose names do not say to which state they belong.
     pub fn remove_unfinished(&self, alone: bool) -> usize {
         let me = rustix::process::geteuid().as_raw();
-        let (own, formerly) = (self.unfinished_prefix(), OsString::from(UNFINISHED_FORMERLY));
+        let prefix = self.unfinished_prefix();
         let is_left_over = |entry: &fs::DirEntry| {
-            let name = entry.file_name();
-            let named = |prefix: &OsString| {
-                let name = name.as_bytes();
-                name.starts_with(prefix.as_bytes()) && name.ends_with(UNFINISHED_END.as_bytes())
-            };
             // Of the entry itself: a link was not made by us and stays.
             let Ok(facts) = entry.metadata() else { return false };
             let ours = facts.is_file() && (facts.uid() == me || me == 0);
             let old = facts.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > UNFINISHED_OLD);
-            ours && (named(&own) && (alone || old) || named(&formerly) && old)
+            let name = entry.file_name();
+            let begins = |prefix: &[u8]| name.as_bytes().starts_with(prefix);
+            let may_go = begins(prefix.as_bytes()) && (alone || old) || begins(UNFINISHED_FORMERLY.as_bytes()) && old;
+            ours && may_go && name.as_bytes().ends_with(UNFINISHED_END.as_bytes())
         };
-        let found = fs::read_dir(self.folder()).into_iter().flatten().flatten().filter(is_left_over);
-        found.filter(|entry| fs::remove_file(entry.path()).is_ok()).count()
+        self.siblings().filter(is_left_over).filter(|entry| fs::remove_file(entry.path()).is_ok()).count()
+    }
+
+    fn siblings(&self) -> impl Iterator<Item = fs::DirEntry> {
+        fs::read_dir(self.folder()).into_iter().flatten().flatten()
     }
 
     fn unfinished_prefix(&self) -> OsString {
-        let mut prefix = OsString::from(".");
-        prefix.push(self.path.file_name().unwrap_or_default());
-        prefix.push(UNFINISHED);
-        prefix
+        let name = self.path.file_name().unwrap_or_default();
+        [OsStr::new("."), name, OsStr::new(UNFINISHED)].into_iter().collect()
     }
 
     /// Renames the file and keeps only the newest few such files. A folder in its place was not made by us and stays.
@@ -303,7 +287,8 @@ impl FileStore {
         if self.path.symlink_metadata().is_ok_and(|facts| facts.is_dir()) {
             return None;
         }
-        let prefix = format!("{}.corrupt-", self.file_name());
+        let name = self.path.file_name().map_or_else(|| "state".into(), OsStr::to_string_lossy);
+        let prefix = format!("{name}.corrupt-");
         let stamp = crate::clock::unix_ms().max(0) / 1000;
         let to = (0..100)
             .map(|n| if n == 0 { format!("{prefix}{stamp}") } else { format!("{prefix}{stamp}-{n:02}") })
@@ -311,14 +296,8 @@ impl FileStore {
             .find(|path| !path.exists())?;
         fs::rename(&self.path, &to).ok()?;
         close_to_others(&to);
-        let mut old: Vec<PathBuf> = fs::read_dir(self.folder())
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-            .map(|entry| entry.path())
-            .filter(|path| *path != to)
-            .collect();
+        let set_aside = self.siblings().filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+        let mut old: Vec<PathBuf> = set_aside.map(|entry| entry.path()).filter(|path| *path != to).collect();
         old.sort();
         for path in old.iter().rev().skip(SET_ASIDE_MAX - 1) {
             // One file too many does no harm.
@@ -363,9 +342,9 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// Closes a file that was set aside because others could read it: it still holds tokens.
 fn close_to_others(path: &Path) {
-    let file = fs::OpenOptions::new().read(true).custom_flags(open_flags()).open(path);
-    let file = file.ok().filter(|file| file.metadata().is_ok_and(|facts| facts.is_file()));
-    if let Some(file) = file {
+    if let Ok(file) = open_to_read(path)
+        && file.metadata().is_ok_and(|facts| facts.is_file())
+    {
         // If it belongs to another user, that is not our task.
         let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
     }
@@ -377,9 +356,13 @@ pub(super) fn open_flags() -> i32 {
     i32::try_from(flags.bits()).unwrap_or(0)
 }
 
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(open_flags()).open(path)
+}
+
 /// The text of the file; none if there is no file; or why it cannot be trusted.
 fn read_trusted(path: &Path) -> Result<Option<String>, String> {
-    let file = match fs::OpenOptions::new().read(true).custom_flags(open_flags()).open(path) {
+    let file = match open_to_read(path) {
         Ok(file) => file,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(None);
@@ -429,12 +412,8 @@ fn decode(text: &str) -> Result<Snapshot, String> {
         return Err("is damaged (checksum)".to_owned());
     }
     let snapshot: Snapshot = serde_json::from_str(envelope.payload.get()).map_err(at)?;
-    let sound = |value: &String| {
-        let size = 1..=crate::platform::answer::TOKEN_BYTES_MAX;
-        size.contains(&value.len()) && crate::platform::answer::is_plain(value)
-    };
     let entries = snapshot.entries.iter().map(|entry| &entry.value);
-    if !entries.chain(snapshot.grants.iter().map(|kept| &kept.value)).all(sound) {
+    if !entries.chain(snapshot.grants.iter().map(|kept| &kept.value)).all(|value| answer::is_token(value)) {
         return Err("holds something that is no token".to_owned());
     }
     Ok(snapshot)

@@ -8,7 +8,7 @@
 //! If the file system has no such locks (some network file systems), that is logged once, and nothing is locked.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,14 +21,12 @@ use super::state::{self, FileStore, LoadedState, Snapshot, StateStore};
 
 /// How long a start waits for a process that is ending.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it checks the lock meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Tries to take the lock: a process that only checks it holds it for a moment, too.
 const TRIES: usize = 5;
 /// Longer than anything we write into a lock file.
 const HOLDER_BYTES_MAX: u64 = 256;
 
-/// The path of the lock file for a state file.
 pub fn lock_path(state: &Path) -> PathBuf {
     let mut path = state.as_os_str().to_owned();
     path.push(".lock");
@@ -87,13 +85,14 @@ fn plain(host: &str) -> String {
     host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')).take(64).collect()
 }
 
-/// Why the lock was not taken.
+/// Whether this process has the lock.
 #[derive(Debug)]
-enum LockFailure {
-    Taken(LockHolder),
-    /// The file system has no locks.
-    Unsupported(io::Error),
-    /// The lock file cannot be made or opened.
+enum LockState {
+    Ours(Lock),
+    /// The file system has no locks: two processes could both write.
+    Unsupported,
+    NotOurs(LockHolder),
+    /// The lock file cannot be made or opened: the disk is full, or the folder is read-only or missing.
     Unavailable(io::Error),
 }
 
@@ -104,43 +103,53 @@ struct Lock {
     path: PathBuf,
 }
 
-impl Lock {
-    fn take(state: &Path) -> Result<Lock, LockFailure> {
+impl LockState {
+    /// Takes the lock if it is free. Logs if the file system has no locks.
+    fn take(state: &Path) -> LockState {
         let path = lock_path(state);
         for _ in 0..TRIES {
-            let file = open(&path).map_err(LockFailure::Unavailable)?;
+            let file = match open(&path) {
+                Ok(file) => file,
+                Err(error) => return LockState::Unavailable(error),
+            };
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(LockFailure::Taken(LockHolder::read(&file))),
+                Err(TryLockError::WouldBlock) => return LockState::NotOurs(LockHolder::read(&file)),
                 Err(TryLockError::Error(error)) if is_unsupported(&error) => {
-                    return Err(LockFailure::Unsupported(error));
+                    warn!(
+                        path = %state.display(),
+                        %error,
+                        "the state file cannot be locked on this file system: make sure that no second server uses it"
+                    );
+                    return LockState::Unsupported;
                 }
-                Err(TryLockError::Error(error)) => return Err(LockFailure::Unavailable(error)),
+                Err(TryLockError::Error(error)) => return LockState::Unavailable(error),
             }
             let lock = Lock { file, path: path.clone() };
             // The file may have been removed since it was opened, and made again by another process.
             if lock.is_in_place() {
                 // If that fails, other processes cannot say which process holds the lock.
                 let _ = LockHolder::this_process().write(&lock.file);
-                return Ok(lock);
+                return LockState::Ours(lock);
             }
         }
-        Err(LockFailure::Unavailable(io::Error::other("the lock file is replaced over and over")))
+        LockState::Unavailable(io::Error::other("the lock file is replaced over and over"))
     }
 
-    /// As [`Lock::take`], tried again if a process only checks the lock.
+    /// As [`LockState::take`], tried again if a process only checks the lock.
     #[expect(clippy::disallowed_methods, reason = "called from a thread that may block")]
-    fn take_patiently(state: &Path) -> Result<Lock, LockFailure> {
-        let mut tries = 1;
-        loop {
-            match Lock::take(state) {
-                Err(LockFailure::Taken(_)) if tries < TRIES => std::thread::sleep(LOOK_EVERY),
+    fn take_patiently(state: &Path) -> LockState {
+        for _ in 1..TRIES {
+            match LockState::take(state) {
+                LockState::NotOurs(_) => std::thread::sleep(LOOK_EVERY),
                 taken => return taken,
             }
-            tries += 1;
         }
+        LockState::take(state)
     }
+}
 
+impl Lock {
     /// False if the name is another file by now, or none: then the lock has no effect.
     fn is_in_place(&self) -> bool {
         let id = |facts: fs::Metadata| (facts.dev(), facts.ino());
@@ -151,12 +160,9 @@ impl Lock {
 
 /// Opens or creates the lock file. In a read-only folder it can still be locked.
 fn open(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
+    let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(state::open_flags());
-    let file = options.open(path).or_else(|error| {
-        let read_only = OpenOptions::new().read(true).custom_flags(state::open_flags()).open(path);
-        read_only.map_err(|_| error)
-    })?;
+    let file = options.open(path).or_else(|error| state::open_to_read(path).map_err(|_| error))?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("is not a regular file"));
     }
@@ -172,7 +178,7 @@ fn is_unsupported(error: &io::Error) -> bool {
 
 /// Which process has that state file now; none if none is found. Holds the lock for a moment only.
 pub fn holder(state: &Path) -> Option<LockHolder> {
-    let file = OpenOptions::new().read(true).custom_flags(state::open_flags()).open(lock_path(state)).ok()?;
+    let file = state::open_to_read(&lock_path(state)).ok()?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => Some(LockHolder::read(&file)),
         Ok(()) | Err(TryLockError::Error(_)) => None,
@@ -204,53 +210,32 @@ pub fn wait_until_free(
 /// A state file that only one process writes.
 pub struct LockedStore {
     file: FileStore,
-    path: PathBuf,
     hold: Mutex<LockState>,
 }
 
-enum LockState {
-    Ours(Lock),
-    /// The file system has no locks: two processes could both write.
-    Unsupported,
-    NotOurs(LockHolder),
-    /// The lock file could not be created: the disk is full, or the folder is read-only or missing.
-    Unavailable,
-}
-
 impl LockedStore {
-    /// Takes the lock if it is free.
+    /// Takes the lock if it is free. If it is not available now, nothing can be written, and the first write logs that.
     pub fn open(path: &Path) -> LockedStore {
-        let hold = match Lock::take_patiently(path) {
-            Ok(lock) => LockState::Ours(lock),
-            Err(LockFailure::Taken(holder)) => LockState::NotOurs(holder),
-            Err(LockFailure::Unsupported(error)) => {
-                log_locks_unsupported(path, &error);
-                LockState::Unsupported
-            }
-            // Nothing can be written there now. The first write logs it.
-            Err(LockFailure::Unavailable(_)) => LockState::Unavailable,
-        };
-        let store = LockedStore { file: FileStore::new(path), path: path.to_owned(), hold: Mutex::new(hold) };
+        let hold = Mutex::new(LockState::take_patiently(path));
+        let store = LockedStore { file: FileStore::new(path), hold };
         store.clean();
         store
     }
 
     /// The process that has the file, if it is not this one.
     pub fn other(&self) -> Option<LockHolder> {
-        match &*self.hold.lock() {
-            LockState::NotOurs(holder) => Some(holder.clone()),
-            LockState::Ours(_) | LockState::Unsupported | LockState::Unavailable => None,
-        }
+        if let LockState::NotOurs(holder) = &*self.hold.lock() { Some(holder.clone()) } else { None }
     }
 
     fn clean(&self) {
         let removed = match &*self.hold.lock() {
             LockState::Ours(_) => self.file.remove_unfinished(true),
             LockState::Unsupported => self.file.remove_unfinished(false),
-            LockState::NotOurs(_) | LockState::Unavailable => 0,
+            LockState::NotOurs(_) | LockState::Unavailable(_) => 0,
         };
         if removed > 0 {
-            info!(path = %self.path.display(), removed, "removed unfinished state files of a process that was killed");
+            let path = self.file.path.display();
+            info!(%path, removed, "removed unfinished state files of a process that was killed");
         }
     }
 
@@ -259,22 +244,14 @@ impl LockedStore {
         match &*self.hold.lock() {
             LockState::Ours(lock) => lock.is_in_place(),
             LockState::Unsupported => true,
-            LockState::NotOurs(_) | LockState::Unavailable => false,
+            LockState::NotOurs(_) | LockState::Unavailable(_) => false,
         }
     }
 }
 
-fn log_locks_unsupported(path: &Path, error: &io::Error) {
-    warn!(
-        path = %path.display(),
-        %error,
-        "the state file cannot be locked on this file system: make sure that no second server uses it"
-    );
-}
-
 impl StateStore for LockedStore {
     fn path(&self) -> Option<&Path> {
-        Some(&self.path)
+        self.file.path()
     }
 
     /// A file of another process is read and not changed.
@@ -290,35 +267,28 @@ impl StateStore for LockedStore {
         if self.has_claim() {
             return Ok(None);
         }
-        match Lock::take(&self.path) {
-            Ok(lock) => *self.hold.lock() = LockState::Ours(lock),
-            Err(LockFailure::Taken(holder)) => {
-                let text = format!("the state file is in use by {holder}");
-                *self.hold.lock() = LockState::NotOurs(holder);
-                return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+        let state = &self.file.path;
+        match LockState::take(state) {
+            LockState::Unavailable(source) => {
+                return Err(io::Error::new(source.kind(), LockFileFault { path: lock_path(state), source }));
             }
-            Err(LockFailure::Unsupported(error)) => {
-                log_locks_unsupported(&self.path, &error);
-                *self.hold.lock() = LockState::Unsupported;
-            }
-            Err(LockFailure::Unavailable(error)) => {
-                let kind = error.kind();
-                return Err(io::Error::new(kind, LockFileFault { path: lock_path(&self.path), source: error }));
-            }
+            taken => *self.hold.lock() = taken,
+        }
+        if let Some(holder) = self.other() {
+            let text = format!("the state file is in use by {holder}");
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
         }
         self.clean();
-        Ok(match self.file.load() {
-            LoadedState::Found(snapshot) => Some(snapshot),
-            LoadedState::Empty => None,
-            LoadedState::Refused { reason: error, .. } => {
-                warn!(
-                    path = %self.path.display(),
-                    error,
-                    "the state file cannot be used and is set aside; this process's own state takes its place"
-                );
-                None
-            }
-        })
+        match self.file.load() {
+            LoadedState::Found(snapshot) => return Ok(Some(snapshot)),
+            LoadedState::Empty => {}
+            LoadedState::Refused { reason: error, .. } => warn!(
+                path = %state.display(),
+                error,
+                "the state file cannot be used and is set aside; this process's own state takes its place"
+            ),
+        }
+        Ok(None)
     }
 }
 
@@ -344,6 +314,13 @@ mod tests {
         Snapshot { boot_id: appid.into(), usages, ..Snapshot::default() }
     }
 
+    fn take(state: &Path) -> Lock {
+        match LockState::take(state) {
+            LockState::Ours(lock) => lock,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn found(loaded: LoadedState) -> String {
         match loaded {
             LoadedState::Found(snapshot) => snapshot.boot_id,
@@ -357,20 +334,20 @@ mod tests {
         let state = folder.path().join("state.json");
         assert_eq!(holder(&state), None, "a look makes no file");
         assert!(!lock_path(&state).exists());
-        let lock = Lock::take(&state).unwrap();
-        let LockFailure::Taken(other) = Lock::take(&state).unwrap_err() else { panic!() };
+        let lock = take(&state);
+        let LockState::NotOurs(other) = LockState::take(&state) else { panic!() };
         assert_eq!(other, LockHolder::this_process());
         assert_eq!(holder(&state), Some(other));
         drop(lock);
         assert_eq!(holder(&state), None);
-        Lock::take(&state).unwrap();
+        take(&state);
     }
 
     #[test]
     fn what_stands_in_a_lock_file_is_shown_only_if_it_is_plain() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state.json");
-        let lock = Lock::take(&state).unwrap();
+        let lock = take(&state);
         for (text, shown) in [
             ("12 web-1.example\n", "process 12 on host web-1.example"),
             ("12", "process 12"),
@@ -392,7 +369,7 @@ mod tests {
         let (state, precious) = (folder.path().join("state.json"), folder.path().join("precious"));
         fs::write(&precious, "mine").unwrap();
         let unavailable = || {
-            assert!(matches!(Lock::take(&state), Err(LockFailure::Unavailable(_))));
+            assert!(matches!(LockState::take(&state), LockState::Unavailable(_)));
             assert_eq!(holder(&state), None);
         };
         std::os::unix::fs::symlink(&precious, lock_path(&state)).unwrap();
@@ -403,8 +380,8 @@ mod tests {
         fs::remove_dir(lock_path(&state)).unwrap();
         // A hard link is a file like any other, and keeps others out.
         fs::hard_link(&precious, lock_path(&state)).unwrap();
-        let lock = Lock::take(&state).unwrap();
-        assert!(matches!(Lock::take(&state), Err(LockFailure::Taken(_))));
+        let lock = take(&state);
+        assert!(matches!(LockState::take(&state), LockState::NotOurs(_)));
         assert_eq!(fs::read_to_string(&precious).unwrap(), "mine");
         drop(lock);
     }

@@ -33,7 +33,6 @@ pub struct StateWriter {
     grants: Arc<Grants>,
     /// Calls were counted since the last write.
     counted: Arc<AtomicBool>,
-    counts_every: Duration,
     /// What another process had counted until the store became ours. The refresher takes it over.
     usage_elsewhere: Arc<Mutex<HashMap<usize, QuotaUsage>>>,
     /// The number of writes that were requested.
@@ -87,7 +86,6 @@ struct Progress {
     /// As [`StateWriter::wanted`] counts.
     saved: u64,
     tries: u64,
-    /// The last try failed.
     failing: bool,
     /// Another process has the store.
     elsewhere: bool,
@@ -122,25 +120,22 @@ impl StateWriter {
         for (id, StoredUsage { name, calls }) in usages.into_iter().enumerate() {
             by_name.add(id, name).calls = calls;
         }
-        let grants = Arc::default();
         StateWriter {
             store,
             clock,
             entries: Arc::new(Mutex::new(entries)),
             usages: Arc::new(Mutex::new(by_name)),
-            grants,
-            counted: Arc::new(AtomicBool::new(false)),
-            counts_every: COUNTS_EVERY,
+            grants: Arc::default(),
+            counted: Arc::default(),
             usage_elsewhere: Arc::default(),
             wanted: watch::Sender::new(0),
             progress: watch::Sender::new(Progress::default()),
-            hurry: Arc::new(Notify::new()),
-            ending: Arc::new(AtomicBool::new(false)),
+            hurry: Arc::default(),
+            ending: Arc::default(),
             boot_id: boot_id.into(),
         }
     }
 
-    /// Writes these too.
     pub fn with_grants(self, grants: Arc<Grants>) -> StateWriter {
         StateWriter { grants, ..self }
     }
@@ -154,7 +149,6 @@ impl StateWriter {
         version
     }
 
-    /// True if the last write failed.
     pub fn is_failing(&self) -> bool {
         self.progress.borrow().failing
     }
@@ -239,14 +233,17 @@ impl StateWriter {
 
     /// Writes after each request, until `end`. A write that hangs is then abandoned.
     pub async fn run(self, table: Arc<Table>, end: CancellationToken) {
+        end.run_until_cancelled(self.write_on_request(&table)).await;
+    }
+
+    async fn write_on_request(&self, table: &Table) {
         let mut wanted = self.wanted.subscribe();
         let mut backoff = Duration::ZERO;
-        let mut counts = tokio::time::interval(self.counts_every);
+        let mut counts = tokio::time::interval(COUNTS_EVERY);
         loop {
             let saved = self.progress.borrow().saved;
             tokio::select! {
                 biased;
-                () = end.cancelled() => return,
                 _ = counts.tick() => {
                     self.ask_for_counts();
                     continue;
@@ -255,47 +252,34 @@ impl StateWriter {
             }
             let version = *wanted.borrow_and_update();
             let begun = Instant::now();
-            let written = tokio::select! {
-                biased;
-                () = end.cancelled() => return,
-                written = self.write() => written,
-            };
+            let written = self.write().await;
             let longest = match &written {
                 Err(error) if descriptors::is_exhausted(error) => BACKOFF_WITHOUT_DESCRIPTOR,
                 _ => BACKOFF_MAX,
             };
-            let pause = async {
-                match self.record_write(written, version, &table) {
-                    Ok(()) => {
-                        backoff = Duration::ZERO;
-                        self.pause(begun.elapsed()).await;
-                    }
-                    Err(io::ErrorKind::WouldBlock) => self.back_off(ELSEWHERE_WAIT).await,
-                    Err(_) => {
-                        backoff = (backoff * 2).clamp(BACKOFF_MIN, longest);
-                        self.back_off(backoff).await;
-                    }
+            match self.record_write(written, version, table) {
+                Ok(()) => {
+                    backoff = Duration::ZERO;
+                    self.pause(begun.elapsed()).await;
                 }
-            };
-            tokio::select! {
-                biased;
-                () = end.cancelled() => return,
-                () = pause => {}
+                Err(io::ErrorKind::WouldBlock) => self.back_off(ELSEWHERE_WAIT).await,
+                Err(_) => {
+                    backoff = (backoff * 2).clamp(BACKOFF_MIN, longest);
+                    self.back_off(backoff).await;
+                }
             }
         }
     }
 
-    /// Records and logs the result of a write.
     fn record_write(&self, written: io::Result<()>, version: u64, table: &Table) -> Result<(), io::ErrorKind> {
         let failed = written.as_ref().err().map(io::Error::kind);
-        let elsewhere = failed == Some(io::ErrorKind::WouldBlock);
-        self.progress.send_modify(|progress| {
-            progress.saved = if failed.is_none() { version } else { progress.saved };
-            progress.tries += 1;
-            (progress.failing, progress.elsewhere) = (failed.is_some(), elsewhere);
+        let (failing, elsewhere) = (failed.is_some(), failed == Some(io::ErrorKind::WouldBlock));
+        self.progress.send_modify(|before| {
+            let saved = if failing { before.saved } else { version };
+            *before = Progress { saved, tries: before.tries + 1, failing, elsewhere };
         });
-        let was_saved = table.state_saved.swap(failed.is_none(), Ordering::Relaxed);
-        table.state_failures.fetch_add(u64::from(failed.is_some() && !elsewhere), Ordering::Relaxed);
+        let was_saved = table.state_saved.swap(!failing, Ordering::Relaxed);
+        table.state_failures.fetch_add(u64::from(failing && !elsewhere), Ordering::Relaxed);
         match written {
             Ok(()) if !was_saved => info!("the state file can be written again"),
             Err(reason) if was_saved => {
@@ -310,12 +294,8 @@ impl StateWriter {
     /// Pauses after a write. The whole file is written each time: with ten thousand apps that takes a while, and
     /// something changes every few milliseconds.
     async fn pause(&self, took: Duration) {
-        let pause = (took * PAUSES_PER_WRITE).min(PAUSE_MAX);
-        tokio::select! {
-            biased;
-            () = self.hurry.notified() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
+        // Whether it was the hurry or the time that ended it does not matter.
+        let _ = tokio::time::timeout((took * PAUSES_PER_WRITE).min(PAUSE_MAX), self.hurry.notified()).await;
     }
 
     /// Waits before the next try; shorter if somebody waits for the write, but not too short for a disk that fails.
@@ -323,17 +303,11 @@ impl StateWriter {
         let is_ending = || self.ending.load(Ordering::Acquire);
         let tried = Instant::now();
         let mut until = tried + if is_ending() { BACKOFF_AT_THE_END } else { wait };
-        loop {
-            tokio::select! {
-                biased;
-                () = self.hurry.notified() => {
-                    if is_ending() {
-                        return;
-                    }
-                    until = until.min(tried + BACKOFF_MIN);
-                }
-                () = tokio::time::sleep_until(until) => return,
+        while tokio::time::timeout_at(until, self.hurry.notified()).await.is_ok() {
+            if is_ending() {
+                return;
             }
+            until = until.min(tried + BACKOFF_MIN);
         }
     }
 

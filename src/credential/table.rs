@@ -28,7 +28,6 @@ use super::wildcards::{Wildcards, has_wildcard};
 use crate::clock::{BootMs, LogThrottle, Now};
 pub use crate::encoding::Times;
 use crate::encoding::{Form, Rendered, View};
-use crate::platform::errcodes::BilingualText;
 pub use writer::{CredentialWriter, TableChange};
 
 /// A value as readers see it. `Debug` never shows it.
@@ -152,11 +151,9 @@ pub struct LastError {
     pub rid: Option<String>,
     pub text: String,
     /// What its error code says; none without one.
-    pub meaning: Option<BilingualText>,
+    pub meaning: Option<&'static str>,
     /// What the operator should do about it.
     pub advice: Cow<'static, str>,
-    /// The same in Chinese.
-    pub advice_zh: Cow<'static, str>,
     /// One word for a network failure; none for other failures.
     pub network: Option<&'static str>,
     /// Our address as the platform sees it, if it has said so.

@@ -9,7 +9,6 @@ use super::table::Table;
 use super::verify_ticket::{TEXT_BYTES_MAX, TicketFault};
 use crate::files::watch::{FileContent, NotApplied, WatchedFiles};
 
-/// One component's file.
 pub struct TicketFile {
     component: String,
     path: PathBuf,
@@ -17,7 +16,6 @@ pub struct TicketFile {
 }
 
 impl TicketFile {
-    /// A file that was not read yet.
     pub fn new(component: &str, path: &Path, table: &Arc<Table>) -> TicketFile {
         TicketFile { component: component.to_owned(), path: path.to_owned(), table: table.clone() }
     }

@@ -17,7 +17,6 @@ pub(super) struct ValueCell<T> {
     changes: watch::Sender<u64>,
 }
 
-/// What a reader gets.
 pub(super) enum CellReading<T> {
     Live(Guard<Option<Arc<T>>>),
     /// No value that counts, but one will come soon.
@@ -66,7 +65,6 @@ impl<T> ValueCell<T> {
         changes
     }
 
-    /// Wakes at every change.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

@@ -20,7 +20,6 @@ impl VerificationBudget {
         VerificationBudget { left: LOOKS_MAX, at_ms: now_ms }
     }
 
-    /// Takes one, if there is one.
     pub fn try_take(&mut self, now_ms: BootMs) -> bool {
         let since_ms = now_ms.saturating_sub(self.at_ms) as f64;
         self.left = (self.left + since_ms / LOOK_EVERY_MS).min(LOOKS_MAX);

@@ -98,14 +98,12 @@ fn judge(ticket: String) -> Result<Secret, TicketFault> {
     }
 }
 
-/// A ticket for the refresher.
 pub struct ReceivedTicket {
     pub id: CredentialId,
     pub ticket: Secret,
     pub from_file: bool,
 }
 
-/// Takes tickets for the refresher.
 pub struct TicketInbox {
     components: HashMap<String, CredentialId>,
     received_tickets: mpsc::Sender<ReceivedTicket>,

@@ -30,15 +30,13 @@ impl<T> Wildcards<T> {
         if keys.is_empty() {
             return None;
         }
-        let bits = (keys.len() * FILTER_BITS_PER_KEY).next_power_of_two().max(64);
+        let words = (keys.len() * FILTER_BITS_PER_KEY).next_power_of_two().max(64) / 64;
         let mut wildcards =
-            Wildcards { by_end: HashMap::default(), end_lengths: Vec::new(), filter: vec![0; bits / 64].into() };
+            Wildcards { by_end: HashMap::default(), end_lengths: Vec::new(), filter: vec![0; words].into() };
         for (key, behind) in keys {
             let Some((beginning, end)) = split(&key) else { continue };
             let Some(bit) = wildcards.bit(end) else { continue };
-            if let Some(word) = wildcards.filter.get_mut(bit / 64) {
-                *word |= 1 << (bit % 64);
-            }
+            wildcards.filter[bit / 64] |= 1 << (bit % 64);
             wildcards.end_lengths.push(end.len());
             let same_end = wildcards.by_end.entry(end.into()).or_default();
             same_end.push(Wildcard { beginning: beginning.into(), behind });
@@ -76,13 +74,11 @@ impl<T> Wildcards<T> {
     }
 }
 
-/// The parts before and after `{any}`.
 fn split(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = memchr::memmem::find(key, ANY.as_bytes())?;
     Some((&key[..at], &key[at + ANY.len()..]))
 }
 
-/// Whether a key is one of these.
 pub(super) fn has_wildcard(key: &str) -> bool {
     split(key.as_bytes()).is_some()
 }

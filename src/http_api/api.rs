@@ -24,6 +24,7 @@ use crate::clock::{self, Now};
 use crate::credential::facts::VerificationResult;
 use crate::credential::table::{Credential, CredentialState, CredentialStatus, LastError, Published, Reading};
 use crate::secret::Secret;
+use crate::texts;
 
 /// What a handler receives.
 pub type ContextExtractor = State<Arc<ApiContext>>;
@@ -391,7 +392,8 @@ fn verification_result(credential: &Credential, generation: u64, before: &Creden
 
 fn verdict_json(credential: &Credential, word: &str, error: Option<LastError>) -> Value {
     let now = Now::read();
-    let (advice, advice_zh) = error.map(|error| (error.advice, error.advice_zh)).unzip();
+    let advice = error.map(|error| error.advice);
+    let advice_zh = advice.as_deref().map(texts::in_chinese);
     let credential = apps::credential_json(credential, now);
     json!({ "verdict": word, "advice": advice, "advice_zh": advice_zh, "credential": credential })
 }

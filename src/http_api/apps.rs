@@ -119,12 +119,12 @@ fn last_error(error: &LastError, now: Now) -> Value {
         "errcode": error.errcode,
         "class": error.class,
         "rid": error.rid,
-        "meaning": error.meaning.map(|meaning| meaning.en),
-        "meaning_zh": error.meaning.map(|meaning| meaning.zh),
+        "meaning": error.meaning,
+        "meaning_zh": error.meaning.map(texts::in_chinese),
         "text": error.text,
         "text_zh": if is_told { None } else { texts::chinese(&error.text) },
         "advice": error.advice,
-        "advice_zh": error.advice_zh,
+        "advice_zh": texts::in_chinese(&error.advice),
         "network": error.network,
         "seen_ip": error.seen_ip,
         "at_ms": unix_ms(error.at_boot_ms, now),
@@ -148,10 +148,10 @@ pub fn entry_json(entry: &JournalEntry, context: &ApiContext) -> Value {
         Event::Renewed { generation, expires_in_s, from } => {
             json!({ "generation": generation, "expires_in_s": expires_in_s, "from": from })
         }
-        Event::Failed { class, errcode, rid, network, text, meaning, advice, advice_zh } => json!({
+        Event::Failed { class, errcode, rid, network, text, meaning, advice } => json!({
             "class": class, "errcode": errcode, "rid": rid, "network": network, "text": text,
-            "advice": advice, "advice_zh": advice_zh,
-            "meaning": meaning.map(|meaning| meaning.en), "meaning_zh": meaning.map(|meaning| meaning.zh),
+            "advice": advice, "advice_zh": texts::in_chinese(advice),
+            "meaning": meaning, "meaning_zh": meaning.map(texts::in_chinese),
         }),
         Event::DiedEarly { errcode } => json!({ "errcode": errcode }),
         Event::Fallback { endpoint } => json!({ "endpoint": endpoint }),

@@ -220,7 +220,6 @@ mod tests {
                 text: "invalid ip".into(),
                 meaning: None,
                 advice: "add it to the list".into(),
-                advice_zh: "".into(),
                 network: None,
                 seen_ip: None,
                 at_boot_ms: 1,

@@ -10,8 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::errcodes;
-use super::failure::{Class, Delivery, Failure, scrub};
-use crate::https::NetworkFault;
+use super::failure::{Class, Delivery, Failure, Missing, scrub};
 use crate::platform::{AnswerFields, ApiCall, CredentialType};
 use crate::secret::Secret;
 
@@ -22,7 +21,6 @@ pub struct Token {
     pub value: Bytes,
     /// How many seconds the token still lives; where [`Token::lifetime_source`] says so, an assumption.
     pub expires_in_s: u64,
-    /// Where the lifetime comes from.
     pub lifetime_source: LifetimeSource,
     /// The refresh token for the next renewal, if the answer brought one.
     pub refresh: Option<Secret>,
@@ -47,23 +45,19 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Where a token's lifetime comes from: what the answer has in `expires_in`. All but `AsGiven` are worth a warning.
+/// Where a token's lifetime comes from: what the answer has in `expires_in`. All but `AsGiven` are
+/// worth a warning, which says what is assumed instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifetimeSource {
-    /// A number of seconds, taken as it is.
     AsGiven,
-    /// Less than a second; for a new token 60 s are assumed.
     Zero,
-    /// There is no `expires_in`; 6900 s are assumed.
     Missing,
-    /// Negative, or no number; 60 s are assumed.
     Unusable,
     /// Over 30 days, or longer than values of its type live; 7200 s are assumed.
     TooLong,
 }
 
 impl LifetimeSource {
-    /// What to warn about, if anything.
     pub fn warning(self) -> Option<&'static str> {
         match self {
             LifetimeSource::AsGiven => None,
@@ -107,7 +101,6 @@ pub fn read_token(
     read_answer(credential_type.api, &credential_type.answer_fields, appid, hidden, status, body)
 }
 
-/// The same for any call.
 pub fn read_answer(
     api: ApiCall,
     answer_fields: &AnswerFields,
@@ -116,43 +109,33 @@ pub fn read_answer(
     status: u16,
     body: &[u8],
 ) -> Result<Token, Failure> {
-    // The answer that is cut off may have had a token that the classic endpoint has just made.
-    let broken = |delivery: Delivery, what: String| Failure {
-        network: Some(NetworkFault::Answer),
-        ..Failure::transport(appid, delivery, what)
-    };
     let parsed = parse(answer_fields, body);
     if let Ok(fields) = &parsed
-        && let Some(code) = fields.refusal()
+        && let Some(code) = fields.code().filter(|code| *code != 0)
     {
         return Err(Failure::refused(api, appid, code, scrub(&fields.message(), hidden)));
     }
-    if !(200..300).contains(&status) {
-        let delivery = if (300..500).contains(&status) { Delivery::Answered } else { Delivery::Ambiguous };
-        let message = format!("HTTP status {status}: {}", excerpt(body, hidden));
-        return Err(match is_not_from_platform(status) {
-            true => Failure::not_from_platform(appid, delivery, message),
-            false => broken(delivery, message),
-        });
-    }
-    if trim(body).first() == Some(&b'<') {
-        let message = format!("the answer is a page, not JSON: {}", excerpt(body, hidden));
-        return Err(Failure::not_from_platform(appid, Delivery::Ambiguous, message));
-    }
-    let fields = parsed.map_err(|what| broken(Delivery::Ambiguous, format!("{what}: {}", excerpt(body, hidden))))?;
-    let value = match fields.value() {
-        Ok(value) => value,
-        Err(Unusable::Broken(what)) => return Err(broken(Delivery::Ambiguous, what)),
-        Err(Unusable::TooLong(what)) => return Err(Failure::value_too_long(appid, what)),
+    let broken = |delivery: Delivery, missing: Option<Missing>, what: &str| {
+        let head = &body[..body.len().min(4096)];
+        let excerpt = scrub(String::from_utf8_lossy(head).trim(), hidden);
+        Failure::broken_answer(appid, delivery, missing, format!("{what}: {excerpt}"))
     };
+    if !(200..300).contains(&status) {
+        let is_refusal = (300..500).contains(&status);
+        let delivery = if is_refusal { Delivery::Answered } else { Delivery::Ambiguous };
+        // Platforms refuse with an errcode and status 200. A redirect or a client error without an errcode comes from
+        // something else, except for these three, which pass.
+        let missing = (is_refusal && !matches!(status, 408 | 425 | 429)).then_some(Missing::Platform);
+        return Err(broken(delivery, missing, &format!("HTTP status {status}")));
+    }
+    // An answer that is cut off may have had a token that the classic endpoint has just made.
+    if trim(body).first() == Some(&b'<') {
+        return Err(broken(Delivery::Ambiguous, Some(Missing::Platform), "the answer is a page, not JSON"));
+    }
+    let fields = parsed.map_err(|what| broken(Delivery::Ambiguous, None, what))?;
+    let value = fields.value(appid)?;
     let (expires_in_s, lifetime_source) = read_lifetime(fields.get(answer_fields.life));
     Ok(Token { value, expires_in_s, lifetime_source, refresh: fields.refresh() })
-}
-
-/// Platforms refuse with an errcode and status 200. A redirect or a client error without an errcode comes from something
-/// else, except for these three, which pass.
-fn is_not_from_platform(status: u16) -> bool {
-    (300..500).contains(&status) && !matches!(status, 408 | 425 | 429)
 }
 
 /// Reads the answer to a probe; `api` is that call.
@@ -160,25 +143,15 @@ pub fn read_probe(api: ApiCall, status: u16, body: &[u8]) -> Probe {
     const ANSWER_FIELDS: AnswerFields = AnswerFields::of("ip_list");
     let Ok(fields) = parse(&ANSWER_FIELDS, body) else { return Probe::Unknown };
     match fields.code() {
-        ErrcodeField::Absent | ErrcodeField::Value(0) if status == 200 && fields.get(ANSWER_FIELDS.value).is_some() => {
-            Probe::Alive
-        }
-        ErrcodeField::Absent | ErrcodeField::Value(0) | ErrcodeField::Nonsense => Probe::Unknown,
-        ErrcodeField::Value(code) => match errcodes::find(api, code) {
+        Some(0) if status == 200 && fields.get(ANSWER_FIELDS.value).is_some() => Probe::Alive,
+        Some(0) | None => Probe::Unknown,
+        Some(code) => match errcodes::find(api, code) {
             Some(row) if row.refuses_token => Probe::Dead(code),
             // Busy, or an address that is not in service any more.
             Some(row) if row.class == Class::Retry => Probe::Unknown,
             _ => Probe::Withheld(code),
         },
     }
-}
-
-/// Why an answer's value cannot be taken.
-enum Unusable {
-    /// The answer is broken.
-    Broken(String),
-    /// The value is good, and longer than this server can keep.
-    TooLong(String),
 }
 
 /// An answer's fields. An answer with the same key twice is refused: two readers might take different ones.
@@ -214,34 +187,19 @@ impl<'de> Deserialize<'de> for UniqueKeys {
     }
 }
 
-enum ErrcodeField {
-    Absent,
-    Value(i64),
-    /// Present, and no integer.
-    Nonsense,
-}
-
 impl AnswerObject<'_> {
     /// The field, if it is there and not null.
     fn get(&self, name: &str) -> Option<&Value> {
         self.values.get(name).filter(|value| !value.is_null())
     }
 
-    fn code(&self) -> ErrcodeField {
-        let code = match self.get(self.answer_fields.code) {
-            None => return ErrcodeField::Absent,
+    /// The errcode; 0 if there is none, and none if what is there is no integer.
+    fn code(&self) -> Option<i64> {
+        match self.get(self.answer_fields.code) {
+            None => Some(0),
             Some(Value::Number(number)) => number.as_i64(),
             Some(Value::String(text)) => text.trim().parse().ok(),
             Some(_) => None,
-        };
-        code.map_or(ErrcodeField::Nonsense, ErrcodeField::Value)
-    }
-
-    /// The errcode, if it is a refusal.
-    fn refusal(&self) -> Option<i64> {
-        match self.code() {
-            ErrcodeField::Value(code) if code != 0 => Some(code),
-            _ => None,
         }
     }
 
@@ -253,45 +211,43 @@ impl AnswerObject<'_> {
         }
     }
 
-    fn value(&self) -> Result<Bytes, Unusable> {
-        let name = self.answer_fields.value;
-        let broken = |what: String| Err(Unusable::Broken(what));
-        if matches!(self.code(), ErrcodeField::Nonsense) {
-            return broken(format!("the answer's {} is not a number", self.answer_fields.code));
-        }
-        let text = match self.get(name) {
-            None => return broken(format!("the answer has neither {name} nor {}", self.answer_fields.code)),
-            Some(Value::String(text)) => text,
-            Some(_) => return broken(format!("the answer's {name} is not a string")),
+    fn value(&self, appid: &str) -> Result<Bytes, Failure> {
+        let AnswerFields { value: name, code, .. } = self.answer_fields;
+        let what = match self.get(name) {
+            _ if self.code().is_none() => format!("the answer's {code} is not a number"),
+            None => format!("the answer has neither {name} nor {code}"),
+            Some(Value::String(text)) if text.is_empty() => format!("the answer's {name} is empty"),
+            // With a line end here the answer could write protocol lines to every client.
+            Some(Value::String(text)) if !is_plain(text) => {
+                format!("the answer's {name} has characters a token cannot have")
+            }
+            Some(Value::String(text)) if text.len() > TOKEN_BYTES_MAX => {
+                let bytes = text.len();
+                let what =
+                    format!("the answer's {name} has {bytes} bytes, and this server holds {TOKEN_BYTES_MAX} at most");
+                return Err(Failure::value_too_long(appid, what));
+            }
+            Some(Value::String(text)) => return Ok(Bytes::copy_from_slice(text.as_bytes())),
+            Some(_) => format!("the answer's {name} is not a string"),
         };
-        if text.is_empty() {
-            return broken(format!("the answer's {name} is empty"));
-        }
-        // With a line end here the answer could write protocol lines to every client.
-        if !is_plain(text) {
-            return broken(format!("the answer's {name} has characters a token cannot have"));
-        }
-        if text.len() > TOKEN_BYTES_MAX {
-            return Err(Unusable::TooLong(format!(
-                "the answer's {name} has {} bytes, and this server holds {TOKEN_BYTES_MAX} at most",
-                text.len()
-            )));
-        }
-        Ok(Bytes::copy_from_slice(text.as_bytes()))
+        Err(Failure::broken_answer(appid, Delivery::Ambiguous, None, what))
     }
 
     /// The refresh token. One that cannot be used counts as none: the answer's token is good, and the present refresh
     /// token stays.
     fn refresh(&self) -> Option<Secret> {
         let text = self.get(self.answer_fields.refresh?)?.as_str()?;
-        let usable = (1..=TOKEN_BYTES_MAX).contains(&text.len()) && is_plain(text);
-        usable.then(|| Secret::new(text.to_owned()))
+        is_token(text).then(|| Secret::new(text.to_owned()))
     }
 }
 
-/// Whether the text has only the characters of tokens: printable ASCII without blanks.
-pub fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
+/// Whether a text can be a token: 1 to [`TOKEN_BYTES_MAX`] bytes of printable ASCII without blanks.
+pub fn is_token(text: &str) -> bool {
+    (1..=TOKEN_BYTES_MAX).contains(&text.len()) && is_plain(text)
+}
+
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn parse<'a>(answer_fields: &'a AnswerFields, body: &[u8]) -> Result<AnswerObject<'a>, &'static str> {
@@ -335,11 +291,6 @@ fn read_lifetime(expires_in: Option<&Value>) -> (u64, LifetimeSource) {
         Some(seconds) if (0.0..1.0).contains(&seconds) => (60, LifetimeSource::Zero),
         _ => (60, LifetimeSource::Unusable),
     }
-}
-
-fn excerpt(body: &[u8], hidden: &[&str]) -> String {
-    let head = &body[..body.len().min(4096)];
-    scrub(String::from_utf8_lossy(head).trim(), hidden)
 }
 
 #[cfg(test)]

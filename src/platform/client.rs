@@ -8,6 +8,7 @@ pub mod address;
 mod options;
 pub mod surroundings;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -50,7 +51,6 @@ pub trait Upstream: Send + Sync {
     ) -> UpstreamFuture<'a, Probe>;
 }
 
-/// A call under way.
 pub type UpstreamFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl Upstream for Client {
@@ -60,7 +60,18 @@ impl Upstream for Client {
         params: FetchParams<'a>,
         deadline: Duration,
     ) -> UpstreamFuture<'a, Result<Token, Failure>> {
-        Box::pin(async move { Client::fetch(self, credential_type, &params, deadline).await })
+        Box::pin(async move {
+            let hidden: Vec<&str> =
+                [params.secret.expose(), params.token].into_iter().filter(|text| !text.is_empty()).collect();
+            let context = CallContext { base_url: params.base_url, appid: params.appid, hidden: &hidden };
+            let request = |base_url: &str| credential_type.request(&FetchParams { base_url, ..params });
+            let (attempt, answered) = self.call_a_host(&context, request, deadline).await;
+            let (status, body) = answered?;
+            let token = answer::read_token(credential_type, params.appid, &hidden, status, &body)
+                .map_err(|failure| attempt.record_failure(failure, false))?;
+            attempt.record_answer();
+            Ok(token.limit_lifetime(credential_type.life_ms_max))
+        })
     }
 
     fn probe<'a>(
@@ -70,7 +81,26 @@ impl Upstream for Client {
         value: &'a [u8],
         deadline: Duration,
     ) -> UpstreamFuture<'a, Probe> {
-        Box::pin(Client::probe(self, credential_type, base_url, value, deadline))
+        Box::pin(async move {
+            let (Some(call), Ok(value)) = (credential_type.probe, std::str::from_utf8(value)) else {
+                return Probe::Unknown;
+            };
+            let (fields, hidden) = (&credential_type.answer_fields, &[value]);
+            let context = CallContext { base_url, appid: "", hidden };
+            let request = |base_url: &str| call.request(base_url, value);
+            let (attempt, answered) = self.call_a_host(&context, request, deadline).await;
+            let Ok((status, body)) = answered else { return Probe::Unknown };
+            let probe = answer::read_probe(call.api(), status, &body);
+            if matches!(probe, Probe::Unknown | Probe::Withheld(_))
+                && let Err(failure) = answer::read_answer(call.api(), fields, "", hidden, status, &body)
+            {
+                // That says nothing about the token, but perhaps about the host.
+                attempt.record_failure(failure, false);
+            } else {
+                attempt.record_answer();
+            }
+            probe
+        })
     }
 }
 
@@ -78,15 +108,9 @@ impl Upstream for Client {
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
-    groups: Arc<[HostGroup]>,
-}
-
-/// The hosts in place of one base URL, for all apps that use it.
-#[derive(Debug)]
-struct HostGroup {
-    base_url: String,
-    /// Locked to choose a host and to record a result, never during a call.
-    hosts: Mutex<Hosts>,
+    /// The hosts in place of a base URL, for all apps that use it. Locked to choose a host and to record a result, never
+    /// during a call.
+    groups: Arc<HashMap<String, Mutex<Hosts>>>,
 }
 
 /// Why the client cannot be built. The cause is always in the configuration.
@@ -130,59 +154,6 @@ impl Client {
         Ok(Client { http, groups: groups(config).into() })
     }
 
-    /// See [`Upstream::fetch`].
-    pub async fn fetch(
-        &self,
-        credential_type: &CredentialType,
-        params: &FetchParams<'_>,
-        deadline: Duration,
-    ) -> Result<Token, Failure> {
-        let hidden: Vec<&str> =
-            [params.secret.expose(), params.token].into_iter().filter(|text| !text.is_empty()).collect();
-        let context = CallContext { base_url: params.base_url, appid: params.appid, hidden: &hidden };
-        let request = |base_url: &str| (credential_type.request)(&FetchParams { base_url, ..*params });
-        let (attempt, answered) = self.call_a_host(&context, request, deadline).await;
-        let result = answered.and_then(|(status, body)| {
-            answer::read_token(credential_type, params.appid, &hidden, status, &body)
-                .map(|token| token.limit_lifetime(credential_type.life_ms_max))
-                .map_err(|failure| attempt.record_refusal(hosts::with_host_name(failure, &attempt.pick.base_url)))
-        });
-        if result.is_ok() {
-            attempt.record_answer();
-        }
-        result
-    }
-
-    /// See [`Upstream::probe`].
-    pub async fn probe(
-        &self,
-        credential_type: &CredentialType,
-        base_url: &str,
-        value: &[u8],
-        deadline: Duration,
-    ) -> Probe {
-        let (Some(call), Ok(value)) = (credential_type.probe, std::str::from_utf8(value)) else {
-            return Probe::Unknown;
-        };
-        let context = CallContext { base_url, appid: "", hidden: &[value] };
-        match self.call_a_host(&context, |base_url| (call.request)(base_url, value), deadline).await {
-            (attempt, Ok((status, body))) => {
-                let probe = answer::read_probe(call.api(), status, &body);
-                if matches!(probe, Probe::Unknown | Probe::Withheld(_))
-                    && let Err(failure) =
-                        answer::read_answer(call.api(), &credential_type.answer_fields, "", &[value], status, &body)
-                {
-                    // That says nothing about the token, but perhaps about the host.
-                    attempt.record_refusal(hosts::with_host_name(failure, &attempt.pick.base_url));
-                } else {
-                    attempt.record_answer();
-                }
-                probe
-            }
-            (_, Err(_)) => Probe::Unknown,
-        }
-    }
-
     /// Calls the host that [`Hosts::pick`] gives. If the call certainly was not sent, calls one further host within the
     /// deadline.
     async fn call_a_host(
@@ -193,46 +164,47 @@ impl Client {
     ) -> (HostAttempt<'_>, Result<(u16, Bytes), Failure>) {
         let end = Instant::now() + deadline;
         let attempt = self.choose_host(context.base_url);
-        let lost = match self.call(request(&attempt.pick.base_url), deadline).await {
+        let lost = match self.call(request(&attempt.pick.base_url), context, deadline).await {
             Ok(answered) => return (attempt, Ok(answered)),
             Err(lost) => lost,
         };
         let may_try_other_host = lost.may_try_other_host();
-        let failure = attempt.record_no_answer(lost, context);
+        let failure = attempt.record_failure(lost.failure, lost.by_tls);
         let left = end.saturating_duration_since(Instant::now());
         let Some(next) = attempt.other().filter(|_| may_try_other_host && !left.is_zero()) else {
             return (attempt, Err(failure));
         };
-        let answered = self.call(request(&next.pick.base_url), left).await;
-        let answered = answered.map_err(|lost| next.record_no_answer(lost, context));
+        let answered = self.call(request(&next.pick.base_url), context, left).await;
+        let answered = answered.map_err(|lost| next.record_failure(lost.failure, lost.by_tls));
         (next, answered)
     }
 
     /// The host of the next call, as far as `base_url` has several.
     fn choose_host(&self, base_url: &str) -> HostAttempt<'_> {
-        let group = self.groups.iter().find(|group| group.base_url == base_url.trim_end_matches('/'));
-        let pick = group.and_then(|group| group.hosts.lock().pick(clock::boot_ms()));
+        let group = self.groups.get(base_url.trim_end_matches('/'));
+        let pick = group.and_then(|hosts| hosts.lock().pick(None, clock::boot_ms()));
         HostAttempt { group, pick: pick.unwrap_or_else(|| ChosenHost::only(base_url)) }
     }
 
-    async fn call(&self, outgoing: HttpRequest, deadline: Duration) -> Result<(u16, Bytes), NoAnswer> {
+    async fn call(
+        &self,
+        outgoing: HttpRequest,
+        context: &CallContext<'_>,
+        deadline: Duration,
+    ) -> Result<(u16, Bytes), NoAnswer> {
         let request = match outgoing.body {
             Some(body) => self.http.post(&outgoing.url).header("content-type", "application/json").body(body),
             None => self.http.get(&outgoing.url),
         };
-        let mut response = request.query(&outgoing.query).timeout(deadline).send().await.map_err(NoAnswer::from)?;
+        let lost = |error| NoAnswer::of(error, context);
+        let mut response = request.query(&outgoing.query).timeout(deadline).send().await.map_err(lost)?;
         let status = response.status().as_u16();
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(NoAnswer::from)? {
+        while let Some(chunk) = response.chunk().await.map_err(lost)? {
             if body.len() + chunk.len() > BODY_BYTES_MAX {
-                return Err(NoAnswer {
-                    class: Class::Retry,
-                    delivery: Delivery::Ambiguous,
-                    by_tls: false,
-                    network: Some(NetworkFault::Answer),
-                    no_descriptor: false,
-                    message: format!("the answer (HTTP status {status}) is larger than {BODY_BYTES_MAX} bytes"),
-                });
+                let message = format!("the answer (HTTP status {status}) is larger than {BODY_BYTES_MAX} bytes");
+                let failure = Failure::broken_answer(context.appid, Delivery::Ambiguous, None, message);
+                return Err(NoAnswer { failure, by_tls: false });
             }
             body.extend_from_slice(&chunk);
         }
@@ -241,12 +213,12 @@ impl Client {
 }
 
 /// The base URLs that have several hosts, or another host in their place.
-fn groups(config: &ClientOptions) -> Vec<HostGroup> {
-    let group = |base_url: &str, hosts| HostGroup { base_url: base_url.to_owned(), hosts: Mutex::new(hosts) };
+fn groups(config: &ClientOptions) -> HashMap<String, Mutex<Hosts>> {
     let own = config.base_url.trim_end_matches('/');
     let others = PLATFORMS.iter().filter(|platform| platform.base_url != own);
-    let others = others.filter_map(|platform| Some(group(platform.base_url, Hosts::of(platform.hosts)?)));
-    Hosts::of(&config.hosts).map(|hosts| group(own, hosts)).into_iter().chain(others).collect()
+    let others = others.filter_map(|platform| Some((platform.base_url, Hosts::of(platform.hosts)?)));
+    let all = Hosts::of(&config.hosts).map(|hosts| (own, hosts)).into_iter().chain(others);
+    all.map(|(base_url, hosts)| (base_url.to_owned(), Mutex::new(hosts))).collect()
 }
 
 /// Whose call it is, and what its messages must not show.
@@ -258,32 +230,20 @@ struct CallContext<'a> {
 
 /// A call to one host, and what its end says about that host.
 struct HostAttempt<'c> {
-    group: Option<&'c HostGroup>,
+    group: Option<&'c Mutex<Hosts>>,
     pick: ChosenHost,
 }
 
 impl<'c> HostAttempt<'c> {
-    /// Another host for the same call, if there is one.
     fn other(&self) -> Option<HostAttempt<'c>> {
         let group = self.group?;
-        let pick = group.hosts.lock().pick_other(&self.pick, clock::boot_ms())?;
+        let pick = group.lock().pick(Some(&self.pick), clock::boot_ms())?;
         Some(HostAttempt { group: Some(group), pick })
     }
 
-    /// There was no answer. Returns a failure that names the host.
-    fn record_no_answer(&self, lost: NoAnswer, context: &CallContext<'_>) -> Failure {
-        let by_tls = lost.by_tls;
-        let failure = hosts::with_host_name(lost.into_failure(context.appid, context.hidden), &self.pick.base_url);
-        self.record_failure(failure, by_tls)
-    }
-
-    /// The answer had no value. Returns the failure.
-    fn record_refusal(&self, failure: Failure) -> Failure {
-        self.record_failure(failure, false)
-    }
-
-    /// Records what the failure says about the host. Returns the failure.
+    /// Records what the failure says about the host. Returns the failure, with the host's name.
     fn record_failure(&self, failure: Failure, by_tls: bool) -> Failure {
+        let failure = hosts::with_host_name(failure, &self.pick.base_url);
         if !hosts::is_host_fault(&failure) {
             // No call was sent, or the host is well and refuses.
             if failure.delivery == Delivery::Answered {
@@ -292,7 +252,7 @@ impl<'c> HostAttempt<'c> {
             return failure;
         }
         let Some(group) = self.group else { return failure };
-        let avoid_ms = group.hosts.lock().record_failure(&self.pick, clock::boot_ms());
+        let avoid_ms = group.lock().record_failure(&self.pick, clock::boot_ms());
         // If there is no other host, the failure itself says everything.
         let (Some(avoid_ms), Some(_)) = (avoid_ms, self.other()) else { return failure };
         let (avoided_for_s, advice) = (avoid_ms / 1000, failure.advice());
@@ -306,47 +266,37 @@ impl<'c> HostAttempt<'c> {
 
     fn record_answer(&self) {
         let Some(group) = self.group else { return };
-        if group.hosts.lock().record_answer(&self.pick) {
+        if group.lock().record_answer(&self.pick) {
             info!(host = hosts::name(&self.pick.base_url), "the API host answers again");
         }
     }
 }
 
-/// A call without an answer.
 struct NoAnswer {
-    class: Class,
-    delivery: Delivery,
+    failure: Failure,
     /// The certificate is not accepted, or the other end does not speak TLS: the operator should know.
     by_tls: bool,
-    network: Option<NetworkFault>,
-    /// This process has no file descriptor left. That says nothing about the host.
-    no_descriptor: bool,
-    message: String,
 }
 
 impl NoAnswer {
-    fn into_failure(self, appid: &str, hidden: &[&str]) -> Failure {
-        let message = scrub(&self.message, hidden);
-        if self.no_descriptor {
-            return Failure::no_descriptor(appid, message);
-        }
-        Failure { class: self.class, network: self.network, ..Failure::transport(appid, self.delivery, message) }
+    fn of(error: reqwest::Error, context: &CallContext<'_>) -> NoAnswer {
+        let class = if error.is_builder() { Class::Operator(Pace::Slow) } else { Class::Retry };
+        let delivery = if error.is_connect() || error.is_builder() { Delivery::NotSent } else { Delivery::Ambiguous };
+        let by_tls = is_tls_error(&error);
+        let no_descriptor = delivery == Delivery::NotSent && is_out_of_descriptors(&error);
+        let network = (!error.is_builder()).then(|| NetworkFault::of(&error));
+        let message = scrub(&chain(error), context.hidden);
+        let failure = match no_descriptor {
+            true => Failure::no_descriptor(context.appid, message),
+            false => Failure { class, network, ..Failure::transport(context.appid, delivery, message) },
+        };
+        NoAnswer { failure, by_tls }
     }
 
     /// The call was not sent, so another host may be called at once. Not after trouble with TLS: something may intercept
     /// the connection, and an answer from another host would hide that.
     fn may_try_other_host(&self) -> bool {
-        self.class == Class::Retry && self.delivery == Delivery::NotSent && !self.by_tls && !self.no_descriptor
-    }
-}
-
-impl From<reqwest::Error> for NoAnswer {
-    fn from(error: reqwest::Error) -> NoAnswer {
-        let class = if error.is_builder() { Class::Operator(Pace::Slow) } else { Class::Retry };
-        let delivery = if error.is_connect() || error.is_builder() { Delivery::NotSent } else { Delivery::Ambiguous };
-        let no_descriptor = delivery == Delivery::NotSent && is_out_of_descriptors(&error);
-        let network = (!error.is_builder()).then(|| NetworkFault::of(&error));
-        NoAnswer { class, delivery, by_tls: is_tls_error(&error), network, no_descriptor, message: chain(error) }
+        self.failure.delivery == Delivery::NotSent && !self.by_tls && hosts::is_host_fault(&self.failure)
     }
 }
 

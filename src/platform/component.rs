@@ -8,11 +8,8 @@
 //! access token is fetched, which is used like any account's. The refresh token comes once, when the account's
 //! administrator authorises the component, and any answer may replace it: it must not be lost.
 
-use serde_json::json;
-
-use super::errcodes::COMPONENT_ERRCODES;
 use super::{
-    AnswerFields, ApiCall, ApiEndpoint, CredentialType, FetchParams, HttpRequest, Platform, Quota, Renewal, mp,
+    AnswerFields, ApiCall, ApiEndpoint, CredentialType, Part, Platform, Quota, Renewal, RequestTemplate, errcodes, mp,
 };
 
 const NAME: &str = "component";
@@ -20,95 +17,80 @@ const NAME: &str = "component";
 /// What an `[[app]]` with `platform = "component"` is.
 pub static PLATFORM: Platform = Platform {
     name: NAME,
-    base_url: mp::PLATFORM.base_url,
-    calls_begin: mp::PLATFORM.calls_begin,
-    hosts: mp::PLATFORM.hosts,
     tokens: &[("api_component_token", &COMPONENT)],
     tickets: &[],
-    has_agents: false,
-    usual_id: mp::PLATFORM.usual_id,
-    errcodes: &COMPONENT_ERRCODES,
+    errcodes: &errcodes::component::ERRCODES,
+    ..mp::PLATFORM
 };
 
 /// What an `[[app.authorizer]]` is. It has no setting `platform`: it stands below its component and is not in
 /// [`super::PLATFORMS`]. Its tickets are those of any account.
 pub static AUTHORIZERS: Platform = Platform {
     name: "authorizer",
-    base_url: mp::PLATFORM.base_url,
-    calls_begin: mp::PLATFORM.calls_begin,
-    hosts: mp::PLATFORM.hosts,
     tokens: &[("api_authorizer_token", &AUTHORIZER)],
-    tickets: mp::PLATFORM.tickets,
-    has_agents: false,
-    usual_id: mp::PLATFORM.usual_id,
-    errcodes: &COMPONENT_ERRCODES,
+    errcodes: &errcodes::component::ERRCODES,
+    ..mp::PLATFORM
 };
 
 /// Each call makes a new token. WeChat does not publish how long the one before it lives on: taken to be as with the
 /// classic token. So one node fetches, renewal comes well ahead of the end, and after a lost answer the old value is
-/// trusted for the classic token's five minutes at most, while the call is repeated.
+/// trusted for the classic token's five minutes at most, while the call is repeated. The cheap calls that a component
+/// token may make have small quotas, so it is not probed. The verify ticket takes the token's place in the call.
 pub static COMPONENT: CredentialType = CredentialType {
-    id: "component_token",
     key: "component_access_token",
-    renewal: Renewal::Mint,
-    life_ms_max: super::TWO_HOURS,
     answer_fields: AnswerFields::of("component_access_token"),
-    api: ApiCall { platform: NAME, endpoint: ApiEndpoint::ComponentToken },
-    needs_token: false,
-    request: component_token_request,
-    // The cheap calls that a component token may make have small quotas.
-    probe: None,
-    can_force: false,
     // Not published; taken to be that of the classic token.
     quota: Quota::daily(2_000),
+    ..CredentialType::token(
+        ApiCall { platform: NAME, endpoint: ApiEndpoint::ComponentToken },
+        "component_token",
+        Renewal::Mint,
+        RequestTemplate::post(
+            "/cgi-bin/component/api_component_token",
+            &[
+                ("component_appid", Part::Appid),
+                ("component_appsecret", Part::Secret),
+                ("component_verify_ticket", Part::Token),
+            ],
+        ),
+    )
 };
 
 /// As [`COMPONENT`], for one account. The refresh token takes the secret's place.
 pub static AUTHORIZER: CredentialType = CredentialType {
-    id: "authorizer_token",
-    key: "access_token",
-    renewal: Renewal::Mint,
-    life_ms_max: super::TWO_HOURS,
     answer_fields: AnswerFields {
-        value: "authorizer_access_token",
         refresh: Some("authorizer_refresh_token"),
         ..AnswerFields::of("authorizer_access_token")
     },
-    api: ApiCall { platform: NAME, endpoint: ApiEndpoint::AuthorizerToken },
     needs_token: true,
-    request: authorizer_token_request,
     probe: Some(mp::PROBE),
-    can_force: false,
     // The page says that there is one for each day and gives no number: a cautious guess, many times what renewals take.
     quota: Quota::daily(500),
+    ..CredentialType::token(
+        ApiCall { platform: NAME, endpoint: ApiEndpoint::AuthorizerToken },
+        "authorizer_token",
+        Renewal::Mint,
+        RequestTemplate {
+            path: "/cgi-bin/component/api_authorizer_token",
+            query: &[("component_access_token", Part::Token)],
+            body: &[
+                ("component_appid", Part::Component),
+                ("authorizer_appid", Part::Appid),
+                ("authorizer_refresh_token", Part::Secret),
+            ],
+        },
+    )
 };
 
 /// The second built-in name of an account's token, beside `access_token:<appid>`.
 pub const AUTHORIZER_KEY: &str = "authorizer_access_token";
 
-/// The verify ticket takes the token's place.
-fn component_token_request(params: &FetchParams<'_>) -> HttpRequest {
-    let body = json!({
-        "component_appid": params.appid,
-        "component_appsecret": params.secret.expose(),
-        "component_verify_ticket": params.token,
-    });
-    HttpRequest::post(params.base_url, "/cgi-bin/component/api_component_token", &body)
-}
-
-fn authorizer_token_request(params: &FetchParams<'_>) -> HttpRequest {
-    let body = json!({
-        "component_appid": params.component,
-        "authorizer_appid": params.appid,
-        "authorizer_refresh_token": params.secret.expose(),
-    });
-    let query = vec![("component_access_token", params.token.to_owned())];
-    HttpRequest { query, ..HttpRequest::post(params.base_url, "/cgi-bin/component/api_authorizer_token", &body) }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::platform::FetchParams;
     use crate::secret::Secret;
 
     #[test]
@@ -122,7 +104,7 @@ mod tests {
             component: "wxcomp",
             force: false,
         };
-        let sent = (AUTHORIZER.request)(&params);
+        let sent = AUTHORIZER.request(&params);
         assert_eq!(sent.url, "https://a/cgi-bin/component/api_authorizer_token");
         assert_eq!(sent.query, [("component_access_token", "COMPONENT".to_owned())]);
         let body: serde_json::Value = serde_json::from_str(&sent.body.unwrap()).unwrap();
@@ -143,7 +125,7 @@ mod tests {
             component: "",
             force: false,
         };
-        let sent = (COMPONENT.request)(&params);
+        let sent = COMPONENT.request(&params);
         assert_eq!(sent.url, "https://a/cgi-bin/component/api_component_token");
         let body: serde_json::Value = serde_json::from_str(&sent.body.unwrap()).unwrap();
         let expected = json!({

@@ -15,13 +15,8 @@ pub enum CredentialName {
 }
 
 impl CredentialName {
-    pub const ALL: [CredentialName; 5] = [
-        CredentialName::AccessToken,
-        CredentialName::JsapiTicket,
-        CredentialName::WxCardTicket,
-        CredentialName::AgentTicket,
-        CredentialName::ComponentToken,
-    ];
+    pub const ALL: [CredentialName; 5] =
+        [Self::AccessToken, Self::JsapiTicket, Self::WxCardTicket, Self::AgentTicket, Self::ComponentToken];
 
     /// Each with its word in the configuration.
     pub fn words() -> [(&'static str, CredentialName); 5] {
@@ -36,12 +31,10 @@ impl CredentialName {
         }
     }
 
-    /// The name of a type of credential.
     pub fn of(credential_type: &CredentialType) -> Option<CredentialName> {
         CredentialName::ALL.into_iter().find(|of| of.is(credential_type))
     }
 
-    /// Whether credentials of that type have this name.
     pub fn is(self, credential_type: &CredentialType) -> bool {
         self.word() == credential_type.key
     }

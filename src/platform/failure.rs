@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::errcodes::{self, BilingualText};
+use super::errcodes;
 use crate::descriptors;
 use crate::https::NetworkFault;
 use crate::platform::{ApiCall, ApiEndpoint};
@@ -24,15 +24,16 @@ pub enum Class {
     Internal,
 }
 
-/// How long a [`Class::Wait`] lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// At least so many milliseconds.
     AtLeastMs(u64),
     /// The day's quota is used up: until midnight in UTC+8. WeChat does not publish the hour, so try now and then.
     NextDay,
     /// The interface is blocked for a while, and for longer each time a call meets the block again.
-    Doubling { first_ms: u32, most_ms: u32 },
+    Doubling {
+        first_ms: u32,
+        most_ms: u32,
+    },
 }
 
 /// How often to find out whether the operator has acted.
@@ -45,7 +46,6 @@ pub enum Pace {
 }
 
 impl Class {
-    /// One word for logs and statistics.
     pub fn name(self) -> &'static str {
         match self {
             Class::Retry => "retry",
@@ -67,81 +67,26 @@ pub enum Delivery {
     Answered,
 }
 
-const SEE_STORE: BilingualText = BilingualText {
-    en: "see why the cluster store is out of reach; until it is back, the token is served to its end",
-    zh: "请查明集群存储为何无法访问；恢复之前，token 会一直提供到失效为止",
-};
-const RAISE_LIMIT: BilingualText = BilingualText {
-    en: descriptors::REMEDY,
-    zh: "请调大单元文件中的 LimitNOFILE= 或 ulimit -n，或调小 -c",
-};
-const CORRECT_BASE_URL: BilingualText = BilingualText {
-    en: "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
-         base_url is put before that of each call",
-    zh: "应答的不是微信接口：请改正配置中的 base_url（或 hosts、proxy）；base_url 中的路径会加在每个接口路径之前",
-};
-const SEE_NODES: BilingualText = BilingualText {
-    en: "see that a node with the app's secret runs and that this node reaches it or the cluster store",
-    zh: "请确认有 AppSecret 的节点正在运行，且本节点能访问该节点或集群存储",
-};
-const SEE_TICKET_RECEIVER: BilingualText = BilingualText {
-    en: "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
-         open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file",
-    zh: "微信每 10 分钟向 open.weixin.qq.com 上设置的授权事件地址推送票据：请确认接收程序可达，并把收到的内容写入 \
-         verify_ticket_file",
-};
-const PUT_REFRESH_TOKEN: BilingualText =
-    BilingualText { en: "put the merchant's refresh token in place", zh: "请放入商户的 refresh token" };
-const REPORT_BUG: BilingualText = BilingualText {
-    en: "please report this as a bug; a live value is served to its end",
-    zh: "请作为程序错误反馈；仍有效的值会一直提供到失效为止",
-};
-const PUT_SECRET: BilingualText =
-    BilingualText { en: "put the app's secret in place", zh: "请放入应用的 AppSecret" };
-const CHECK_TLS: BilingualText = BilingualText {
-    en: "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right",
-    zh: "请检查是否有代理拦截 TLS（若有，请把其根证书配置为 ca_file），以及系统时间是否正确",
-};
-const CHECK_NETWORK: BilingualText = BilingualText {
-    en: "check DNS, routing, firewall and proxy between this machine and WeChat",
-    zh: "请检查本机到微信之间的 DNS、路由、防火墙和代理",
-};
-const CHECK_BETWEEN: BilingualText = BilingualText {
-    en: "nothing, if it passes; if it stays, check what sits between this machine and WeChat",
-    zh: "若自行恢复则无需处理；若持续，请检查本机与微信之间的设备",
-};
-const CLASSIC_QUOTA: BilingualText = BilingualText {
-    en: "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own",
-    zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota；stable_token 有独立的额度",
-};
-const TICKET_QUOTA: BilingualText = BilingualText {
-    en: "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes",
-    zh: "若自行恢复则无需处理；票据有自己的额度，换用其他 token 接口没有用",
-};
-const QUOTA: BilingualText = BilingualText {
-    en: "nothing, if it passes; if the app has a larger quota, set its daily_quota",
-    zh: "若自行恢复则无需处理；若该应用的额度更高，请设置 daily_quota",
-};
+const SEE_STORE: &str = "see why the cluster store is out of reach; until it is back, the token is served to its end";
+const RAISE_LIMIT: &str = descriptors::REMEDY;
+const CORRECT_BASE_URL: &str = "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
+     base_url is put before that of each call";
+const SEE_NODES: &str = "see that a node with the app's secret runs and that this node reaches it or the cluster store";
+const SEE_TICKET_RECEIVER: &str = "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
+     open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file";
+const PUT_REFRESH_TOKEN: &str = "put the merchant's refresh token in place";
+const REPORT_BUG: &str = "please report this as a bug; a live value is served to its end";
+const PUT_SECRET: &str = "put the app's secret in place";
+const CHECK_TLS: &str =
+    "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right";
+const CHECK_NETWORK: &str = "check DNS, routing, firewall and proxy between this machine and WeChat";
+const CHECK_BETWEEN: &str = "nothing, if it passes; if it stays, check what sits between this machine and WeChat";
+const CLASSIC_QUOTA: &str =
+    "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own";
+const TICKET_QUOTA: &str =
+    "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes";
+const QUOTA: &str = "nothing, if it passes; if the app has a larger quota, set its daily_quota";
 
-/// What to do about failures that have no errcode.
-pub const ADVICE: &[BilingualText] = &[
-    SEE_STORE,
-    RAISE_LIMIT,
-    CORRECT_BASE_URL,
-    SEE_NODES,
-    SEE_TICKET_RECEIVER,
-    PUT_REFRESH_TOKEN,
-    REPORT_BUG,
-    PUT_SECRET,
-    CHECK_TLS,
-    CHECK_NETWORK,
-    CHECK_BETWEEN,
-    CLASSIC_QUOTA,
-    TICKET_QUOTA,
-    QUOTA,
-];
-
-/// What was missing for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// The app's secret, on purpose: this node only follows.
@@ -156,20 +101,6 @@ pub enum Missing {
     Platform,
 }
 
-impl Missing {
-    const fn remedy(self) -> BilingualText {
-        match self {
-            Missing::ClusterStore => SEE_STORE,
-            Missing::FileDescriptor => RAISE_LIMIT,
-            Missing::Platform => CORRECT_BASE_URL,
-            Missing::Secret => SEE_NODES,
-            Missing::VerifyTicket => SEE_TICKET_RECEIVER,
-            Missing::RefreshToken => PUT_REFRESH_TOKEN,
-        }
-    }
-}
-
-/// A call that brought no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.sentence())]
 pub struct Failure {
@@ -185,9 +116,7 @@ pub struct Failure {
     pub seen_ip: Option<IpAddr>,
     pub delivery: Delivery,
     pub appid: Box<str>,
-    /// What was missing, if that is why it failed.
     pub missing: Option<Missing>,
-    /// The network's part in it, if that is why it failed.
     pub network: Option<NetworkFault>,
 }
 
@@ -225,28 +154,49 @@ impl Failure {
             rid,
             seen_ip: find_ip(&message),
             message,
-            delivery: Delivery::Answered,
-            appid: appid.into(),
-            missing: None,
-            network: None,
+            ..Failure::transport(appid, Delivery::Answered, "")
         }
+    }
+
+    fn unsent(appid: &str, class: Class, missing: Option<Missing>, message: impl Into<String>) -> Failure {
+        Failure { class, missing, ..Failure::transport(appid, Delivery::NotSent, message) }
     }
 
     /// The app's secret cannot be read; nothing was sent.
     pub fn unreadable_secret(appid: &str, message: impl Into<String>) -> Failure {
-        Failure { class: Class::Operator(Pace::Slow), ..Failure::transport(appid, Delivery::NotSent, message) }
+        Failure::unsent(appid, Class::Operator(Pace::Slow), None, message)
     }
 
     /// There is no verify ticket yet: WeChat has not pushed one, or its receiver has not written it; nothing was sent.
     pub fn no_ticket(appid: &str) -> Failure {
         let message = "there is no component_verify_ticket yet";
-        let class = Class::Operator(Pace::Soon);
-        Failure { class, missing: Some(Missing::VerifyTicket), ..Failure::transport(appid, Delivery::NotSent, message) }
+        Failure::unsent(appid, Class::Operator(Pace::Soon), Some(Missing::VerifyTicket), message)
     }
 
     /// This process has used up its file descriptors; nothing was sent. That passes, and says nothing of the host.
     pub fn no_descriptor(appid: &str, message: impl Into<String>) -> Failure {
-        Failure { missing: Some(Missing::FileDescriptor), ..Failure::transport(appid, Delivery::NotSent, message) }
+        Failure::unsent(appid, Class::Retry, Some(Missing::FileDescriptor), message)
+    }
+
+    /// There is no refresh token left to try; nothing was sent.
+    pub fn no_refresh_token(appid: &str, reason: String) -> Failure {
+        Failure::unsent(appid, Class::Operator(Pace::Slow), Some(Missing::RefreshToken), reason)
+    }
+
+    /// Other nodes may be renewing it, and the cluster store is out of reach; nothing was sent.
+    pub fn no_cluster_store(appid: &str, message: String) -> Failure {
+        Failure::unsent(appid, Class::Retry, Some(Missing::ClusterStore), message)
+    }
+
+    /// This node has no secret of the app: other nodes fetch, this one only follows. Nothing is ever sent.
+    pub fn no_secret(appid: &str) -> Failure {
+        let message = "this node has no secret of the app and only follows the nodes that have it";
+        Failure::unsent(appid, Class::Operator(Pace::Slow), Some(Missing::Secret), message)
+    }
+
+    /// By our own count the quota is used up; nothing was sent.
+    pub fn quota_used_up(api: ApiCall, appid: &str, message: String) -> Failure {
+        Failure { api: Some(Box::new(api)), ..Failure::unsent(appid, Class::Wait(Wait::NextDay), None, message) }
     }
 
     /// The platform gave a value that is too long for this server. The value before it may have ended.
@@ -254,35 +204,15 @@ impl Failure {
         Failure { class: Class::Internal, ..Failure::transport(appid, Delivery::Ambiguous, message) }
     }
 
-    /// Something answered that is not the platform's API.
-    pub fn not_from_platform(appid: &str, delivery: Delivery, message: String) -> Failure {
-        Failure {
-            missing: Some(Missing::Platform),
-            network: Some(NetworkFault::Answer),
-            ..Failure::transport(appid, delivery, message)
-        }
-    }
-
-    /// There is no refresh token left to try; nothing was sent.
-    pub fn no_refresh_token(appid: &str, reason: String) -> Failure {
-        Failure { missing: Some(Missing::RefreshToken), ..Failure::unreadable_secret(appid, reason) }
-    }
-
-    /// Other nodes may be renewing it, and the cluster store is out of reach; nothing was sent.
-    pub fn no_cluster_store(appid: &str, message: String) -> Failure {
-        Failure { missing: Some(Missing::ClusterStore), ..Failure::transport(appid, Delivery::NotSent, message) }
-    }
-
-    /// This node has no secret of the app: other nodes fetch, this one only follows. Nothing is ever sent.
-    pub fn no_secret(appid: &str) -> Failure {
-        let message = "this node has no secret of the app and only follows the nodes that have it";
-        Failure { missing: Some(Missing::Secret), ..Failure::unreadable_secret(appid, message) }
-    }
-
-    /// By our own count the quota is used up; nothing was sent.
-    pub fn quota_used_up(api: ApiCall, appid: &str, message: String) -> Failure {
-        let class = Class::Wait(Wait::NextDay);
-        Failure { class, api: Some(Box::new(api)), ..Failure::transport(appid, Delivery::NotSent, message) }
+    /// What answered did not answer as the platform does. `missing`: it is certain that it is not the platform.
+    pub(super) fn broken_answer(
+        appid: &str,
+        delivery: Delivery,
+        missing: Option<Missing>,
+        message: impl Into<String>,
+    ) -> Failure {
+        let network = Some(NetworkFault::Answer);
+        Failure { missing, network, ..Failure::transport(appid, delivery, message) }
     }
 
     /// The platform refuses the token that the call was made with. That says nothing of the secret.
@@ -290,7 +220,6 @@ impl Failure {
         self.row().is_some_and(|row| row.refuses_token)
     }
 
-    /// The remedy is another secret or refresh token.
     pub fn asks_for_secret(&self) -> bool {
         let is_unread =
             self.delivery == Delivery::NotSent && matches!(self.missing, None | Some(Missing::RefreshToken));
@@ -307,36 +236,13 @@ impl Failure {
     }
 
     /// What the error code means; none without one.
-    pub fn meaning(&self) -> Option<BilingualText> {
+    pub fn meaning(&self) -> Option<&'static str> {
         self.errcode.map(|_| self.row().map_or(errcodes::UNKNOWN_MEANING, |row| row.meaning))
     }
 
     /// What to do, in a sentence for the operator.
     pub fn advice(&self) -> Cow<'static, str> {
-        self.fill_in(self.advice_text().en)
-    }
-
-    /// The same in Chinese.
-    pub fn advice_zh(&self) -> Cow<'static, str> {
-        self.fill_in(self.advice_text().zh)
-    }
-
-    fn row(&self) -> Option<&'static errcodes::ErrcodeRow> {
-        errcodes::find(*self.api.as_deref()?, self.errcode?)
-    }
-
-    fn advice_text(&self) -> BilingualText {
-        if self.errcode.is_none() {
-            return self.advice_without_code();
-        }
-        let platform = self.api.as_deref().map_or("", |api| api.platform);
-        match self.row() {
-            Some(row) => row.advice_with_ip.filter(|_| self.seen_ip.is_some()).unwrap_or(row.advice),
-            None => errcodes::advice_on_unknown(platform),
-        }
-    }
-
-    fn fill_in(&self, sentence: &'static str) -> Cow<'static, str> {
+        let sentence = self.advice_text();
         match self.seen_ip {
             Some(ip) if sentence.contains("{ip}") => {
                 sentence.replace("{ip}", &ip.to_string()).replace("{app}", &self.appid).into()
@@ -345,36 +251,45 @@ impl Failure {
         }
     }
 
-    fn advice_without_code(&self) -> BilingualText {
-        if let Some(missing) = self.missing {
-            missing.remedy()
-        } else if self.class == Class::Internal {
-            REPORT_BUG
-        } else if self.delivery == Delivery::NotSent && matches!(self.class, Class::Operator(_)) {
-            PUT_SECRET
-        } else if matches!(self.class, Class::Wait(_)) {
-            self.advice_when_quota_is_used_up()
-        } else if self.message.contains("certificate") {
-            CHECK_TLS
-        } else if self.delivery == Delivery::NotSent {
-            CHECK_NETWORK
-        } else {
-            CHECK_BETWEEN
+    fn row(&self) -> Option<&'static errcodes::ErrcodeRow> {
+        errcodes::find(*self.api.as_deref()?, self.errcode?)
+    }
+
+    fn advice_text(&self) -> &'static str {
+        if self.errcode.is_none() {
+            return self.advice_without_code();
+        }
+        match self.row() {
+            Some(row) => row.advice_with_ip.filter(|_| self.seen_ip.is_some()).unwrap_or(row.advice),
+            None => errcodes::advice_on_unknown(self.api.as_deref().map_or("", |api| api.platform)),
         }
     }
 
-    /// Only for a classic token there is another endpoint with a quota of its own.
-    fn advice_when_quota_is_used_up(&self) -> BilingualText {
-        match self.api.as_deref() {
-            Some(ApiCall { platform: "mp", endpoint: ApiEndpoint::Token }) => CLASSIC_QUOTA,
-            Some(ApiCall { endpoint: ApiEndpoint::Ticket, .. }) => TICKET_QUOTA,
-            _ => QUOTA,
+    fn advice_without_code(&self) -> &'static str {
+        match (self.missing, self.class, self.delivery) {
+            (Some(Missing::ClusterStore), ..) => SEE_STORE,
+            (Some(Missing::FileDescriptor), ..) => RAISE_LIMIT,
+            (Some(Missing::Platform), ..) => CORRECT_BASE_URL,
+            (Some(Missing::Secret), ..) => SEE_NODES,
+            (Some(Missing::VerifyTicket), ..) => SEE_TICKET_RECEIVER,
+            (Some(Missing::RefreshToken), ..) => PUT_REFRESH_TOKEN,
+            (None, Class::Internal, _) => REPORT_BUG,
+            (None, Class::Operator(_), Delivery::NotSent) => PUT_SECRET,
+            (None, Class::Wait(_), _) => match self.api.as_deref() {
+                // Only for a classic token there is another endpoint with a quota of its own.
+                Some(ApiCall { platform: "mp", endpoint: ApiEndpoint::Token }) => CLASSIC_QUOTA,
+                Some(ApiCall { endpoint: ApiEndpoint::Ticket, .. }) => TICKET_QUOTA,
+                _ => QUOTA,
+            },
+            _ if self.message.contains("certificate") => CHECK_TLS,
+            (None, _, Delivery::NotSent) => CHECK_NETWORK,
+            _ => CHECK_BETWEEN,
         }
     }
 
     fn sentence(&self) -> String {
         match (self.errcode, self.meaning()) {
-            (Some(code), Some(meaning)) => format!("errcode {code} ({}): {}", meaning.en, self.message),
+            (Some(code), Some(meaning)) => format!("errcode {code} ({meaning}): {}", self.message),
             _ => self.message.clone(),
         }
     }
@@ -441,17 +356,11 @@ const WORD_CHARS_MAX: usize = 31;
 
 fn hide_long_words(text: &str) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let mut clean = String::with_capacity(text.len());
-    let mut rest = text;
-    while !rest.is_empty() {
-        let word = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
-        clean.push_str(if word > WORD_CHARS_MAX { "***" } else { &rest[..word] });
-        rest = &rest[word..];
-        let gap = rest.find(is_word).unwrap_or(rest.len());
-        clean.push_str(&rest[..gap]);
-        rest = &rest[gap..];
-    }
-    clean
+    let hide = |piece: &str| {
+        let gap = piece.trim_start_matches(is_word);
+        if piece.len() - gap.len() > WORD_CHARS_MAX { format!("***{gap}") } else { piece.to_owned() }
+    };
+    text.split_inclusive(|c| !is_word(c)).map(hide).collect()
 }
 
 /// An answer may be cut anywhere, as in `"access_token":"abc`: everything from the value's quote to the next is hidden.

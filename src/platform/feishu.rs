@@ -3,10 +3,7 @@
 //! Page: "自建应用获取 tenant_access_token": while 30 minutes or more are left Feishu gives the same value, after that a
 //! new one, and both work. Tokens may be up to 4 KB long.
 
-use serde_json::json;
-
-use super::errcodes::FEISHU_ERRCODES;
-use super::{AnswerFields, ApiCall, ApiEndpoint, CredentialType, FetchParams, HttpRequest, Platform, Quota, Renewal};
+use super::{AnswerFields, ApiCall, ApiEndpoint, CredentialType, Part, Platform, Renewal, RequestTemplate, errcodes};
 
 const NAME: &str = "feishu";
 
@@ -19,14 +16,10 @@ pub static PLATFORM: Platform = Platform {
     tickets: &[],
     has_agents: false,
     usual_id: |id| id.starts_with("cli_"),
-    errcodes: &FEISHU_ERRCODES,
+    errcodes: &errcodes::feishu::ERRCODES,
 };
 
 pub static TOKEN: CredentialType = CredentialType {
-    id: "feishu_tenant_token",
-    key: "access_token",
-    renewal: Renewal::Window { window_ms: 1_800_000 },
-    life_ms_max: super::TWO_HOURS,
     answer_fields: AnswerFields {
         value: "tenant_access_token",
         life: "expire",
@@ -34,15 +27,13 @@ pub static TOKEN: CredentialType = CredentialType {
         message: "msg",
         refresh: None,
     },
-    api: ApiCall { platform: NAME, endpoint: ApiEndpoint::Token },
-    needs_token: false,
-    request: token_request,
-    probe: None,
-    can_force: false,
-    quota: Quota::NONE,
+    ..CredentialType::token(
+        ApiCall { platform: NAME, endpoint: ApiEndpoint::Token },
+        "feishu_tenant_token",
+        Renewal::Window { window_ms: 1_800_000 },
+        RequestTemplate::post(
+            "/open-apis/auth/v3/tenant_access_token/internal",
+            &[("app_id", Part::Appid), ("app_secret", Part::Secret)],
+        ),
+    )
 };
-
-fn token_request(params: &FetchParams<'_>) -> HttpRequest {
-    let body = json!({ "app_id": params.appid, "app_secret": params.secret.expose() });
-    HttpRequest::post(params.base_url, "/open-apis/auth/v3/tenant_access_token/internal", &body)
-}

@@ -32,7 +32,6 @@ struct Host {
     avoided_until_ms: BootMs,
 }
 
-/// The host of one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChosenHost {
     pub base_url: Arc<str>,
@@ -42,7 +41,6 @@ pub struct ChosenHost {
 }
 
 impl ChosenHost {
-    /// The only host.
     pub fn only(base_url: &str) -> ChosenHost {
         ChosenHost { base_url: Arc::from(base_url), index: 0, at_ms: 0 }
     }
@@ -55,18 +53,10 @@ impl Hosts {
         (!base_urls.is_empty()).then(|| Hosts(base_urls.iter().map(host).collect()))
     }
 
-    /// The host of the next call: the first that is not avoided, otherwise the one that is avoided for the shortest time.
-    pub fn pick(&self, now_ms: BootMs) -> Option<ChosenHost> {
-        self.pick_except(None, now_ms)
-    }
-
-    /// Another host, for a call that could not be sent to the first.
-    pub fn pick_other(&self, tried: &ChosenHost, now_ms: BootMs) -> Option<ChosenHost> {
-        self.pick_except(Some(tried.index), now_ms)
-    }
-
-    fn pick_except(&self, tried: Option<usize>, now_ms: BootMs) -> Option<ChosenHost> {
-        let others = self.0.iter().enumerate().filter(|(index, _)| Some(*index) != tried);
+    /// The host of the next call, or another one for a call that could not be sent to `tried`: the first that is not
+    /// avoided, otherwise the one that is avoided for the shortest time.
+    pub fn pick(&self, tried: Option<&ChosenHost>, now_ms: BootMs) -> Option<ChosenHost> {
+        let others = self.0.iter().enumerate().filter(|(index, _)| tried.is_none_or(|tried| tried.index != *index));
         // Of several with the same time left, which is none for all that are well, this takes the first.
         let (index, host) = others.min_by_key(|(_, host)| host.avoided_until_ms.saturating_sub(now_ms))?;
         Some(ChosenHost { base_url: host.base_url.clone(), index, at_ms: now_ms })
@@ -136,7 +126,7 @@ mod tests {
 
     #[track_caller]
     fn picks(hosts: &Hosts, now_ms: BootMs, expected: &str) -> ChosenHost {
-        let pick = hosts.pick(now_ms).unwrap();
+        let pick = hosts.pick(None, now_ms).unwrap();
         assert_eq!(&*pick.base_url, expected);
         pick
     }
@@ -182,12 +172,12 @@ mod tests {
         let mut hosts = three();
         for expected in ["https://a", "https://b", "https://c"] {
             let pick = picks(&hosts, 100, expected);
-            let after = hosts.pick_other(&pick, 100).unwrap();
+            let after = hosts.pick(Some(&pick), 100).unwrap();
             assert_ne!(after.base_url, pick.base_url);
             hosts.record_failure(&pick, 100);
         }
         let again = picks(&hosts, 200, "https://a");
-        assert_eq!(&*hosts.pick_other(&again, 200).unwrap().base_url, "https://b");
+        assert_eq!(&*hosts.pick(Some(&again), 200).unwrap().base_url, "https://b");
         hosts.record_failure(&again, 200);
         picks(&hosts, 300, "https://b");
     }
@@ -196,7 +186,7 @@ mod tests {
     fn one_host_has_no_other() {
         let mut hosts = Hosts::of(&["https://a"]).unwrap();
         let pick = picks(&hosts, 7, "https://a");
-        assert_eq!(hosts.pick_other(&pick, 7), None);
+        assert_eq!(hosts.pick(Some(&pick), 7), None);
         hosts.record_failure(&pick, 7);
         picks(&hosts, 8, "https://a");
         assert!(Hosts::of::<&str>(&[]).is_none());

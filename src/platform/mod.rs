@@ -43,7 +43,6 @@ pub struct Platform {
     pub name: &'static str,
     /// Where its API is, unless `base_url` is configured.
     pub base_url: &'static str,
-    /// How the paths of its calls begin.
     pub calls_begin: &'static str,
     /// Hosts that give the same answers, in order of preference; the first is `base_url`.
     pub hosts: &'static [&'static str],
@@ -73,12 +72,11 @@ pub struct CredentialType {
     pub api: ApiCall,
     /// Fetched with another credential's live value: the app's access token, an authorizer's component token.
     pub needs_token: bool,
-    pub request: fn(&FetchParams<'_>) -> HttpRequest,
+    template: RequestTemplate,
     /// A cheap call that works with any live value; none is known for some types.
     pub probe: Option<ProbeCall>,
     /// The platform can be told to replace a live value; see [`FetchParams::force`].
     pub can_force: bool,
-    /// How many calls the platform allows.
     pub quota: Quota,
 }
 
@@ -97,7 +95,6 @@ pub enum ApiEndpoint {
     Token,
     /// The same, from the endpoint that gives the same token again while it lives.
     StableToken,
-    /// A ticket.
     Ticket,
     ComponentToken,
     AuthorizerToken,
@@ -110,13 +107,17 @@ pub enum ApiEndpoint {
 pub struct ProbeCall {
     /// Who answers it, as [`Platform::name`].
     pub platform: &'static str,
-    /// Takes the base URL and the value.
-    pub request: fn(&str, &str) -> HttpRequest,
+    template: RequestTemplate,
 }
 
 impl ProbeCall {
     pub const fn api(&self) -> ApiCall {
         ApiCall { platform: self.platform, endpoint: ApiEndpoint::Probe }
+    }
+
+    pub fn request(&self, base_url: &str, value: &str) -> HttpRequest {
+        let secret = &Secret::new(String::new());
+        self.template.fill(&FetchParams { base_url, appid: "", secret, token: value, force: false, component: "" })
     }
 }
 
@@ -138,7 +139,6 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// No limit is known.
     pub const NONE: Quota = Quota { per_day: None, per_hour: None, per_minute: None, reserve: 0, forced_per_day: 0 };
 
     /// So many calls a day, with the usual reserve: a tenth, and five at least.
@@ -159,27 +159,39 @@ impl Quota {
 }
 
 impl CredentialType {
+    /// An app's access token, as WeChat's are. No number of calls is known, and no call that probes or forces one.
+    const fn token(api: ApiCall, id: &'static str, renewal: Renewal, template: RequestTemplate) -> CredentialType {
+        CredentialType {
+            id,
+            key: "access_token",
+            renewal,
+            life_ms_max: TWO_HOURS,
+            answer_fields: AnswerFields::of("access_token"),
+            api,
+            needs_token: false,
+            template,
+            probe: None,
+            can_force: false,
+            quota: Quota::NONE,
+        }
+    }
+
     /// A ticket: fetched with the access token, and polled.
     const fn ticket(
         platform: &'static str,
         id: &'static str,
         key: &'static str,
-        request: fn(&FetchParams<'_>) -> HttpRequest,
+        template: RequestTemplate,
         quota: Quota,
     ) -> CredentialType {
-        CredentialType {
-            id,
-            key,
-            renewal: Renewal::Poll,
-            life_ms_max: TWO_HOURS,
-            answer_fields: AnswerFields::of("ticket"),
-            api: ApiCall { platform, endpoint: ApiEndpoint::Ticket },
-            needs_token: true,
-            request,
-            probe: None,
-            can_force: false,
-            quota,
-        }
+        let api = ApiCall { platform, endpoint: ApiEndpoint::Ticket };
+        let answer_fields = AnswerFields::of("ticket");
+        let ticket = CredentialType::token(api, id, Renewal::Poll, template);
+        CredentialType { key, answer_fields, needs_token: true, quota, ..ticket }
+    }
+
+    pub fn request(&self, params: &FetchParams<'_>) -> HttpRequest {
+        self.template.fill(params)
     }
 }
 
@@ -245,21 +257,60 @@ pub struct HttpRequest {
     pub body: Option<String>,
 }
 
-impl HttpRequest {
-    fn get(base_url: &str, path: &str, query: Vec<(&'static str, String)>) -> HttpRequest {
-        HttpRequest { url: join(base_url, path), query, body: None }
+#[derive(Clone, Copy, Debug)]
+struct RequestTemplate {
+    path: &'static str,
+    query: &'static [(&'static str, Part)],
+    /// Of the JSON object that is posted; empty for a GET.
+    body: &'static [(&'static str, Part)],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Word(&'static str),
+    Appid,
+    Secret,
+    Token,
+    Component,
+    Force,
+}
+
+impl RequestTemplate {
+    const fn get(path: &'static str, query: &'static [(&'static str, Part)]) -> RequestTemplate {
+        RequestTemplate { path, query, body: &[] }
     }
 
-    fn post(base_url: &str, path: &str, body: &serde_json::Value) -> HttpRequest {
-        HttpRequest { url: join(base_url, path), query: Vec::new(), body: Some(body.to_string()) }
+    const fn post(path: &'static str, body: &'static [(&'static str, Part)]) -> RequestTemplate {
+        RequestTemplate { path, query: &[], body }
+    }
+
+    fn fill(&self, params: &FetchParams<'_>) -> HttpRequest {
+        let url = format!("{}{}", params.base_url.trim_end_matches('/'), self.path);
+        let query = self.query.iter().map(|(name, part)| (*name, part.text(params).to_owned())).collect();
+        let field = |(name, part): &(&str, Part)| match part {
+            Part::Force => ((*name).to_owned(), params.force.into()),
+            part => ((*name).to_owned(), part.text(params).into()),
+        };
+        let body: serde_json::Map<_, _> = self.body.iter().map(field).collect();
+        let body = (!body.is_empty()).then(|| serde_json::Value::Object(body).to_string());
+        HttpRequest { url, query, body }
     }
 }
 
-fn join(base_url: &str, path: &str) -> String {
-    format!("{}{path}", base_url.trim_end_matches('/'))
+impl Part {
+    fn text<'p>(self, params: &FetchParams<'p>) -> &'p str {
+        match self {
+            Part::Word(word) => word,
+            Part::Appid => params.appid,
+            Part::Secret => params.secret.expose(),
+            Part::Token => params.token,
+            Part::Component => params.component,
+            Part::Force if params.force => "true",
+            Part::Force => "false",
+        }
+    }
 }
 
-/// The platform of that name.
 pub fn platform(name: &str) -> Option<&'static Platform> {
     PLATFORMS.iter().copied().find(|platform| platform.name == name)
 }
@@ -304,7 +355,7 @@ mod tests {
                 component: "",
                 force: false,
             };
-            let sent = (credential_type.request)(&params);
+            let sent = credential_type.request(&params);
             assert!(sent.url.starts_with("https://a/") && !sent.url.contains("s3cr3t"), "{}", credential_type.id);
             let carries = |text: &str| {
                 sent.query.iter().any(|(_, value)| value == text)

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use tokencached::cli::{self, CliCommand, Flags};
 use tokencached::config::schema::{SECTIONS, Section, Setting};
 use tokencached::config::{Environment, Faults, Loaded, Place, load};
+use tokencached::credential::App;
 use tokencached::secret_source::SecretSource;
 use tokencached::server::Protocol;
 use tokencached::service::RefuseWith;
@@ -372,11 +373,22 @@ fn a_misspelt_variable_is_warned_about_and_kubernetes_own_are_not() {
     assert!(about[0].contains("did you mean TOKENCACHED_SERVER_LISTEN?"), "{about:?}");
 }
 
+/// Every key of the app's access token or by configuration, each once. One may hold the secret.
+pub fn names_of(app: &App) -> Vec<String> {
+    let mut names = app.built_in_names(app.token);
+    for alias in &app.aliases {
+        if !names.contains(&alias.name) {
+            names.push(alias.name.clone());
+        }
+    }
+    names
+}
+
 #[test]
 fn the_quick_start_claims_the_short_names() {
     let loaded = by_environment(&[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)]);
     let app = &loaded.config.credentials.apps[0];
-    assert_eq!(app.names(), ["access_token:wx0123456789abcdef", "access_token", APPID]);
+    assert_eq!(names_of(app), ["access_token:wx0123456789abcdef", "access_token", APPID]);
     assert_eq!(app.secret.read().unwrap().expose(), SECRET);
     assert_eq!(loaded.config.credentials.state_path, Some("/home/someone/.local/state/tokencached/state.json".into()));
     assert_eq!(loaded.warnings, Vec::<String>::new());
@@ -388,7 +400,7 @@ fn the_quick_start_brings_the_secret_of_an_app_in_the_file() {
     let loaded = given(Some(&file), &[("WECHAT_APPID", APPID), ("WECHAT_SECRET", SECRET)], "").unwrap();
     assert_eq!(loaded.config.credentials.apps.len(), 1);
     let app = &loaded.config.credentials.apps[0];
-    assert_eq!((app.token.id, app.names()), ("token", vec![format!("access_token:{APPID}")]));
+    assert_eq!((app.token.id, names_of(app)), ("token", vec![format!("access_token:{APPID}")]));
     assert!(loaded.effective().contains("\nsecret_env = \"WECHAT_SECRET\"\n"), "{}", loaded.effective());
 }
 
@@ -695,8 +707,8 @@ fn authorizers_stand_below_their_component_and_what_check_prints_of_them_loads_a
         first.config.credentials.apps.iter().map(|app| app.component.as_deref()).collect();
     assert_eq!(components, [None, Some(APPID), Some(APPID), Some(APPID), None]);
     let token = "access_token:wx1123456789abcdef";
-    assert!(first.config.credentials.apps[1].names().contains(&token.to_owned()));
-    assert!(first.config.credentials.apps[1].names().contains(&format!("authorizer_{token}")));
+    assert!(names_of(&first.config.credentials.apps[1]).contains(&token.to_owned()));
+    assert!(names_of(&first.config.credentials.apps[1]).contains(&format!("authorizer_{token}")));
     let printed = first.effective();
     let second = given(Some(&printed), &[], "").unwrap_or_else(|faults| panic!("{printed}\n{faults}"));
     assert_eq!(second.effective(), printed);
@@ -847,7 +859,7 @@ fn the_example_file_loads_and_names_every_key() {
     std::fs::write(folder.path().join(APPID), SECRET).unwrap();
     let environment = environment(&[("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap())]);
     let loaded = load(Some(&path), &environment, &Flags::default()).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!(loaded.config.credentials.apps[0].names(), [&format!("access_token:{APPID}"), "access_token"]);
+    assert_eq!(names_of(&loaded.config.credentials.apps[0]), [&format!("access_token:{APPID}"), "access_token"]);
     let process = ["user", "pid_file", "daemonize", "lock_memory"]; // systemd's work
     for (_, setting) in settings() {
         assert!(process.contains(&setting.key) || text.contains(&format!("{} = ", setting.key)), "{}", setting.key);

@@ -107,7 +107,7 @@ async fn the_sandbox_knows_every_platforms_calls() {
         let (secret, base_url) = (Secret::new("s".into()), sandbox.base_url());
         let ask =
             FetchParams { base_url: &base_url, appid: "a", secret: &secret, token: "t", component: "c", force: false };
-        let sent = (of_type.request)(&ask);
+        let sent = of_type.request(&ask);
         let query: Vec<String> = sent.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let url = format!("{}?{}", sent.url, query.join("&"));
         let request = match sent.body {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokencached::platform::ClientOptions;
 use tokencached::platform::{Client, Delivery, Failure, Probe, Token};
-use tokencached::platform::{FetchParams, mp};
+use tokencached::platform::{FetchParams, Upstream, mp};
 use tokencached::sandbox::{FaultKind, FaultScope, Options, Sandbox};
 use tokencached::secret::Secret;
 
@@ -35,7 +35,7 @@ impl Caller {
             component: "",
             force: false,
         };
-        self.client.fetch(&mp::CLASSIC, &ask, Duration::from_secs(8)).await
+        self.client.fetch(&mp::CLASSIC, ask, Duration::from_secs(8)).await
     }
 }
 

@@ -118,7 +118,7 @@ credential/id credential/value_cell -> sync
 
 # The log and what people read in Chinese.
 telemetry -> texts
-texts -> platform
+texts ->
 
 # The platforms' rules, and what anything may use.
 platform -> clock descriptors https invalid_value secret secret_source

@@ -16,7 +16,7 @@ use tokencached::credential::state::{FileStore, StateStore};
 use tokencached::credential::table::{Credential, CredentialState, CredentialStatus, Reading, Table};
 use tokencached::credential::{App, Env, Refresher, build_in};
 use tokencached::platform::{
-    Class, Client, ClientBuildError, ClientOptions, CredentialType, Delivery, FetchParams, Pace, mp,
+    Class, Client, ClientBuildError, ClientOptions, CredentialType, Delivery, FetchParams, Pace, Upstream, mp,
 };
 use tokencached::sandbox::{AppOptions, Endpoint, FaultKind, InjectedFault, Options, Sandbox, Verdict};
 use tokencached::secret::Secret;
@@ -66,7 +66,7 @@ impl Node {
 
     /// How many values there were since the start.
     pub fn values(&self) -> u64 {
-        self.status().outcomes.new
+        self.status().outcomes.each()[0].1
     }
 
     /// The generation of the present value.
@@ -160,7 +160,7 @@ async fn both_endpoints_give_a_value_wechat_accepts() {
         assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
         assert_eq!((sandbox.calls("wx1").total(), sandbox.calls("wx1").of(endpoint)), (1, 1));
         let status = node.status();
-        assert_eq!((status.state, status.outcomes.new, status.calls), (CredentialState::Fresh, 1, 1));
+        assert_eq!((status.state, status.outcomes.each()[0].1, status.calls), (CredentialState::Fresh, 1, 1));
         assert!(status.next_try_boot_ms < status.expires_boot_ms);
         node.stop().await;
     }
@@ -382,7 +382,7 @@ async fn fetch(upstream: &ClientOptions) -> Result<tokencached::platform::Token,
         force: false,
     };
     let deadline = Duration::from_millis(upstream.total_timeout_ms);
-    Client::new(upstream).unwrap().fetch(&mp::CLASSIC, &ask, deadline).await
+    Client::new(upstream).unwrap().fetch(&mp::CLASSIC, ask, deadline).await
 }
 
 #[tokio::test]

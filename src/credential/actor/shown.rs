@@ -64,7 +64,6 @@ impl Actor {
             text: failure.to_string(),
             meaning: failure.meaning(),
             advice: failure.advice(),
-            advice_zh: failure.advice_zh(),
         });
     }
 
@@ -102,10 +101,9 @@ impl Actor {
     pub(super) fn show_failure(&mut self, failure: &Failure, next_ms: BootMs) {
         let now_ms = self.now_ms();
         let live = self.is_live(now_ms);
-        let (mut advice, mut advice_zh) = (failure.advice(), failure.advice_zh());
+        let mut advice = failure.advice();
         if let (true, Some(sentence)) = (failure.asks_for_secret(), self.source.takes_effect()) {
             advice = format!("{advice}; {}", sentence.en).into();
-            advice_zh = format!("{advice_zh}；{}", sentence.zh).into();
         }
         let state = match failure.class {
             Class::Operator(_) | Class::Internal => CredentialState::Blocked,
@@ -125,7 +123,6 @@ impl Actor {
                 text: failure.to_string(),
                 meaning: failure.meaning(),
                 advice,
-                advice_zh,
                 network: failure.network.map(NetworkFault::name),
                 seen_ip: failure.seen_ip,
                 at_boot_ms: now_ms,

@@ -21,7 +21,7 @@ use crate::credential::table::{
     CredentialState, Event as JournalEvent, LastError, REPORTS_MAX, VerificationReason, log_credential,
 };
 use crate::credential::verification_budget::VerificationBudget;
-use crate::platform::errcodes::{self, BilingualText};
+use crate::platform::errcodes;
 use crate::platform::{Delivery, Probe, Renewal, Token};
 
 /// A value is probed by the queue only if its renewal is at least this far away: one call at a time, and the renewal
@@ -33,10 +33,8 @@ const END_AWAY_MS: u64 = 10_000;
 const WITHHELD_LOG_AGAIN_MS: u64 = 86_400_000;
 
 const HANDED_OUT: &str = "WeChat refuses the token and yet hands it out as current";
-const RESET_IT: BilingualText = BilingualText {
-    en: "reset the app's secret at WeChat, or wait: the token is tried again and again, and served when it is accepted",
-    zh: "请在微信重置该应用的 AppSecret，或等待：会反复验证这个 token，一旦被接受就继续提供",
-};
+const RESET_IT: &str =
+    "reset the app's secret at WeChat, or wait: the token is tried again and again, and served when it is accepted";
 
 /// When the value was last verified because of reports. Many reports cause one verification in a while.
 #[derive(Default)]
@@ -347,7 +345,7 @@ impl Actor {
             return;
         }
         let row = self.credential_type.probe.and_then(|call| errcodes::find(call.api(), errcode));
-        let advice = row.map_or(errcodes::PROBE_RIGHT, |row| row.advice).en;
+        let advice = row.map_or(errcodes::PROBE_RIGHT, |row| row.advice);
         log_credential!(
             info,
             self,
@@ -430,7 +428,7 @@ impl Actor {
         let now_ms = self.now_ms();
         let next_ms = self.renewal_state.record_refused_again(now_ms, fastrand::f64());
         if errcode.is_some() {
-            log_credential!(error, self, errcode, advice = RESET_IT.en, "{HANDED_OUT}");
+            log_credential!(error, self, errcode, advice = RESET_IT, "{HANDED_OUT}");
             self.record_event(JournalEvent::Failed {
                 class: "operator",
                 errcode,
@@ -438,8 +436,7 @@ impl Actor {
                 network: None,
                 text: HANDED_OUT.to_owned(),
                 meaning: None,
-                advice: RESET_IT.en.into(),
-                advice_zh: RESET_IT.zh.into(),
+                advice: RESET_IT.into(),
             });
         }
         self.update_status(|status| {
@@ -450,8 +447,7 @@ impl Actor {
                 rid: None,
                 text: HANDED_OUT.to_owned(),
                 meaning: None,
-                advice: RESET_IT.en.into(),
-                advice_zh: RESET_IT.zh.into(),
+                advice: RESET_IT.into(),
                 network: None,
                 seen_ip: None,
                 at_boot_ms: now_ms,

@@ -10,13 +10,7 @@ use crate::files;
 
 const BYTES_MAX: usize = 64 * 1024;
 
-pub struct FileSource(PathBuf);
-
-impl FileSource {
-    pub fn new(path: PathBuf) -> FileSource {
-        FileSource(path)
-    }
-}
+pub struct FileSource(pub PathBuf);
 
 impl TokenSource for FileSource {
     fn place(&self) -> String {

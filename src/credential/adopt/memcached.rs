@@ -2,6 +2,9 @@
 //!
 //! Read with `mg`, which tells how long the key is kept; with `get` if the server is too old for that.
 
+use std::io;
+use std::task::Poll;
+
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -9,20 +12,17 @@ use tokio::net::{TcpStream, UnixStream};
 use super::{StoredBytes, TokenSource};
 
 const BYTES_MAX: usize = 64 * 1024;
+const NO_MEMCACHED: &str = "it does not answer as a memcached does";
 
 pub struct MemcachedSource {
-    address: String,
-    key: String,
+    /// A path is a Unix socket.
+    pub address: String,
+    pub key: String,
 }
 
 impl MemcachedSource {
-    /// A path is a Unix socket.
-    pub fn new(address: &str, key: &str) -> MemcachedSource {
-        MemcachedSource { address: address.to_owned(), key: key.to_owned() }
-    }
-
     async fn ask(&self) -> Result<Vec<StoredBytes>, String> {
-        let refused = |error: std::io::Error| format!("it cannot be reached: {error}");
+        let refused = |error: io::Error| format!("it cannot be reached: {error}");
         match self.address.starts_with('/') {
             true => ask(UnixStream::connect(&self.address).await.map_err(refused)?, &self.key).await,
             false => ask(TcpStream::connect(&self.address).await.map_err(refused)?, &self.key).await,
@@ -41,41 +41,33 @@ impl TokenSource for MemcachedSource {
 }
 
 async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, key: &str) -> Result<Vec<StoredBytes>, String> {
+    let lost = |error: io::Error| format!("it does not answer: {error}");
     for command in [format!("mg {key} t v\r\n"), format!("get {key}\r\n")] {
-        stream.write_all(command.as_bytes()).await.map_err(|error| format!("it does not answer: {error}"))?;
+        stream.write_all(command.as_bytes()).await.map_err(lost)?;
         let mut answer = Vec::new();
-        loop {
-            if let Some(read) = read(&answer)? {
-                match read {
-                    MemcachedAnswer::StoredBytes(stored) => return Ok(vec![stored]),
-                    MemcachedAnswer::Nothing => return Ok(Vec::new()),
-                    MemcachedAnswer::Unknown => break,
-                }
+        let stored = loop {
+            if let Poll::Ready(stored) = read(&answer)? {
+                break stored;
             }
-            let more = stream.read_buf(&mut answer).await.map_err(|error| format!("it does not answer: {error}"))?;
-            if more == 0 || answer.len() > BYTES_MAX {
-                return Err("it does not answer as a memcached does".to_owned());
+            if stream.read_buf(&mut answer).await.map_err(lost)? == 0 || answer.len() > BYTES_MAX {
+                return Err(NO_MEMCACHED.to_owned());
             }
+        };
+        if let Some(stored) = stored {
+            return Ok(stored);
         }
     }
-    Err("it does not answer as a memcached does".to_owned())
+    Err(NO_MEMCACHED.to_owned())
 }
 
-enum MemcachedAnswer {
-    StoredBytes(StoredBytes),
-    Nothing,
-    /// It does not know the command.
-    Unknown,
-}
-
-/// None while the answer is not whole.
-fn read(answer: &[u8]) -> Result<Option<MemcachedAnswer>, String> {
-    let Some(end) = answer.windows(2).position(|two| two == b"\r\n") else { return Ok(None) };
+/// What is stored; none if the command is not known. Pending while the answer is not whole.
+fn read(answer: &[u8]) -> Result<Poll<Option<Vec<StoredBytes>>>, String> {
+    let Some(end) = memchr::memmem::find(answer, b"\r\n") else { return Ok(Poll::Pending) };
     let (line, rest) = answer.split_at(end);
     let line = String::from_utf8_lossy(line).into_owned();
     let mut words = line.split(' ');
     let (length, left_ms) = match words.next() {
-        Some("EN" | "END") => return Ok(Some(MemcachedAnswer::Nothing)),
+        Some("EN" | "END") => return Ok(Poll::Ready(Some(Vec::new()))),
         Some("VA") => {
             let length = words.next();
             // -1: for ever.
@@ -83,14 +75,13 @@ fn read(answer: &[u8]) -> Result<Option<MemcachedAnswer>, String> {
             (length, left_s.map(|left_s| left_s.saturating_mul(1000)))
         }
         Some("VALUE") => (words.nth(2), None),
-        Some("ERROR" | "CLIENT_ERROR") => return Ok(Some(MemcachedAnswer::Unknown)),
-        _ => return Err("it does not answer as a memcached does, or wants a password".to_owned()),
+        Some("ERROR" | "CLIENT_ERROR") => return Ok(Poll::Ready(None)),
+        _ => return Err(format!("{NO_MEMCACHED}, or wants a password")),
     };
-    let length: usize =
-        length.and_then(|length| length.parse().ok()).ok_or("it does not answer as a memcached does")?;
+    let length: usize = length.and_then(|length| length.parse().ok()).ok_or(NO_MEMCACHED)?;
+    let stored = |data: &[u8]| vec![StoredBytes { bytes: data.to_vec(), left_ms, written_unix_ms: None }];
     let data = rest.get(2..).and_then(|data| data.get(..length.min(BYTES_MAX)));
-    Ok(data
-        .map(|data| MemcachedAnswer::StoredBytes(StoredBytes { bytes: data.to_vec(), left_ms, written_unix_ms: None })))
+    Ok(data.map_or(Poll::Pending, |data| Poll::Ready(Some(stored(data)))))
 }
 
 #[cfg(test)]

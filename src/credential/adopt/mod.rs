@@ -8,7 +8,6 @@
 mod file;
 mod memcached;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,14 +20,12 @@ use crate::credential::Adopt;
 
 /// A place where the site keeps its value.
 pub trait TokenSource: Send + Sync + 'static {
-    /// The place, for a log.
     fn place(&self) -> String;
 
     /// Reads what is there now. The error says what is wrong with the place.
     fn read(&self) -> BoxFuture<'_, Result<Vec<StoredBytes>, String>>;
 }
 
-/// The bytes of one place.
 #[derive(Clone, Default)]
 pub struct StoredBytes {
     pub bytes: Vec<u8>,
@@ -54,7 +51,6 @@ pub struct FoundToken {
     pub is_end_known: bool,
 }
 
-/// The longest lifetime of a token.
 const LIFE_MS: i64 = 7_200_000;
 /// Shorter words are secrets, hashes or names; tokens have more than a hundred characters.
 const TOKEN_CHARS_MIN: usize = 80;
@@ -66,20 +62,17 @@ const LEFT_MS_MIN: i64 = 5_000;
 pub fn source(adopt: &Adopt) -> Option<Arc<dyn TokenSource>> {
     match adopt {
         Adopt::Sink => None,
-        Adopt::Memcached { address, key } => Some(Arc::new(MemcachedSource::new(address, key))),
-        Adopt::File(path) => Some(Arc::new(FileSource::new(PathBuf::clone(path)))),
+        Adopt::Memcached { address, key } => {
+            Some(Arc::new(MemcachedSource { address: address.clone(), key: key.clone() }))
+        }
+        Adopt::File(path) => Some(Arc::new(FileSource(path.clone()))),
     }
 }
 
 /// Finds the value and its times in any of the usual forms: bare, JSON, PHP's `serialize`, a PHP file. The value is the
 /// first long word after `access_token`, or the longest word of all.
 pub fn find(stored: &[StoredBytes], now_unix_ms: i64) -> Option<FoundToken> {
-    let of = |one: &StoredBytes| {
-        let text = String::from_utf8_lossy(&one.bytes).into_owned();
-        let value = token(&text)?.to_owned();
-        Some((value, text))
-    };
-    let (value, _) = stored.iter().find_map(of)?;
+    let value = stored.iter().find_map(|one| token(&String::from_utf8_lossy(&one.bytes)).map(str::to_owned))?;
     let (mut known, mut latest) = (Vec::new(), vec![LIFE_MS]);
     for one in stored {
         // Times may be in a place of their own.
@@ -111,7 +104,6 @@ fn token(text: &str) -> Option<&str> {
     named.or_else(|| words(text).filter(is_long).max_by_key(|word| word.len()))
 }
 
-/// Seconds or milliseconds since 1970.
 fn instant_ms(word: &str) -> Option<i64> {
     let number: i64 = word.parse().ok()?;
     match word.len() {

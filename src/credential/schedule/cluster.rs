@@ -34,10 +34,8 @@ pub enum WithoutStore {
     Always,
 }
 
-/// What a value in the store means for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordMeaning {
-    /// It has expired.
     Over,
     /// The store lacks what we have.
     Offer,
@@ -45,7 +43,6 @@ pub enum RecordMeaning {
     Withdraw,
     /// We cannot use it.
     Nothing,
-    /// It is ours.
     Agree,
     /// Two values of one generation.
     Conflict,
@@ -59,9 +56,7 @@ pub struct RecordComparison {
     /// The generation of the node's own value, 0 without one, and of the store's.
     pub held: u64,
     pub theirs: u64,
-    /// The very same value.
     pub same: bool,
-    /// When the store's value ends.
     pub theirs_ms: BootMs,
     /// The store's value was not fetched later than the node's own.
     pub older: bool,
@@ -70,7 +65,6 @@ pub struct RecordComparison {
 }
 
 impl RenewalState {
-    /// Compares a value in the store with our own.
     pub fn compare(&self, record: &RecordComparison, now_ms: BootMs) -> RecordMeaning {
         let RecordComparison { held, theirs, same, theirs_ms, .. } = *record;
         let (live, withdrawn) = (self.left_ms(now_ms) > 0, self.is_withdrawn());
@@ -107,7 +101,6 @@ impl RenewalState {
         }
     }
 
-    /// How long a lease lasts.
     pub fn lease_ms(&self, total_timeout_ms: u64, now_ms: BootMs) -> u64 {
         match self.renewal {
             Renewal::AtEnd => LEASE_AT_END_MS,

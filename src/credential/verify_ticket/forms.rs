@@ -36,20 +36,13 @@ pub(super) fn unwrap(text: &str) -> Result<FoundTicket, TicketFault> {
     match text.as_bytes().first() {
         _ if text.starts_with("<?php") => of_php_file(text),
         Some(b'<') => of_xml(text),
-        Some(b'{' | b'[') => {
-            of_value(&serde_json::from_str(text).map_err(|_| NO_JSON)?, DEPTH_MAX).map_err(or(NO_JSON))
-        }
+        Some(b'{' | b'[') => of_value(&serde_json::from_str(text).map_err(|_| NO_JSON)?, DEPTH_MAX, &NO_JSON),
         Some(b'"' | b'\'') => unquote(text).map(FoundTicket::bare).ok_or(TicketFault::Characters),
         _ => match of_cache(text) {
             Some(found) => found,
             None => of_pairs(text).unwrap_or_else(|| Ok(FoundTicket::bare(text))),
         },
     }
-}
-
-/// This form's error instead of a general one.
-fn or(fault: TicketFault) -> impl Fn(Option<TicketFault>) -> TicketFault {
-    move |particular| particular.unwrap_or_else(|| fault.clone())
 }
 
 /// A text in quotes of one kind, with nothing to escape in it but JSON's `\/`.
@@ -92,49 +85,48 @@ fn element<'x>(xml: &'x str, name: &str) -> Option<&'x str> {
     }
 }
 
-/// The error is none if nothing useful was found.
-fn of_value(value: &Value, depth: usize) -> Result<FoundTicket, Option<TicketFault>> {
-    let deeper = depth.checked_sub(1).ok_or(None)?;
+/// `fault`: that of the form, if there is no ticket.
+fn of_value(value: &Value, depth: usize, fault: &TicketFault) -> Result<FoundTicket, TicketFault> {
+    let Some(deeper) = depth.checked_sub(1) else { return Err(fault.clone()) };
     match value {
         Value::String(text) => Ok(FoundTicket::bare(text)),
-        Value::Object(fields) => of_fields(fields, deeper),
+        Value::Object(fields) => of_fields(fields, deeper, fault),
         // A list of numbers and a value: an expiry and the ticket.
         Value::Array(items) => {
             let mut items = items.iter().filter(|item| item.is_string() || item.is_object() || item.is_array());
             match (items.next(), items.next()) {
-                (Some(item), None) => of_value(item, deeper),
-                _ => Err(None),
+                (Some(item), None) => of_value(item, deeper, fault),
+                _ => Err(fault.clone()),
             }
         }
-        _ => Err(None),
+        _ => Err(fault.clone()),
     }
 }
 
-fn of_fields(fields: &Map<String, Value>, depth: usize) -> Result<FoundTicket, Option<TicketFault>> {
+fn of_fields(fields: &Map<String, Value>, depth: usize, fault: &TicketFault) -> Result<FoundTicket, TicketFault> {
     let named = |names: &[&str]| -> Vec<&Value> {
         fields.iter().filter(|(name, _)| names.contains(&plain(name).as_str())).map(|(_, value)| value).collect()
     };
     // If it is there under several names, it must be the same.
-    let one = |names: &[&str]| -> Result<Option<String>, Option<TicketFault>> {
-        let texts: Result<BTreeSet<String>, _> =
-            named(names).into_iter().map(|value| of_value(value, depth).map(|found| found.ticket)).collect();
-        let texts = texts?;
-        if texts.len() > 1 { Err(None) } else { Ok(texts.into_iter().next()) }
+    let one = |names: &[&str]| -> Result<Option<String>, TicketFault> {
+        let texts = named(names).into_iter().map(|value| of_value(value, depth, fault).map(|found| found.ticket));
+        let texts = texts.collect::<Result<BTreeSet<String>, _>>()?;
+        if texts.len() > 1 { Err(fault.clone()) } else { Ok(texts.into_iter().next()) }
     };
     let appid = one(&["appid", "componentappid"])?;
     if one(&["infotype"])?.is_some_and(|push| push != "component_verify_ticket") {
-        return Err(Some(OTHER_PUSH));
+        return Err(OTHER_PUSH);
     }
     if let Some(ticket) = one(&["componentverifyticket", "verifyticket"])? {
         return Ok(FoundTicket { ticket, appid });
     }
     if fields.keys().any(|name| plain(name) == "encrypt") {
-        return Err(Some(TicketFault::Encrypted));
+        return Err(TicketFault::Encrypted);
     }
     // XML libraries and caches put these around it.
     match named(&["xml", "data", "value"]).as_slice() {
-        [inner] => of_value(inner, depth).map(|found| FoundTicket { appid: found.appid.or(appid), ..found }),
-        _ => Err(None),
+        [inner] => of_value(inner, depth, fault).map(|found| FoundTicket { appid: found.appid.or(appid), ..found }),
+        _ => Err(fault.clone()),
     }
 }
 
@@ -164,13 +156,13 @@ fn of_pairs(text: &str) -> Option<Result<FoundTicket, TicketFault>> {
             return Some(Err(NO_PAIR));
         }
     }
-    let found = of_fields(&fields, DEPTH_MAX).map_err(or(NO_PAIR));
+    let found = of_fields(&fields, DEPTH_MAX, &NO_PAIR);
     Some(found.and_then(|found| if found.ticket.is_empty() { Err(NO_PAIR) } else { Ok(found) }))
 }
 
 /// The output of PHP's `serialize`, alone or in the file caches of frameworks. None if it is none of these.
 fn of_cache(text: &str) -> Option<Result<FoundTicket, TicketFault>> {
-    let serialized = |text: &str| of_value(&php::unserialize(text).ok_or(NO_CACHE)?, DEPTH_MAX).map_err(or(NO_CACHE));
+    let serialized = |text: &str| of_value(&php::unserialize(text).ok_or(NO_CACHE)?, DEPTH_MAX, &NO_CACHE);
     let text = text.strip_prefix("think_serialize:").unwrap_or(text);
     if php::is_serialized(text) {
         return Some(serialized(text));
@@ -193,13 +185,11 @@ fn of_cache(text: &str) -> Option<Result<FoundTicket, TicketFault>> {
 /// A file of PHP: `return 'ticket';`, or data behind an exit or in a comment, as ThinkPHP writes it.
 fn of_php_file(text: &str) -> Result<FoundTicket, TicketFault> {
     match php::of_file(text) {
-        Some(php::PhpContent::Value(value)) => of_value(&value, DEPTH_MAX).map_err(or(NO_PHP)),
-        Some(php::PhpContent::Text(text)) if !text.starts_with("<?php") => match unwrap(text) {
-            // After an exit there is data only, and no second exit.
-            Ok(found) if !found.ticket.is_empty() => Ok(found),
-            Err(fault) => Err(fault),
-            Ok(_) => Err(NO_PHP),
-        },
+        Some(php::PhpContent::Value(value)) => of_value(&value, DEPTH_MAX, &NO_PHP),
+        // After an exit there is data only, and no second exit.
+        Some(php::PhpContent::Text(text)) if !text.starts_with("<?php") => {
+            unwrap(text).and_then(|found| if found.ticket.is_empty() { Err(NO_PHP) } else { Ok(found) })
+        }
         _ => Err(NO_PHP),
     }
 }

@@ -6,24 +6,20 @@ use serde_json::{Map, Value};
 /// How deep lists may be nested.
 const DEPTH_MAX: usize = 8;
 
-/// The content of a PHP file.
 pub(super) enum PhpContent<'t> {
-    /// The value that it returns.
     Value(Value),
-    /// The text after an exit.
     Text(&'t str),
 }
 
 /// The content of a file that begins with `<?php` and only holds a value.
 pub(super) fn of_file(text: &str) -> Option<PhpContent<'_>> {
     let code = text.strip_prefix("<?php")?;
-    if let Some((head, data)) = code.split_once("?>")
-        && matches!(
-            after_comments(head)?.trim(),
-            "exit();" | "exit;" | "exit()" | "exit" | "die();" | "die;" | "die()" | "die"
-        )
-    {
-        return Some(PhpContent::Text(data.trim()));
+    if let Some((head, data)) = code.split_once("?>") {
+        let word = after_comments(head)?.trim();
+        let word = word.strip_suffix(';').unwrap_or(word);
+        if matches!(word.strip_suffix("()").unwrap_or(word), "exit" | "die") {
+            return Some(PhpContent::Text(data.trim()));
+        }
     }
     // ThinkPHP 3 and 5.0: twelve digits of a lifetime and the value in one comment.
     if let Some(comment) = code.trim_start().strip_prefix("//")
@@ -94,7 +90,10 @@ impl<'t> PhpReader<'t> {
 
     fn serialized(&mut self, depth: usize) -> Option<Value> {
         let deeper = depth.checked_sub(1)?;
-        match self.until_type()? {
+        if self.exactly("N;").is_some() {
+            return Some(Value::Null);
+        }
+        match self.until(':')? {
             "s" => {
                 let length: usize = self.until(':')?.parse().ok()?;
                 self.exactly("\"")?;
@@ -115,17 +114,8 @@ impl<'t> PhpReader<'t> {
                 self.exactly("}")?;
                 Some(list.into_value())
             }
-            "N" => Some(Value::Null),
             _ => None,
         }
-    }
-
-    /// The letter of a type. `N;` is complete.
-    fn until_type(&mut self) -> Option<&'t str> {
-        let (letter, rest) = self.rest.split_at_checked(1)?;
-        self.rest = rest;
-        self.exactly(if letter == "N" { ";" } else { ":" })?;
-        Some(letter)
     }
 
     fn literal(&mut self, depth: usize) -> Option<Value> {
@@ -156,25 +146,20 @@ impl<'t> PhpReader<'t> {
     fn single_quoted(&mut self) -> Option<String> {
         self.exactly("'")?;
         let mut text = String::new();
+        let mut chars = self.rest.chars();
         loop {
-            let at = self.rest.find(['\'', '\\'])?;
-            text.push_str(&self.rest[..at]);
-            let escaped = self.rest.get(at + 1..at + 2).filter(|next| matches!(*next, "'" | "\\"));
-            match (self.rest.as_bytes()[at], escaped) {
-                (b'\'', _) => {
-                    self.rest = &self.rest[at + 1..];
-                    return Some(text);
+            match chars.next()? {
+                '\'' => break,
+                '\\' => {
+                    let escaped = chars.clone().next().filter(|next| matches!(next, '\'' | '\\'));
+                    text.push(escaped.unwrap_or('\\'));
+                    escaped.and_then(|_| chars.next());
                 }
-                (_, Some(next)) => {
-                    text.push_str(next);
-                    self.rest = &self.rest[at + 2..];
-                }
-                (_, None) => {
-                    text.push('\\');
-                    self.rest = &self.rest[at + 1..];
-                }
+                c => text.push(c),
             }
         }
+        self.rest = chars.as_str();
+        Some(text)
     }
 
     fn items(&mut self, open: &str, close: &str, depth: usize) -> Option<Value> {

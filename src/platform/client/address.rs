@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use crate::invalid_value::InvalidValue;
+use crate::invalid_value::{InvalidValue, wrong};
 use crate::network::is_this_machine;
 use crate::platform::mp;
 use crate::secret_source::HIDDEN;
@@ -15,19 +15,20 @@ pub fn base_url(text: &str) -> Result<String, InvalidValue> {
     let remedy = "Write an address like \"https://api.weixin.qq.com\".";
     let url = Url::parse(text).map_err(|error| InvalidValue::new(format!("this is not a URL: {error}"), remedy))?;
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err(InvalidValue::new("the URL has a user, a query or a fragment", remedy));
+        return wrong("the URL has a user, a query or a fragment", remedy);
     }
     match url.scheme() {
-        "https" => {}
+        "https" => Ok(url.as_str().trim_end_matches('/').to_owned()),
         // A URL has an IPv6 address in brackets.
-        "http" if url.host_str().is_some_and(|host| is_this_machine(host.trim_matches(['[', ']']))) => {}
-        "http" => {
-            let what = "plain http would send the app secret in the clear";
-            return Err(InvalidValue::new(what, "Write https://; http:// is for a sandbox on this machine only."));
+        "http" if url.host_str().is_some_and(|host| is_this_machine(host.trim_matches(['[', ']']))) => {
+            Ok(url.as_str().trim_end_matches('/').to_owned())
         }
-        _ => return Err(InvalidValue::new("the URL is neither https nor http", remedy)),
+        "http" => {
+            let remedy = "Write https://; http:// is for a sandbox on this machine only.";
+            wrong("plain http would send the app secret in the clear", remedy)
+        }
+        _ => wrong("the URL is neither https nor http", remedy),
     }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 /// Without the setting: WeChat's, if it is WeChat that is called.
@@ -41,16 +42,15 @@ pub fn proxy(text: &str) -> Result<String, InvalidValue> {
     let remedy = "Write an address like \"http://proxy.internal:3128\".";
     let url = Url::parse(text).map_err(|error| InvalidValue::new(format!("this is not a URL: {error}"), remedy))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(InvalidValue::new("only http and https proxies are spoken to", remedy));
-    }
-    if text.contains(HIDDEN) {
-        return Err(InvalidValue::new("the password is the placeholder that check prints", "Write the password."));
-    }
-    if url.username().contains(MASK) {
+        wrong("only http and https proxies are spoken to", remedy)
+    } else if text.contains(HIDDEN) {
+        wrong("the password is the placeholder that check prints", "Write the password.")
+    } else if url.username().contains(MASK) {
         let what = format!("{MASK} stands where the user and password of the proxy belong");
-        return Err(InvalidValue::new(what, "Write user and password: http://user:password@host:port."));
+        wrong(what, "Write user and password: http://user:password@host:port.")
+    } else {
+        Ok(text.to_owned())
     }
-    Ok(text.to_owned())
 }
 
 /// A sentence about an address with a path: right for a gateway that takes the path off, and else wrong.

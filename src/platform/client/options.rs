@@ -5,11 +5,10 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use crate::invalid_value::InvalidValue;
+use crate::invalid_value::{InvalidValue, wrong};
 use crate::platform::mp;
 use crate::secret_source::HIDDEN;
 
-/// How WeChat's API is reached.
 #[derive(Clone)]
 pub struct ClientOptions {
     /// `https://api.weixin.qq.com` unless configured.
@@ -29,7 +28,6 @@ pub struct ClientOptions {
 }
 
 impl Default for ClientOptions {
-    /// WeChat's own API.
     fn default() -> ClientOptions {
         ClientOptions {
             hosts: mp::PLATFORM.hosts.iter().map(|&url| url.to_owned()).collect(),
@@ -39,7 +37,6 @@ impl Default for ClientOptions {
 }
 
 impl ClientOptions {
-    /// One host, and the defaults for the rest.
     pub fn at(base_url: String) -> ClientOptions {
         ClientOptions {
             base_url,
@@ -59,7 +56,7 @@ impl ClientOptions {
             return Ok(());
         }
         let what = format!("{connect_ms} ms is longer than the whole call may take, {total_ms} ms");
-        Err(InvalidValue::new(what, "Raise total_timeout_ms or lower connect_timeout_ms."))
+        wrong(what, "Raise total_timeout_ms or lower connect_timeout_ms.")
     }
 }
 
@@ -84,8 +81,7 @@ pub fn proxy_shown(proxy: &str) -> String {
     if url.username().is_empty() && url.password().is_none() {
         return proxy.to_owned();
     }
-    let host = &url[url::Position::BeforeHost..];
-    format!("{}://{HIDDEN}@{host}", url.scheme())
+    format!("{}://{HIDDEN}@{}", url.scheme(), &url[url::Position::BeforeHost..])
 }
 
 #[cfg(test)]

@@ -19,13 +19,8 @@ pub type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 /// A sentence for each thing that is set, not used, and perhaps meant.
 /// `hosts` are those that are called.
 pub fn unused(environment: Variables<'_>, upstream: &ClientOptions, hosts: &[String]) -> Vec<String> {
-    if hosts.is_empty() {
-        return Vec::new();
-    }
-    [unused_proxy(environment, upstream, hosts), unused_authorities(environment, upstream)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let authorities = unused_authorities(environment, upstream).filter(|_| !hosts.is_empty());
+    unused_proxy(environment, upstream, hosts).into_iter().chain(authorities).collect()
 }
 
 fn variable(environment: Variables<'_>, name: &str) -> Option<String> {
@@ -60,10 +55,9 @@ fn unused_proxy(environment: Variables<'_>, upstream: &ClientOptions, hosts: &[S
              under [upstream]: proxy = \"http://HOST:PORT\""
         ));
     }
-    let has_login = !url.username().is_empty() || url.password().is_some();
-    let (mask, fill) = match has_login {
-        true => (format!("{MASK}@"), format!(" with user and password in place of {MASK}")),
-        false => (String::new(), String::new()),
+    let (mask, fill) = match url.username().is_empty() && url.password().is_none() {
+        true => (String::new(), String::new()),
+        false => (format!("{MASK}@"), format!(" with user and password in place of {MASK}")),
     };
     let address = &url[Position::BeforeHost..Position::AfterPort];
     Some(format!(

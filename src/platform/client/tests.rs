@@ -29,7 +29,7 @@ async fn every_call_looks_the_name_up_anew() {
     let ask =
         FetchParams { base_url: &base_url, appid: "wx1", secret: &secret, token: "", component: "", force: false };
     for calls in 1..=3 {
-        client.fetch(&mp::STABLE, &ask, Duration::from_secs(8)).await.unwrap();
+        client.fetch(&mp::STABLE, ask, Duration::from_secs(8)).await.unwrap();
         assert_eq!(*names.0.lock(), vec!["api.test"; calls]);
     }
 }
@@ -59,11 +59,11 @@ async fn a_call_without_a_file_descriptor_is_our_fault_and_no_hosts() {
         force: false,
     };
     for _ in 0..3 {
-        let failure = client.fetch(&mp::STABLE, &ask, Duration::from_secs(8)).await.unwrap_err();
+        let failure = client.fetch(&mp::STABLE, ask, Duration::from_secs(8)).await.unwrap_err();
         assert_eq!((failure.class, failure.delivery), (Class::Retry, Delivery::NotSent), "{failure}");
         assert!(failure.message.starts_with("a.test: "), "the other host is not tried: {failure}");
         assert!(failure.advice().contains("ulimit -n"), "{}", failure.advice());
     }
-    let pick = client.groups[0].hosts.lock().pick(clock::boot_ms()).unwrap();
+    let pick = client.groups["http://a.test"].lock().pick(None, clock::boot_ms()).unwrap();
     assert_eq!(&*pick.base_url, "http://a.test", "no host is avoided for it");
 }

@@ -1,10 +1,7 @@
 //! Error codes of Feishu (`open.feishu.cn`). A new code is a new row.
 
-use super::{
-    BilingualText, ErrcodeRow, ErrcodeSource, ErrcodeTable, MINUTE_MS, NOTHING, SLOW, row, source, text, wait,
-};
-use crate::platform::ApiEndpoint::{self, Token};
-use crate::platform::failure::Class;
+use super::*;
+use crate::platform::ApiEndpoint::Token;
 
 pub static ERRCODES: ErrcodeTable = ErrcodeTable { rows: ROWS, advice_on_unknown: UNKNOWN };
 
@@ -19,82 +16,29 @@ const FEISHU_MONTH: ErrcodeSource = source("openclaw/openclaw issue 10549", "202
 const FEISHU_SEEN: ErrcodeSource = source("ConnectAI-E/feishu-openai issue 21", "2023-03");
 
 /// Where to look up a code that has no row.
-const UNKNOWN: BilingualText = text(
-    "look the code up in the list of server error codes at open.feishu.cn",
-    "请在 open.feishu.cn 的“服务端错误码说明”中查询该错误码",
-);
+const UNKNOWN: &str = "look the code up in the list of server error codes at open.feishu.cn";
 
 const ROWS: &[ErrcodeRow] = &[
-    row(
-        TOKEN,
-        10014,
-        SLOW,
-        text("unknown app_id, or wrong app secret", "app_id 不存在，或 App Secret 不正确"),
-        text(
-            "compare app_id and App Secret with the app's page of credentials at open.feishu.cn",
-            "请与 open.feishu.cn 开发者后台该应用的“凭证与基础信息”核对 App ID 和 App Secret",
-        ),
-        FEISHU_PAGE,
-    )
-    .asking_for_secret(),
-    row(
-        TOKEN,
-        10003,
-        SLOW,
-        text("app_id or app secret is empty or malformed", "app_id 或 App Secret 为空或格式有误"),
-        text(
-            "see that app_id is that of the app's page at open.feishu.cn (cli_...), and that the secret has nothing \
-             around it",
-            "请确认 app_id 与 open.feishu.cn 开发者后台一致（cli_ 开头），且 App Secret 前后没有多余字符",
-        ),
-        FEISHU_PAGE,
-    )
-    .asking_for_secret(),
-    row(
-        TOKEN,
-        10012,
-        SLOW,
-        text("app_ticket wanted: a store app", "缺少 app_ticket：这是商店应用"),
-        text(
-            "use an app of your own (自建应用): this server cannot ask for store apps",
-            "请使用企业自建应用：本服务不支持商店应用",
-        ),
-        FEISHU_SDK,
+    row(TOKEN, 10014, SLOW, FEISHU_PAGE, "unknown app_id, or wrong app secret")
+        .asking_for_secret()
+        .advise("compare app_id and App Secret with the app's page of credentials at open.feishu.cn"),
+    row(TOKEN, 10003, SLOW, FEISHU_PAGE, "app_id or app secret is empty or malformed").asking_for_secret().advise(
+        "see that app_id is that of the app's page at open.feishu.cn (cli_...), and that the secret has nothing \
+         around it",
     ),
-    row(
-        TOKEN,
-        10013,
-        SLOW,
-        text("the app is not in force", "应用状态异常"),
-        text(
-            "see at open.feishu.cn that the app is published and enabled for this enterprise",
-            "请在 open.feishu.cn 开发者后台确认该应用已发布，且在本企业已启用",
-        ),
-        FEISHU_SDK,
+    row(TOKEN, 10012, SLOW, FEISHU_SDK, "app_ticket wanted: a store app")
+        .advise("use an app of your own (自建应用): this server cannot ask for store apps"),
+    row(TOKEN, 10013, SLOW, FEISHU_SDK, "the app is not in force")
+        .advise("see at open.feishu.cn that the app is published and enabled for this enterprise"),
+    row(TOKEN, 99991400, wait(MINUTE_MS), FEISHU_RATE, "too many calls").advise(
+        "nothing; it is tried again after a minute. If it comes often, find the other program that calls this \
+         interface for the same app",
     ),
-    row(
-        TOKEN,
-        99991400,
-        wait(MINUTE_MS),
-        text("too many calls", "调用过于频繁"),
-        text(
-            "nothing; it is tried again after a minute. If it comes often, find the other program that calls this \
-             interface for the same app",
-            "无需处理，一分钟后自动重试。若经常出现，请找出为同一应用频繁调用此接口的其他程序",
-        ),
-        FEISHU_RATE,
-    ),
-    row(
-        TOKEN,
-        99991403,
-        SLOW,
-        text("the month's quota is used up", "当月的 API 调用额度已用完"),
-        text(
-            "wait for the next month or take a larger edition of Feishu; then find the program that calls most",
-            "请等到下个月或升级飞书版本；然后找出调用最多的程序",
-        ),
-        FEISHU_MONTH,
-    ),
-    row(TOKEN, 2200, Class::Retry, text("Feishu has an internal error", "飞书内部错误"), NOTHING, FEISHU_SEEN),
-    row(TOKEN, 1500, Class::Retry, text("Feishu has an internal error", "飞书内部错误"), NOTHING, FEISHU_PAGE),
+    row(TOKEN, 99991403, SLOW, FEISHU_MONTH, "the month's quota is used up")
+        .advise("wait for the next month or take a larger edition of Feishu; then find the program that calls most"),
+    row(TOKEN, 2200, RETRY, FEISHU_SEEN, FEISHU_BUSY),
+    row(TOKEN, 1500, RETRY, FEISHU_PAGE, FEISHU_BUSY),
 ];
+
+// Texts of several rows, and long ones.
+const FEISHU_BUSY: &str = "Feishu has an internal error";

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 #[cfg(feature = "redis")]
+use crate::config::names_of;
 use crate::support::{APPID, Node, SECRET, Wechat, wait_for};
 use tokencached::cli::Flags;
 use tokencached::cluster;
@@ -198,7 +199,7 @@ fn a_follower_by_http_prints_itself() {
     let printed = prints_itself(&loaded);
     assert!(printed.contains("\nappid = ") && !printed.contains("secret"), "{printed}");
     let alone = good("[state]\nleader_urls = \"http://localhost:2130\"\n", &[("WECHAT_APPID", APPID)]);
-    assert_eq!(alone.config.credentials.apps[0].names(), [&format!("access_token:{APPID}"), "access_token", APPID]);
+    assert_eq!(names_of(&alone.config.credentials.apps[0]), [&format!("access_token:{APPID}"), "access_token", APPID]);
     assert!(alone.config.credentials.apps[0].secret.is_absent());
 }
 
@@ -238,7 +239,7 @@ fn apps_without_secrets_stand_beside_apps_that_have_them() {
         &[],
     );
     let names = |name: &&String| name.contains("official_account") || name.contains("{secret");
-    assert_eq!(loaded.config.credentials.apps[0].names().iter().filter(names).count(), 0);
+    assert_eq!(names_of(&loaded.config.credentials.apps[0]).iter().filter(names).count(), 0);
     assert!(loaded.config.sinks[0].entries.iter().all(|key| key.name.starts_with("WCH_")), "{:?}", loaded.config.sinks);
 }
 

@@ -168,7 +168,7 @@ async fn whoever_renews_may_be_killed() {
     let mut generation = 1;
     while nodes.len() > 1 {
         agreed(&nodes, generation).await;
-        let ours = |node: &Node| node.credential().status(boot_ms()).outcomes.new > 0;
+        let ours = |node: &Node| node.credential().status(boot_ms()).outcomes.each()[0].1 > 0;
         let renewed = nodes.iter().position(ours).unwrap_or(0);
         nodes.remove(renewed).kill().await;
         generation += 1;

@@ -48,7 +48,7 @@ impl Upstream for Line {
     ) -> UpstreamFuture<'a, Result<Token, Failure>> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            let text = self.exchange(&(kind.request)(&ask));
+            let text = self.exchange(&kind.request(&ask));
             answer::read_token(kind, ask.appid, &[], 200, text.as_bytes())
         })
     }
@@ -60,7 +60,7 @@ impl Upstream for Line {
         value: &'a [u8],
         _: Duration,
     ) -> UpstreamFuture<'a, Probe> {
-        let call = kind.probe.map(|call| (call.api(), (call.request)(base_url, std::str::from_utf8(value).unwrap())));
+        let call = kind.probe.map(|call| (call.api(), call.request(base_url, std::str::from_utf8(value).unwrap())));
         Box::pin(async move {
             let Some((api, request)) = call else { return Probe::Unknown };
             answer::read_probe(api, 200, self.exchange(&request).as_bytes())

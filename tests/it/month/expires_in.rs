@@ -54,7 +54,7 @@ impl Upstream for Line {
         _: Duration,
     ) -> UpstreamFuture<'a, Result<Token, Failure>> {
         Box::pin(async move {
-            let request = (kind.request)(&ask);
+            let request = kind.request(&ask);
             let (fate, there_ms, back_ms) = {
                 let mut rng = self.0.rng.lock();
                 (rng.u8(0..10), rng.u64(0..3_000), rng.u64(0..3_000))

@@ -207,7 +207,7 @@ impl Sim {
                 let at_end = kind.renewal == Renewal::AtEnd;
                 let (phase, lead) = (rng.u64(0..1_000), lead_ms(kind.renewal));
                 read_records.push(ReadRecord::new(name, phase, lead, at_end, !kind.needs_token, START));
-                slots.push(Slot { kind, key: config.built_in_name(kind).into_bytes() });
+                slots.push(Slot { kind, key: config.built_in_names(kind).remove(0).into_bytes() });
             }
         }
         let options = |account: &Account| AppOptions {

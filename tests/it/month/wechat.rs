@@ -88,7 +88,7 @@ impl Upstream for Network {
         Box::pin(async move {
             let slot = self.slot(kind, ask.appid);
             let _flight = self.count_call(slot, false);
-            match self.exchange(slot, &(kind.request)(&ask), deadline).await {
+            match self.exchange(slot, &kind.request(&ask), deadline).await {
                 Reply::Http(status, text) => answer::read_token(kind, ask.appid, &[], status, text.as_bytes()),
                 Reply::Lost(sent) => Err(Failure::transport(ask.appid, sent, "lost")),
             }
@@ -108,8 +108,7 @@ impl Upstream for Network {
             let Some(appid) = self.0.wechat.lock().world.app_of(&owner) else { return Probe::Unknown };
             let slot = self.slot(kind, &appid);
             let _flight = self.count_call(slot, true);
-            let Reply::Http(status, text) = self.exchange(slot, &(call.request)(base_url, value), deadline).await
-            else {
+            let Reply::Http(status, text) = self.exchange(slot, &call.request(base_url, value), deadline).await else {
                 return Probe::Unknown;
             };
             let probe = answer::read_probe(call.api(), status, text.as_bytes());
