@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::metrics_writer::{Labels, MetricsWriter, with_label};
 use super::options::MetricsPerCredential;
 use crate::clock::Now;
-use crate::credential::facts::CallOutcomes;
+use crate::credential::facts::CallOutcome;
 use crate::credential::table::{Credential, CredentialState};
 use crate::service::figures::CredentialSample;
 use crate::stats::{Metric, by_names};
@@ -19,8 +19,6 @@ const APPS_MAX: usize = 1_000;
 const TROUBLED_MAX: usize = 1_000;
 /// A foreign writer counts as trouble for so long.
 const FOREIGN_WRITE_MS: i64 = 3_600_000;
-
-const CLASSES: [&str; 4] = ["retry", "wait", "operator", "internal"];
 
 impl CredentialSample<'_> {
     fn seconds_left(&self) -> f64 {
@@ -114,7 +112,8 @@ fn write_each_credential(out: &mut MetricsWriter, seen: &[LabelledCredential<'_>
         states,
     );
     let outcomes = seen.iter().flat_map(|(labels, of)| {
-        of.status.outcomes.each().map(|(name, count)| (with_label(labels, "outcome", name), count as f64))
+        CallOutcome::ALL
+            .map(|outcome| (with_label(labels, "outcome", outcome.name()), of.status.outcomes.count(outcome) as f64))
     });
     out.family(Metric::counter("tokencached_fetches", "Fetches, by outcome."), outcomes);
 }
@@ -130,11 +129,13 @@ fn write_platform_totals(out: &mut MetricsWriter, seen: &[LabelledCredential<'_>
         groups.entry((platform, credential_type)).or_insert_with(|| (labels(), Vec::new())).1.push(of);
     }
     let groups: Vec<PlatformGroup<'_, '_>> = groups.into_values().collect();
-    let words = CredentialState::ALL.map(CredentialState::name);
-    let states = by_word(&groups, "state", &words, |of, state| u64::from(of.status.state.name() == state));
+    let states = CredentialState::ALL.map(|state| (state.name(), state));
+    let states = by_word(&groups, "state", &states, |of, state| u64::from(of.status.state == state));
     out.family(Metric::gauge("tokencached_credentials", "Credentials, by state."), states);
-    let classes = by_word(&groups, "class", &CLASSES, |of, class| {
-        u64::from(of.status.last_error.as_ref().is_some_and(|error| error.class == class))
+    let failures = CallOutcome::ALL.into_iter().filter(|outcome| matches!(outcome, CallOutcome::Failed(_)));
+    let classes: Vec<_> = failures.map(|outcome| (outcome.name(), outcome)).collect();
+    let classes = by_word(&groups, "class", &classes, |of, outcome| {
+        u64::from(of.status.last_error.as_ref().is_some_and(|error| CallOutcome::Failed(error.class) == outcome))
     });
     let help = "Credentials whose last call failed, by the class of the failure.";
     out.family(Metric::gauge("tokencached_credentials_failing", help), classes);
@@ -149,10 +150,8 @@ fn write_platform_totals(out: &mut MetricsWriter, seen: &[LabelledCredential<'_>
         Metric::gauge("tokencached_credentials_seconds_left_min", "Seconds until the first live value ends."),
         left,
     );
-    let words = CallOutcomes::default().each().map(|(name, _)| name);
-    let outcomes = by_word(&groups, "outcome", &words, |of, outcome| {
-        of.status.outcomes.each().iter().find(|(name, _)| *name == outcome).map_or(0, |(_, count)| *count)
-    });
+    let outcomes = CallOutcome::ALL.map(|outcome| (outcome.name(), outcome));
+    let outcomes = by_word(&groups, "outcome", &outcomes, |of, outcome| of.status.outcomes.count(outcome));
     out.family(Metric::counter("tokencached_platform_fetches", "Fetches for all credentials, by outcome."), outcomes);
     for figure in by_names(CredentialSample::FIGURES, CredentialSample::COUNTERS) {
         let Some(metric) = figure.metric else { continue };
@@ -165,18 +164,18 @@ fn write_platform_totals(out: &mut MetricsWriter, seen: &[LabelledCredential<'_>
 }
 
 /// For each group and word, the sum of what its credentials have of that word.
-fn by_word<'g>(
+fn by_word<'g, W: Copy>(
     groups: &'g [PlatformGroup<'_, '_>],
     label: &'static str,
-    words: &'g [&'static str],
-    value: fn(&CredentialSample<'_>, &str) -> u64,
+    words: &'g [(&'static str, W)],
+    value: fn(&CredentialSample<'_>, W) -> u64,
 ) -> impl Iterator<Item = (Labels<'static>, f64)> + 'g {
-    let of_group = move |(labels, all): &'g PlatformGroup<'_, '_>| {
-        words.iter().map(move |word| {
-            (with_label(labels, label, word), all.iter().map(|of| value(of, word)).sum::<u64>() as f64)
+    groups.iter().flat_map(move |(labels, all)| {
+        words.iter().map(move |(word, of_word)| {
+            let sum: u64 = all.iter().map(|of| value(of, *of_word)).sum();
+            (with_label(labels, label, word), sum as f64)
         })
-    };
-    groups.iter().flat_map(of_group)
+    })
 }
 
 #[cfg(test)]
@@ -184,7 +183,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::credential::facts::CredentialInfo;
+    use crate::credential::facts::{CredentialInfo, FailureClass};
     use crate::credential::journal::Journal;
     use crate::credential::table::{
         CredentialConfig, CredentialStatus, CredentialWriter, LastError, Published, Table, TableConfig,
@@ -215,7 +214,7 @@ mod tests {
             status.state = CredentialState::Blocked;
             status.last_error = Some(LastError {
                 errcode: Some(40164),
-                class: "operator",
+                class: FailureClass::Operator,
                 rid: None,
                 text: "invalid ip".into(),
                 meaning: None,

@@ -68,7 +68,7 @@ impl<'c> CredentialSample<'c> {
                 => counter tokencached_early_deaths "Values that the platform refused before their expiry.",
             wildcard_keys = of.wildcard_keys(),
             waits_for = of.credential.missing_token(&of.status).map(|parent| &parent.appid),
-            last_error_class = of.error().map(|error| error.class),
+            last_error_class = of.error().map(|error| error.class.name()),
             last_error_errcode = of.error().map(|error| error.errcode.unwrap_or(0).to_string()),
             last_error_rid = of.error().map(|error| error.rid.as_deref().unwrap_or("none")),
             last_error_s_ago = of.error().map(|error| of.now.boot_ms.saturating_sub(error.at_boot_ms) / 1000),
