@@ -30,7 +30,7 @@ use self::fetching::Activity;
 use self::verification::{Probes, VerificationTimes};
 use super::adopt::{self, TokenSource};
 use super::app::Adopt;
-use super::facts::CredentialInfo;
+use super::facts::{CallOutcome, CredentialInfo};
 use super::fetch_task::{FetchOrder, FetchPurpose, FetchReport};
 use super::grants::Grant;
 use super::plan::Plan;
@@ -106,7 +106,7 @@ pub(super) enum Effect {
     /// The end of a call is to be counted in the server's histogram.
     Measured {
         endpoint: &'static str,
-        ended: &'static str,
+        ended: CallOutcome,
         took_ms: u64,
     },
     /// [`Event::Fetched`] follows, or [`Event::Crashed`].

@@ -18,7 +18,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use super::facts::host_of;
 pub(crate) use super::facts::log_credential;
-use super::facts::{CallOutcomes, ClusterStatus, CredentialInfo, Durations, RefusedWriters, Verification};
+use super::facts::{
+    CallOutcomes, ClusterStatus, CredentialInfo, Durations, FailureClass, RefusedWriters, Verification,
+};
 pub use super::id::CredentialId;
 pub use super::journal::{Event, Journal};
 pub use super::reliable_until::ReliableUntil;
@@ -146,8 +148,7 @@ impl CredentialState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
     pub errcode: Option<i64>,
-    /// `retry`, `wait`, `operator` or `internal`.
-    pub class: &'static str,
+    pub class: FailureClass,
     pub rid: Option<String>,
     pub text: String,
     /// What its error code says; none without one.
@@ -164,7 +165,7 @@ pub struct LastError {
 impl LastError {
     /// True if nothing was sent because something that the operator has to give is missing.
     pub fn is_operators_own(&self) -> bool {
-        self.errcode.is_none() && self.class == "operator"
+        self.errcode.is_none() && self.class == FailureClass::Operator
     }
 }
 

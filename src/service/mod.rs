@@ -5,6 +5,7 @@
 
 mod access;
 mod binary;
+pub mod figures;
 mod managed;
 mod meta;
 pub mod options;

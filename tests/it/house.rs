@@ -112,7 +112,8 @@ credential/table -> clock credential/facts credential/id credential/journal cred
     credential/value_cell credential/verify_ticket credential/wildcards encoding platform
 credential/journal -> clock credential/id platform
 credential/verify_ticket -> credential/id secret
-credential/facts credential/reliable_until -> clock
+credential/facts -> clock platform
+credential/reliable_until -> clock
 credential/wildcards -> encoding
 credential/id credential/value_cell -> sync
 

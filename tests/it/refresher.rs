@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokencached::clock::boot_ms;
+use tokencached::credential::facts::{CallOutcome, FailureClass};
 use tokencached::credential::state::{FileStore, StateStore};
 use tokencached::credential::table::{Credential, CredentialState, CredentialStatus, Reading, Table};
 use tokencached::credential::{App, Env, Refresher, build_in};
@@ -66,7 +67,7 @@ impl Node {
 
     /// How many values there were since the start.
     pub fn values(&self) -> u64 {
-        self.status().outcomes.each()[0].1
+        self.status().outcomes.count(CallOutcome::New)
     }
 
     /// The generation of the present value.
@@ -160,7 +161,10 @@ async fn both_endpoints_give_a_value_wechat_accepts() {
         assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
         assert_eq!((sandbox.calls("wx1").total(), sandbox.calls("wx1").of(endpoint)), (1, 1));
         let status = node.status();
-        assert_eq!((status.state, status.outcomes.each()[0].1, status.calls), (CredentialState::Fresh, 1, 1));
+        assert_eq!(
+            (status.state, status.outcomes.count(CallOutcome::New), status.calls),
+            (CredentialState::Fresh, 1, 1)
+        );
         assert!(status.next_try_boot_ms < status.expires_boot_ms);
         node.stop().await;
     }
@@ -176,7 +180,7 @@ async fn google_cloud_rust_4541_a_refusal_slows_the_loop_down_and_never_ends_it(
     let node = Node::of(&sandbox, App { secret: SecretSource::file(&file), ..stable() });
     until("a refusal", || node.status().state == CredentialState::Blocked).await;
     let error = node.status().last_error.unwrap();
-    assert_eq!((error.errcode.is_some(), error.class), (true, "operator"), "{error:?}");
+    assert_eq!((error.errcode.is_some(), error.class), (true, FailureClass::Operator), "{error:?}");
     assert!(!error.advice.is_empty() && !error.text.contains("thewrongone"), "{error:?}");
     let asked = sandbox.calls("wx1").total();
     assert_eq!(asked, 1, "a refusal is not retried fast");

@@ -297,7 +297,7 @@ fn a_token_that_is_too_long_for_us_is_our_fault_and_not_the_networks() {
 mod family {
     use tokencached::clock::{Now, boot_ms};
     use tokencached::credential::App;
-    use tokencached::credential::facts::VerificationResult;
+    use tokencached::credential::facts::{FailureClass, VerificationResult};
     use tokencached::credential::journal::Event;
     use tokencached::credential::table::{Credential, CredentialState, Reading};
     use tokencached::platform::mp;
@@ -362,7 +362,7 @@ mod family {
         let ticket = ticket(&node);
         until("the ticket's verdict", || ticket.status(boot_ms()).state == CredentialState::Blocked).await;
         let error = ticket.status(boot_ms()).last_error.unwrap();
-        assert_eq!((error.errcode, error.class), (Some(40001), "operator"));
+        assert_eq!((error.errcode, error.class), (Some(40001), FailureClass::Operator));
         assert!(error.text.contains("the access token was refused for this call"), "{}", error.text);
         assert!(
             error.advice.contains("The AppSecret is right") && texts::in_chinese(&error.advice).contains("不要重置"),

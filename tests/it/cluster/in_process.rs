@@ -8,6 +8,7 @@ use tokencached::clock::{Clock, Now, SystemClock, boot_ms};
 use tokencached::cluster::record::{Record, UnsettledCall};
 use tokencached::cluster::seal::{PublishedValue, Seal};
 use tokencached::credential::App;
+use tokencached::credential::facts::CallOutcome;
 use tokencached::credential::table::{Credential, CredentialState, Table};
 use tokencached::credential::{self, ClusterMembership, Env, state};
 use tokencached::platform::{CredentialType, mp};
@@ -168,7 +169,7 @@ async fn whoever_renews_may_be_killed() {
     let mut generation = 1;
     while nodes.len() > 1 {
         agreed(&nodes, generation).await;
-        let ours = |node: &Node| node.credential().status(boot_ms()).outcomes.each()[0].1 > 0;
+        let ours = |node: &Node| node.credential().status(boot_ms()).outcomes.count(CallOutcome::New) > 0;
         let renewed = nodes.iter().position(ours).unwrap_or(0);
         nodes.remove(renewed).kill().await;
         generation += 1;
