@@ -132,7 +132,7 @@ impl Collector for ScrapeCollector {
         encode_slab_classes(out, &stats(b"items"), &slabs)?;
         encode_tokencached(out, context, &general, now)?;
         let (table, per_credential) = (context.table(), context.settings.metrics_per_credential);
-        credential_metrics::encode(out, table.credentials(), per_credential, context.apps.len(), now)?;
+        credential_metrics::encode(out, &table.credentials(), per_credential, context.apps.len(), now)?;
         encode_fetch_durations(out, context)?;
         sink_metrics::encode(out, &context.service.stats.sinks())
     }

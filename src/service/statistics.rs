@@ -33,7 +33,7 @@ impl Service {
             b"slabs" => self.slabs(out),
             b"sizes" => stat(out, "sizes_status", "disabled"),
             b"tokens" => {
-                self.visible_credentials(context.rights).for_each(|credential| tokens(credential, context.now, out))
+                self.visible_credentials(context.rights).for_each(|credential| tokens(&credential, context.now, out))
             }
             // Keys are not listed here; a client that asks gets an empty list and goes on.
             b"cachedump" if rest.is_empty() => return line(out, "CLIENT_ERROR bad command line"),
@@ -399,7 +399,7 @@ fn tokens(credential: &Credential, now: Now, out: &mut Vec<u8>) {
     show("refused_writes", &credential.refused_writes.load(Relaxed));
     show("rival_writes", &credential.foreign_writes.load(Relaxed));
     show("early_deaths", &status.early_deaths);
-    let wildcards = credential.wildcard_names().collect::<Vec<_>>().join(" ");
+    let wildcards = credential.wildcard_names().join(" ");
     if !wildcards.is_empty() {
         show("wildcard_keys", &wildcards);
     }

@@ -118,8 +118,9 @@ impl SinkRunner {
     ) -> SinkRunner {
         let mut of_credential: Vec<(usize, Vec<SinkEntry>)> = Vec::new();
         let mut known: HashMap<usize, usize> = HashMap::new();
+        let names = table.names();
         for entry in &options.entries {
-            let Some(name) = table.name(entry.managed_key().as_bytes()) else { continue };
+            let Some(name) = names.find(entry.managed_key().as_bytes()) else { continue };
             let id = name.credential.id;
             let index = *known.entry(id).or_insert_with(|| {
                 of_credential.push((id, Vec::new()));
@@ -128,13 +129,12 @@ impl SinkRunner {
             of_credential[index].1.push(entry.clone());
         }
         let note_readers = |(id, _): &(usize, Vec<SinkEntry>)| {
-            if let Some(credential) = table.credentials().get(*id) {
+            if let Some(credential) = table.credential(*id) {
                 credential.record_distant_readers();
             }
         };
         of_credential.iter().for_each(note_readers);
-        let item =
-            |(id, entries): (usize, Vec<SinkEntry>)| Some(SinkItem::new(table.credentials().get(id)?.clone(), entries));
+        let item = |(id, entries): (usize, Vec<SinkEntry>)| Some(SinkItem::new(table.credential(id)?, entries));
         SinkRunner {
             options: options.clone(),
             backend,
