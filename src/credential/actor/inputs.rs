@@ -101,6 +101,7 @@ impl Actor {
     }
 
     pub(super) fn start(&mut self, first_try_ms: BootMs) {
+        self.activity = Activity::Idle;
         let now_ms = self.now_ms();
         self.set_renewal_timer(first_try_ms.max(now_ms + self.first_wait_ms()));
         if !self.is_live(now_ms) && self.lacks_parent_token() {

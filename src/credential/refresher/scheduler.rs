@@ -396,7 +396,10 @@ impl Scheduler {
         let first_try_ms = actor.first_try(now).at_ms;
         let earlier = self.minting.get(&(actor.configured_type.id, actor.appid.clone()));
         match earlier.and_then(|task| self.owners.get_mut(task)) {
-            Some(owner) => owner.then_start.push(id),
+            Some(owner) => {
+                owner.then_start.push(id);
+                self.tell(id, Event::StartsLater);
+            }
             None => self.tell(id, Event::Started { first_try_ms }),
         }
     }

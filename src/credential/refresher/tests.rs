@@ -314,7 +314,9 @@ async fn a_classic_app_that_is_put_anew_waits_for_the_end_of_its_earlier_call() 
     running.control.remove("wx1").await.unwrap();
     running.control.put(classic(None)).await.unwrap();
     let added = running.control.put(classic(Some("http://127.0.0.1:2"))).await.unwrap();
-    tokio::time::sleep(SECOND).await;
+    // Nor does an operator's request start one before.
+    let refreshed = running.table.ask_refresh(&added[0], None).unwrap();
+    tokio::time::timeout(SECOND, refreshed).await.unwrap().unwrap();
     assert_eq!(running.value(&added[0]).as_deref(), Some("wx1-1"));
     assert_eq!((running.calls("access_token wx1"), running.platform.running.lock().1), (2, 1));
     running.stop().await;
