@@ -159,6 +159,8 @@ type Shard = HashTable<Arc<ManagedKey>>;
 pub struct Names {
     /// Bit n is set if a key of n bytes may be managed; with wildcards, all are. Most ordinary keys need no look-up.
     candidates: [u64; 4],
+    /// The same without wildcards.
+    exact_lengths: [u64; 4],
     hasher: foldhash::fast::RandomState,
     /// Their number is a power of two.
     shards: Box<[Arc<Shard>]>,
@@ -179,6 +181,7 @@ impl Names {
     fn new() -> Names {
         Names {
             candidates: [0; 4],
+            exact_lengths: [0; 4],
             hasher: foldhash::fast::RandomState::default(),
             shards: Box::new([Arc::default()]),
             wildcards: None,
@@ -190,8 +193,7 @@ impl Names {
     /// The managed key of this name, if there is one.
     #[inline]
     pub fn find(&self, key: &[u8]) -> Option<&ManagedKey> {
-        let lengths = self.candidates.get(key.len() / 64)?;
-        if lengths & (1 << (key.len() % 64)) != 0 { self.look_up(key) } else { None }
+        if has_length(&self.candidates, key.len()) { self.look_up(key) } else { None }
     }
 
     /// True if clients may not write this key.
@@ -203,10 +205,14 @@ impl Names {
     /// For a key with a possible length. Not inlined: most keys have another length.
     #[inline(never)]
     fn look_up(&self, key: &[u8]) -> Option<&ManagedKey> {
-        let hash = hash_of(&self.hasher, key);
-        let exact =
-            self.shards.get(self.shard_of(hash)).and_then(|shard| shard.find(hash, |known| *known.name == *key));
+        let exact = if has_length(&self.exact_lengths, key.len()) { self.look_up_exact(key) } else { None };
         exact.or_else(|| self.wildcards.as_ref()?.by_end.as_ref()?.find(key)).map(Arc::as_ref)
+    }
+
+    #[inline]
+    fn look_up_exact(&self, key: &[u8]) -> Option<&Arc<ManagedKey>> {
+        let hash = hash_of(&self.hasher, key);
+        self.shards.get(self.shard_of(hash))?.find(hash, |known| *known.name == *key)
     }
 
     #[inline]
@@ -270,12 +276,18 @@ impl Names {
     }
 
     fn set_candidates(&mut self) {
-        let any = if self.wildcards.is_some() { u64::MAX } else { 0 };
-        self.candidates = [any; 4];
+        self.exact_lengths = [0; 4];
         for (length, _) in self.lengths.iter().enumerate().filter(|(_, keys)| **keys > 0) {
-            self.candidates[length / 64] |= 1 << (length % 64);
+            self.exact_lengths[length / 64] |= 1 << (length % 64);
         }
+        self.candidates = if self.wildcards.is_some() { [u64::MAX; 4] } else { self.exact_lengths };
     }
+}
+
+/// Whether the bit of a length is set.
+#[inline]
+fn has_length(lengths: &[u64; 4], length: usize) -> bool {
+    lengths.get(length / 64).is_some_and(|word| word & (1 << (length % 64)) != 0)
 }
 
 /// How many keys one shard has with one shard; with n shards, n times as many.
@@ -389,7 +401,7 @@ impl NameBook {
         }
         spare.retain(|_, others| !others.is_empty());
         // Not those that are there again.
-        ended.retain(|key| names.look_up(&key.name).is_some_and(ManagedKey::is_ended));
+        ended.retain(|key| names.look_up_exact(&key.name).is_some_and(|known| known.is_ended()));
         let added_wild: Vec<_> = added.iter().filter(|key| key.has_wildcard()).cloned().collect();
         if !(wild.is_empty() && added_wild.is_empty()) {
             let is_kept = |key: &ManagedKey| added_wild.iter().any(|other| other.name == key.name);
