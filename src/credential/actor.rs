@@ -51,6 +51,8 @@ pub(super) enum Event {
     Started {
         first_try_ms: BootMs,
     },
+    /// [`Event::Started`] follows when an earlier call for an app of the same name has ended.
+    StartsLater,
     RenewalDue,
     ProbeDue,
     /// The probe queue has picked it, and expects to pick it again at that time.
@@ -295,6 +297,7 @@ impl Actor {
         self.turn.now = now;
         match event {
             Event::Started { first_try_ms } => self.start(first_try_ms),
+            Event::StartsLater => self.activity = Activity::AwaitingEarlierCall,
             Event::RenewalDue => self.on_renewal_timer(),
             Event::ProbeDue => self.on_probe_timer(),
             Event::ProbePicked { again_ms } => self.on_probe_picked(again_ms),

@@ -139,7 +139,8 @@ fn writer(writer: &RefusedWriter) -> Value {
 }
 
 pub fn entry_json(entry: &JournalEntry, context: &ApiContext) -> Value {
-    let credential = context.table().credentials().get(entry.credential);
+    let credential = context.table().credential(entry.credential);
+    let credential = credential.as_deref();
     let mut shown = match &entry.event {
         Event::Renewed { generation, expires_in_s, from: None } => {
             json!({ "generation": generation, "expires_in_s": expires_in_s })

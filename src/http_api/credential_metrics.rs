@@ -230,7 +230,7 @@ mod tests {
         let credentials = table.credentials();
         let now = Now { boot_ms: 1_000, unix_ms: 1_000 };
         let mut out = MetricsWriter::new(false);
-        write(&mut out, credentials, setting, credentials.len(), now);
+        write(&mut out, &credentials, setting, credentials.len(), now);
         out.finish()
     }
 

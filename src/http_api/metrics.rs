@@ -114,7 +114,7 @@ fn write_all(context: &ApiContext, has_old_names: bool) -> String {
     out.figures(figures(ServerSample::OWN_METRICS), &of);
     write_http(&mut out, context);
     let (setting, apps) = (context.settings.metrics_per_credential, context.apps.len());
-    credential_metrics::write(&mut out, context.table().credentials(), setting, apps, now);
+    credential_metrics::write(&mut out, &context.table().credentials(), setting, apps, now);
     write_fetch_durations(&mut out, context.table());
     write_sinks(&mut out, &service.stats, now);
     out.finish()

@@ -32,6 +32,7 @@ use super::worker::{BusyConnections, ConnectionOrigin, Peer};
 use super::{Limits, ListenerPolicy, ServerState};
 use crate::access::Rights;
 use crate::clock::{self, Now};
+use crate::credential::table::NamesReader;
 use crate::protocol::login::{self, LoginStep, login_step};
 use crate::protocol::parse::{step, step_from};
 use crate::protocol::{CloseReason, Request, RequestStep, response};
@@ -85,6 +86,7 @@ pub(super) struct Connection<S> {
     busy: Arc<BusyConnections>,
     /// What the client may do once it has logged in.
     rights: Arc<Rights>,
+    names: NamesReader,
     pending_auth: Option<PendingAuth>,
     /// The stream collects what it sends, and says when it is over.
     tls: bool,
@@ -204,6 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Self {
         let WorkerContext { shared, stats, busy } = worker;
         let ConnectionOrigin { peer, descriptor, listen_addr } = origin;
+        let names = shared.service.table.names_reader();
         let info = ConnectionInfo::new(&peer.address(), Some(listen_addr), clock::boot_ms());
         let info = shared.service.stats.connections.add(descriptor, info);
         let pending_auth = || PendingAuth {
@@ -221,6 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stream,
             peer,
             rights,
+            names,
             shared,
             stats,
             busy,
@@ -468,6 +472,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stats: &self.stats,
             peer: &self.peer,
             rights: &self.rights,
+            names: self.names.now(),
             may_wait,
             memory_short: std::mem::take(&mut self.memory_short),
             keys_left: self.keys_left,

@@ -27,14 +27,18 @@ pub(super) fn may_read_statistics(argument: &[u8], rights: &Rights) -> bool {
 
 impl Service {
     /// Whether this key is there for a client with these rights.
-    pub(super) fn is_visible(&self, key: &[u8], rights: &Rights) -> bool {
+    pub(super) fn is_visible(&self, key: &[u8], context: &Context<'_>) -> bool {
+        let rights = context.rights;
         rights.is_all()
-            || self.table.name(key).map_or_else(|| rights.ordinary(), |name| rights.app(name.credential.app()))
+            || context.names.find(key).map_or_else(|| rights.ordinary(), |name| rights.app(name.credential.app()))
     }
 
     /// The credentials that a client with these rights may see.
-    pub(super) fn visible_credentials<'a>(&'a self, rights: &'a Rights) -> impl Iterator<Item = &'a Arc<Credential>> {
-        self.table.credentials().iter().filter(|credential| rights.app(credential.app()))
+    pub(super) fn visible_credentials<'a>(
+        &'a self,
+        rights: &'a Rights,
+    ) -> impl Iterator<Item = Arc<Credential>> + use<'a> {
+        self.table.credentials().into_iter().filter(|credential| rights.app(credential.app()))
     }
 
     /// Rejects a request that the client has no right to, with the answer for it; `None` to execute it. A `get` is
@@ -54,7 +58,7 @@ impl Service {
                 ("END", false)
             }
             Request::Store { mode, key, noreply, .. } | Request::TooLarge { mode, key, noreply } => {
-                if self.may_change(key, rights) {
+                if self.may_change(key, context) {
                     return None;
                 }
                 (self.refusal(mode, DENIED), noreply)
@@ -62,7 +66,7 @@ impl Service {
             Request::Arithmetic { key, noreply, .. }
             | Request::Delete { key, noreply }
             | Request::Touch { key, noreply, .. } => {
-                if self.may_change(key, rights) {
+                if self.may_change(key, context) {
                     return None;
                 }
                 (NOT_FOUND, noreply)
@@ -101,13 +105,12 @@ impl Service {
     /// The same for meta commands, whose answers carry flags. A key in base64 is judged by what it means.
     fn meta_reject_without_rights(&self, request: &Request<'_>, context: &mut Context<'_>) -> Option<CommandOutcome> {
         let mut room = [0; DECODED_BYTES_MAX];
-        let rights = context.rights;
         let (meta, code): (_, &[u8]) = match request {
             Request::MetaGet(meta) => (meta, b"EN"),
             Request::MetaStore { meta, .. } => (meta, if meta.has(b'C') { b"EX" } else { b"NS" }),
             Request::MetaDelete(meta) | Request::MetaArithmetic { meta, .. } => (meta, b"NF"),
             Request::MetaDebug(key) => {
-                if self.is_visible(key.bytes(&mut room), rights) {
+                if self.is_visible(key.bytes(&mut room), context) {
                     return None;
                 }
                 self.record_denial(context);
@@ -119,7 +122,7 @@ impl Service {
         let key = meta.key.bytes(&mut room);
         // Flags of `mg` that change the item, or whose turn it is.
         let reads = matches!(request, Request::MetaGet(_)) && !b"TNRE".iter().any(|&flag| meta.has(flag));
-        let may = if reads { self.is_visible(key, rights) } else { self.may_change(key, rights) };
+        let may = if reads { self.is_visible(key, context) } else { self.may_change(key, context) };
         if may {
             return None;
         }
@@ -135,8 +138,8 @@ impl Service {
         Some(CommandOutcome::Done)
     }
 
-    pub(super) fn may_change(&self, key: &[u8], rights: &Rights) -> bool {
-        !rights.read_only() && self.is_visible(key, rights)
+    pub(super) fn may_change(&self, key: &[u8], context: &Context<'_>) -> bool {
+        !context.rights.read_only() && self.is_visible(key, context)
     }
 
     /// The key is not logged: a client without rights to it may have sent anything.

@@ -68,7 +68,7 @@ impl Service {
         // A touch in passing is a change; without the right to it there is nothing to see.
         let denied = exptime.is_some() && context.rights.read_only();
         let shown = if with_key { key } else { b"" };
-        let sees = !denied && self.is_visible(key, context.rights);
+        let sees = !denied && self.is_visible(key, context);
         let read = if sees { self.binary_read(packet, key, shown, exptime, context) } else { ManagedRead::Miss };
         if let ManagedRead::Wait(wait) = read {
             return CommandOutcome::Wait(wait, 0);
@@ -122,12 +122,12 @@ impl Service {
 
     /// `touch` shows the flags and the cas id, as memcached does. Nothing changes on a managed key.
     fn binary_touch(&self, packet: &Packet<'_>, key: &[u8], exptime: u32, context: &mut Context<'_>) {
-        if !self.may_change(key, context.rights) {
+        if !self.may_change(key, context) {
             self.record_denial(context);
             return binary::status(context.out, packet, ResponseStatus::NotFound);
         }
         let now = context.now;
-        let managed = self.table.name(key).map(|name| {
+        let managed = context.names.find(key).map(|name| {
             name.read(now, |found| match found {
                 KeyReading::Bytes(value) => (value.flags, value.cas),
                 KeyReading::Nothing | KeyReading::FirstFetch | KeyReading::Absent => (0, 0),
@@ -148,7 +148,7 @@ impl Service {
 
     /// Refuses a store because the client lacks the right or the key is managed; false to execute it.
     fn binary_reject_write(&self, packet: &Packet<'_>, key: &[u8], value: &[u8], context: &mut Context<'_>) -> bool {
-        if !self.may_change(key, context.rights) {
+        if !self.may_change(key, context) {
             self.record_denial(context);
         } else if !self.reject_managed_write(key, value, context) {
             return false;
@@ -217,11 +217,11 @@ impl Service {
         create: Option<(u64, u32)>,
         context: &mut Context<'_>,
     ) {
-        if !self.may_change(key, context.rights) {
+        if !self.may_change(key, context) {
             self.record_denial(context);
             return binary::status(context.out, packet, ResponseStatus::NotFound);
         }
-        if self.table.is_managed(key) {
+        if context.names.is_managed(key) {
             if !packet.quiet {
                 // Not "non-numeric": libmemcached gives the whole server up for a while when it hears that.
                 binary::status(context.out, packet, ResponseStatus::NotStored);
@@ -284,13 +284,13 @@ impl Service {
     }
 
     fn binary_delete(&self, packet: &Packet<'_>, key: &[u8], context: &mut Context<'_>) -> CommandOutcome {
-        if !self.may_change(key, context.rights) {
+        if !self.may_change(key, context) {
             self.record_denial(context);
             binary::status(context.out, packet, ResponseStatus::NotFound);
             return CommandOutcome::Done;
         }
         let stats = context.stats;
-        if let Some(report) = self.report_managed_value(key, (packet.cas != 0).then_some(packet.cas)) {
+        if let Some(report) = self.report_managed_value(key, (packet.cas != 0).then_some(packet.cas), context.names) {
             return self.binary_report(packet, report, context);
         }
         let deleted =

@@ -11,7 +11,9 @@ use tokio::sync::oneshot;
 use super::meta::{ItemInfo, answer};
 use super::{CommandOutcome, Context, FirstFetchWait, Service};
 use crate::clock::Now;
-use crate::credential::table::{Credential, KeyReading, ManagedKey, ManagedValue, log_credential};
+use crate::credential::table::{
+    Credential, KeyReading, ManagedKey, ManagedValue, Names, OrdinaryItems, log_credential,
+};
 use crate::protocol::{Meta, MetaKey, StoreMode, response};
 use crate::service::RefuseWith;
 
@@ -57,7 +59,7 @@ impl Service {
         context: &mut Context<'_>,
         show: impl FnOnce(&mut Vec<u8>, &ManagedValue<'_>),
     ) -> ManagedRead {
-        let Some(name) = self.table.name(key) else { return ManagedRead::Ordinary };
+        let Some(name) = context.names.find(key) else { return ManagedRead::Ordinary };
         let Context { out, stats, now, may_wait, .. } = context;
         name.read(*now, |found| match found {
             KeyReading::Bytes(value) => {
@@ -98,7 +100,7 @@ impl Service {
 
     /// Rejects and counts a write if the key is managed; false if it is an ordinary key.
     pub(super) fn reject_managed_write(&self, key: &[u8], value: &[u8], context: &Context<'_>) -> bool {
-        let Some(name) = self.table.name(key) else { return false };
+        let Some(name) = context.names.find(key) else { return false };
         let foreign = name.holds_value() && is_foreign_value(&name.credential, value);
         if foreign {
             self.table.report_foreign_writer(&name.credential);
@@ -135,7 +137,7 @@ impl Service {
         context: &mut Context<'_>,
     ) -> Option<CommandOutcome> {
         // Without a cas id no other value can be meant.
-        let ReportOutcome::Verifying(verification) = self.report_managed_value(key, None)? else {
+        let ReportOutcome::Verifying(verification) = self.report_managed_value(key, None, context.names)? else {
             return Some(CommandOutcome::Done);
         };
         context.stats.delete_hits.add(1);
@@ -152,8 +154,13 @@ impl Service {
 
     /// Reports this key's value as refused; `None` if the key is not managed. With a cas id the report is about that value
     /// only.
-    pub(super) fn report_managed_value(&self, key: &[u8], expected: Option<u64>) -> Option<ReportOutcome> {
-        let name = self.table.name(key)?;
+    pub(super) fn report_managed_value(
+        &self,
+        key: &[u8],
+        expected: Option<u64>,
+        names: &Names,
+    ) -> Option<ReportOutcome> {
+        let name = names.find(key)?;
         let current = name.generation();
         if expected.is_some() && expected != current {
             return Some(ReportOutcome::Superseded);
@@ -181,7 +188,7 @@ impl Service {
 
     /// Answers a `me` of a managed key: what is known about the value, and never the value.
     pub(super) fn meta_debug_managed(&self, key: MetaKey<'_>, text: &[u8], context: &mut Context<'_>) -> Option<bool> {
-        let (name, out) = (self.table.name(text)?, &mut *context.out);
+        let (name, out) = (context.names.find(text)?, &mut *context.out);
         let shown = name.read(context.now, |found| match found {
             KeyReading::Bytes(value) => {
                 let facts = facts(&value, key.is_encoded());
@@ -224,7 +231,9 @@ impl Service {
         key: &[u8],
         context: &mut Context<'_>,
     ) -> Option<CommandOutcome> {
-        let ReportOutcome::Verifying(verification) = self.report_managed_value(key, meta.unsigned(b'C'))? else {
+        let ReportOutcome::Verifying(verification) =
+            self.report_managed_value(key, meta.unsigned(b'C'), context.names)?
+        else {
             context.stats.delete_misses.add(1);
             answer(context.out, b"EX", meta, key, None);
             return Some(CommandOutcome::Done);
@@ -240,6 +249,27 @@ impl Service {
         let mut reply = Vec::new();
         answer(&mut reply, b"HD", meta, key, None);
         Some(CommandOutcome::ReplyAfterVerification(verification, reply))
+    }
+}
+
+/// How many items one piece of a walk through the cache looks at.
+const PIECE_ITEMS: u32 = 1000;
+
+impl OrdinaryItems for Service {
+    fn forget(&self, key: &[u8]) {
+        self.cache.delete(key, self.seconds(Now::read()));
+    }
+
+    fn forget_some(&self, cursor: u64, is_meant: &dyn Fn(&[u8]) -> bool) -> Option<u64> {
+        let mut meant: Vec<Vec<u8>> = Vec::new();
+        let now = self.seconds(Now::read());
+        let next = self.cache.scan(cursor, PIECE_ITEMS, now, |item| {
+            if is_meant(item.key) {
+                meant.push(item.key.to_vec());
+            }
+        });
+        meant.iter().for_each(|key| self.forget(key));
+        next
     }
 }
 

@@ -296,7 +296,7 @@ impl Service {
     pub(super) fn meta_arithmetic(&self, meta: &Meta<'_>, increase: bool, context: &mut Context<'_>) {
         let mut room = [0; DECODED_BYTES_MAX];
         let key = meta.key.bytes(&mut room);
-        if self.table.is_managed(key) {
+        if context.names.is_managed(key) {
             response::reply(context.out, NON_NUMERIC, meta.has(b'q'));
             return;
         }

@@ -24,7 +24,7 @@ use crate::access::Rights;
 pub use crate::cache::DetachedBytes;
 use crate::cache::{ArithmeticOutcome, Cache, ItemView, ShareableValue, Stored};
 use crate::clock::{LogThrottle, Now};
-use crate::credential::table::Table;
+use crate::credential::table::{Names, Table};
 use crate::protocol::{Request, StoreMode, keys, response};
 use crate::stats::{Stats, WorkerStats};
 
@@ -88,6 +88,8 @@ pub struct Context<'a> {
     pub peer: &'a dyn std::fmt::Display,
     /// What the client may do.
     pub rights: &'a Rights,
+    /// The managed keys.
+    pub names: &'a Names,
     /// False once the time allowed for waiting is over.
     pub may_wait: bool,
     /// The data block was dropped because there was no memory to receive it, not because it is too large.
@@ -273,11 +275,8 @@ impl Service {
         now: u32,
         context: &mut Context<'_>,
     ) -> Option<FirstFetchWait> {
-        let read = if self.is_visible(key, context.rights) {
-            self.get_managed(key, with_cas, context)
-        } else {
-            ManagedRead::Miss
-        };
+        let read =
+            if self.is_visible(key, context) { self.get_managed(key, with_cas, context) } else { ManagedRead::Miss };
         let hit = match read {
             ManagedRead::Wait(wait) => return Some(wait),
             ManagedRead::Hit => true,
@@ -363,7 +362,7 @@ impl Service {
         let stats = context.stats;
         let (hits, misses) =
             if increase { (&stats.incr_hits, &stats.incr_misses) } else { (&stats.decr_hits, &stats.decr_misses) };
-        if self.table.is_managed(key) {
+        if context.names.is_managed(key) {
             response::reply(context.out, NON_NUMERIC, noreply);
             return;
         }
@@ -406,7 +405,7 @@ impl Service {
         let stats = context.stats;
         stats.cmd_touch.add(1);
         let expiry = self.expiry(exptime, context.now);
-        if self.table.is_managed(key) || self.cache.touch(key, expiry, self.seconds(context.now)) {
+        if context.names.is_managed(key) || self.cache.touch(key, expiry, self.seconds(context.now)) {
             stats.touch_hits.add(1);
             "TOUCHED"
         } else {

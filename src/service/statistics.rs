@@ -51,7 +51,7 @@ impl Service {
             b"sizes" => write("sizes_status", &"disabled"),
             b"tokens" => {
                 for credential in self.visible_credentials(rights) {
-                    let of = CredentialSample::of(credential, now);
+                    let of = CredentialSample::of(&credential, now);
                     write_table(CredentialSample::FIGURES, &of, &format!("{}:", credential.appid), write);
                 }
             }

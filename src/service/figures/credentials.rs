@@ -89,7 +89,7 @@ impl<'c> CredentialSample<'c> {
     }
 
     fn wildcard_keys(&self) -> Option<String> {
-        let keys = self.credential.wildcard_names().collect::<Vec<_>>().join(" ");
+        let keys = self.credential.wildcard_names().join(" ");
         (!keys.is_empty()).then_some(keys)
     }
 
