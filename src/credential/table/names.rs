@@ -152,7 +152,7 @@ impl ManagedKey {
 }
 
 /// Keys whose hashes have something in common.
-type Shard = HashTable<Arc<ManagedKey>>;
+type KeyShard = HashTable<Arc<ManagedKey>>;
 
 /// All managed keys at one time.
 #[derive(Clone)]
@@ -163,7 +163,7 @@ pub struct Names {
     exact_lengths: [u64; 4],
     hasher: foldhash::fast::RandomState,
     /// Their number is a power of two.
-    shards: Box<[Arc<Shard>]>,
+    shards: Box<[Arc<KeyShard>]>,
     /// Keys with `{any}` in them; none in most servers.
     wildcards: Option<Arc<WildcardKeys>>,
     count: usize,
@@ -257,7 +257,7 @@ impl Names {
     /// Doubles the number of shards. A change copies the list of shards and the shards that it is about, so both are
     /// kept short.
     fn split_shards(&mut self) {
-        let mut shards: Vec<Shard> = vec![Shard::default(); self.shards.len() * 2];
+        let mut shards: Vec<KeyShard> = vec![KeyShard::default(); self.shards.len() * 2];
         let all = std::mem::take(&mut self.shards);
         let half_mask = shards.len() - 1;
         for key in all.iter().flat_map(|shard| shard.iter()) {
