@@ -205,11 +205,16 @@ impl Names {
     /// For a key with a possible length. Not inlined: most keys have another length.
     #[inline(never)]
     fn look_up(&self, key: &[u8]) -> Option<&ManagedKey> {
-        let exact = if has_length(&self.exact_lengths, key.len()) { self.look_up_exact(key) } else { None };
-        exact.or_else(|| self.wildcards.as_ref()?.by_end.as_ref()?.find(key)).map(Arc::as_ref)
+        if has_length(&self.exact_lengths, key.len())
+            && let Some(known) = self.look_up_exact(key)
+        {
+            return Some(known);
+        }
+        self.wildcards.as_ref()?.by_end.as_ref()?.find(key).map(Arc::as_ref)
     }
 
-    #[inline]
+    /// Not inlined: with wildcards, most keys need only their filter.
+    #[inline(never)]
     fn look_up_exact(&self, key: &[u8]) -> Option<&Arc<ManagedKey>> {
         let hash = hash_of(&self.hasher, key);
         self.shards.get(self.shard_of(hash))?.find(hash, |known| *known.name == *key)
