@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::call::{ApiCall, JsonResult, QueryParams};
+use super::call::{HttpApiCall, JsonResult, QueryParams};
 use super::context::ApiContext;
 use super::old_fields::with_old_fields;
 use super::problem::Problem;
@@ -33,19 +33,19 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 const WAIT_S_MAX: u64 = 60;
 const VERIFICATION_MAX: Duration = Duration::from_secs(20);
 
-pub async fn get_status(call: ApiCall) -> JsonResult {
+pub async fn get_status(call: HttpApiCall) -> JsonResult {
     call.params(&[])?;
     call.caller.require_status()?;
     Ok(Json(status::status_json(&call.context, Now::read())))
 }
 
-pub async fn get_events(call: ApiCall) -> Result<Response, Problem> {
+pub async fn get_events(call: HttpApiCall) -> Result<Response, Problem> {
     call.params(&[])?;
     events::listen(&call.context, call.caller)
 }
 
 /// `GET /v1/apps`: the apps that this caller may see.
-pub async fn get_apps(call: ApiCall) -> JsonResult {
+pub async fn get_apps(call: HttpApiCall) -> JsonResult {
     call.params(&[])?;
     call.caller.require_any_right()?;
     let now = Now::read();
@@ -56,7 +56,7 @@ pub async fn get_apps(call: ApiCall) -> JsonResult {
 }
 
 /// `GET /v1/apps/{app}`: one app, with its latest entries of the journal.
-pub async fn get_app(call: ApiCall, Path(id): Path<String>) -> JsonResult {
+pub async fn get_app(call: HttpApiCall, Path(id): Path<String>) -> JsonResult {
     call.params(&[])?;
     let (app, now) = (call.app(&id)?, Now::read());
     events::flush_refused_writes(&call.context, now);
@@ -69,7 +69,7 @@ pub async fn get_app(call: ApiCall, Path(id): Path<String>) -> JsonResult {
 }
 
 /// `GET /v1/journal`: the entries of the last day, oldest first.
-pub async fn get_journal(call: ApiCall) -> JsonResult {
+pub async fn get_journal(call: HttpApiCall) -> JsonResult {
     let params = call.params(&["limit"])?;
     call.caller.require_status()?;
     let limit = params.number::<u16>("limit")?.map_or(ENTRIES_MAX, usize::from).min(ENTRIES_MAX);
@@ -81,7 +81,7 @@ pub async fn get_journal(call: ApiCall) -> JsonResult {
 }
 
 /// `GET /v1/session`: who the caller is, so that the page knows what to offer.
-pub async fn get_session(call: ApiCall) -> JsonResult {
+pub async fn get_session(call: HttpApiCall) -> JsonResult {
     call.params(&[])?;
     Ok(Json(json!({
         "login": call.context.reload_handle.access_control.has_keys(),
@@ -97,7 +97,7 @@ struct LoginBody {
     key: String,
 }
 
-pub async fn log_in(call: ApiCall, body: Bytes) -> Result<Response, Problem> {
+pub async fn log_in(call: HttpApiCall, body: Bytes) -> Result<Response, Problem> {
     call.caller.require_api_header()?;
     let access_control = &call.context.reload_handle.access_control;
     if !access_control.has_keys() {
@@ -109,7 +109,7 @@ pub async fn log_in(call: ApiCall, body: Bytes) -> Result<Response, Problem> {
     with_cookie(cookie)
 }
 
-pub async fn log_out(call: ApiCall, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn log_out(call: HttpApiCall, headers: HeaderMap) -> Result<Response, Problem> {
     call.caller.require_api_header()?;
     with_cookie(call.context.reload_handle.access_control.log_out(&call.caller, &headers))
 }
@@ -144,7 +144,7 @@ pub(super) fn wait_of(params: &QueryParams, has_after: bool) -> Result<Duration,
 
 /// `GET /v1/apps/{app}/credentials/{type}`: the value. With `after`, waits while that is the
 /// present generation.
-pub async fn get_credential(call: ApiCall, Path((id, credential_type)): Path<(String, String)>) -> JsonResult {
+pub async fn get_credential(call: HttpApiCall, Path((id, credential_type)): Path<(String, String)>) -> JsonResult {
     let params = call.params(&["after", "wait_s"])?;
     let credential = call.credential(&id, &credential_type)?;
     call.caller.require_read(&id)?;
@@ -232,7 +232,11 @@ fn present_value<'d, T: Deserialize<'d>, D: Deserializer<'d>>(value: D) -> Resul
 
 /// `POST /v1/apps/{app}/credentials/{type}/refresh`: the caller reports that the value is refused. It is
 /// verified, and renewed if that is so.
-pub async fn refresh(call: ApiCall, Path((id, credential_type)): Path<(String, String)>, body: Bytes) -> JsonResult {
+pub async fn refresh(
+    call: HttpApiCall,
+    Path((id, credential_type)): Path<(String, String)>,
+    body: Bytes,
+) -> JsonResult {
     let credential = call.credential(&id, &credential_type)?;
     call.caller.require_refresh(&id)?;
     let refused: RefreshBody = if body.is_empty() { RefreshBody::default() } else { parse_body(&body)? };
@@ -258,7 +262,7 @@ pub async fn refresh(call: ApiCall, Path((id, credential_type)): Path<(String, S
 struct EmptyBody {}
 
 /// `POST /v1/apps/{app}/credentials/{type}/probe`: probes the value and does nothing else.
-pub async fn probe(call: ApiCall, Path((id, credential_type)): Path<(String, String)>, body: Bytes) -> JsonResult {
+pub async fn probe(call: HttpApiCall, Path((id, credential_type)): Path<(String, String)>, body: Bytes) -> JsonResult {
     let credential = call.credential(&id, &credential_type)?;
     call.caller.require_refresh(&id)?;
     if !body.is_empty() {

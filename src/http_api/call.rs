@@ -21,22 +21,22 @@ pub type CallerExtractor = Extension<Arc<Caller>>;
 pub type JsonResult = Result<Json<Value>, Problem>;
 
 /// An admitted request.
-pub struct ApiCall {
+pub struct HttpApiCall {
     pub context: Arc<ApiContext>,
     pub caller: Arc<Caller>,
     uri: Uri,
 }
 
-impl FromRequestParts<Arc<ApiContext>> for ApiCall {
+impl FromRequestParts<Arc<ApiContext>> for HttpApiCall {
     type Rejection = ExtensionRejection;
 
-    async fn from_request_parts(head: &mut Head, context: &Arc<ApiContext>) -> Result<ApiCall, ExtensionRejection> {
+    async fn from_request_parts(head: &mut Head, context: &Arc<ApiContext>) -> Result<HttpApiCall, ExtensionRejection> {
         let Extension(caller) = CallerExtractor::from_request_parts(head, context).await?;
-        Ok(ApiCall { context: context.clone(), caller, uri: head.uri.clone() })
+        Ok(HttpApiCall { context: context.clone(), caller, uri: head.uri.clone() })
     }
 }
 
-impl ApiCall {
+impl HttpApiCall {
     /// The parameters of the URL. Others than the `known` ones are an error.
     pub fn params(&self, known: &[&str]) -> Result<QueryParams, Problem> {
         QueryParams::of(&self.uri, known)

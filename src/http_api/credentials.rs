@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::access_control::Caller;
 use super::api;
-use super::call::{ApiCall, JsonResult};
+use super::call::{HttpApiCall, JsonResult};
 use super::context::ApiContext;
 use super::old_fields::with_old_fields;
 use super::problem::Problem;
@@ -55,7 +55,7 @@ fn cursor_mark(context: &ApiContext, caller: &Caller) -> String {
 }
 
 /// `GET /v1/credentials`. With `after`, waits for a change.
-pub async fn get_credentials(call: ApiCall) -> JsonResult {
+pub async fn get_credentials(call: HttpApiCall) -> JsonResult {
     let asked = Instant::now();
     let params = call.params(&["after", "wait_s", "app"])?;
     let (context, caller) = (&*call.context, &*call.caller);

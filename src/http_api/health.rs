@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::access_control::Caller;
-use super::call::ApiCall;
+use super::call::HttpApiCall;
 use super::old_fields::with_old_fields;
 use super::problem::Problem;
 use crate::clock::{self, BootMs};
@@ -49,7 +49,7 @@ impl Readiness {
 type HealthResult = Result<(StatusCode, Json<Value>), Problem>;
 
 /// `GET /livez`: the HTTP API answers, and the refresher runs.
-pub async fn get_livez(call: ApiCall) -> HealthResult {
+pub async fn get_livez(call: HttpApiCall) -> HealthResult {
     call.params(&[])?;
     let heartbeat_ms = call.context.table().heartbeat_ms.load(Relaxed);
     let silent_ms = clock::monotonic_ms().saturating_sub(heartbeat_ms);
@@ -61,7 +61,7 @@ pub async fn get_livez(call: ApiCall) -> HealthResult {
 
 /// `GET /readyz`: the server can be used. With `strict`: every configured credential has a live value. With `app`: every
 /// credential of that app has one.
-pub async fn get_readyz(call: ApiCall) -> HealthResult {
+pub async fn get_readyz(call: HttpApiCall) -> HealthResult {
     let params = call.params(&["strict", "app"])?;
     let (context, caller) = (&*call.context, &*call.caller);
     let strict = params.switch("strict")?;

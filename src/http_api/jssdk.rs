@@ -8,7 +8,7 @@ use sha1::{Digest, Sha1};
 use url::Url;
 
 use super::api;
-use super::call::{ApiCall, JsonResult};
+use super::call::{HttpApiCall, JsonResult};
 use super::problem::Problem;
 use crate::clock::Now;
 use crate::credential::table::Reading;
@@ -19,7 +19,7 @@ const ESCAPED: &str = "the parameter url seems to be HTML-escaped (&amp;): if We
                        alone (in PHP: html_entity_decode)";
 const TICKETS: [&str; 2] = ["jsapi_ticket", "agent_ticket"];
 
-pub async fn sign(call: ApiCall, Path(id): Path<String>) -> JsonResult {
+pub async fn sign(call: HttpApiCall, Path(id): Path<String>) -> JsonResult {
     let params = call.params(&["url", "ticket"])?;
     let credential_type = params.text("ticket").unwrap_or(TICKETS[0]);
     if !TICKETS.contains(&credential_type) {

@@ -45,11 +45,11 @@ const scenarios = {
       const right = await page.evaluate(() => document.querySelector('#lanes-svg').viewBox.baseVal.width);
       assert.ok(Math.max(...drawn) < right - 150, 'it ends where it last happened');
       assert.equal(await page.locator('#lanes-svg rect.stretch').count(), 1);
-      await reads(page, '#moment', /\d\d:\d\d:\d\d – \d\d:\d\d:\d\d[^]*failed: -1, WeChat is busy \(60 times\)/);
+      await reads(page, '#moment', /\d\d:\d\d:\d\d – [^–\n]*\d\d:\d\d:\d\d[^]*failed: -1, WeChat is busy \(60 times\)/);
       // The column in the middle of it tells of it, too.
       const box = await page.locator('#lanes-svg').boundingBox();
       await page.mouse.move(box.x + (box.width * (drawn[15] + 5)) / right, box.y + box.height * 0.8);
-      await reads(page, '#moment', /^\d\d:\d\d – \d\d:\d\d[^]*WeChat is busy/);
+      await reads(page, '#moment', /^[^–\n]*\d\d:\d\d – [^–\n]*\d\d:\d\d[^]*WeChat is busy/);
       // In the last quarter of an hour it was over.
       await page.click('#ranges [data-range="15m"]');
       await reads(page, '#timeline-legend', /fault 0/);

@@ -29,6 +29,8 @@ use crate::platform::{Failure, Renewal};
 use crate::secret::fingerprint;
 
 const LOG_AGAIN_MS: u64 = 60_000;
+/// A value that cannot be opened is one of the same row if it comes within this time after the last removal.
+const REMOVALS_MS: u64 = 10 * OFFER_SPREAD_MS;
 /// How often a follower checks its value if no event comes.
 const FOLLOW_MS: u64 = 60_000;
 const OVERRULE_QUOTA_EVERY_MS: u64 = 600_000;
@@ -668,14 +670,16 @@ impl Actor {
         if share.discarded_ms.is_some_and(|at_ms| at_ms > now_ms) {
             return;
         }
+        let is_first = share.discarded_ms.is_none_or(|discarded_ms| discarded_ms + REMOVALS_MS < now_ms);
         let at_ms = share.discarded_ms.map_or(now_ms, |discarded_ms| (discarded_ms + OFFER_SPREAD_MS).max(now_ms));
         share.discarded_ms = Some(at_ms);
         // Whatever comes of it is to be looked at again.
         share.sealed = None;
         self.order(StoreOrder::Discard { after_ms: at_ms - now_ms });
-        // Offers of other nodes come first.
+        // Offers of other nodes come first. They are waited for once: whoever writes such values again and again must not put
+        // off this node's next try for ever.
         let again_ms = at_ms + 2 * OFFER_SPREAD_MS + fastrand::u64(0..=OFFER_SPREAD_MS);
-        if !self.is_live(now_ms) && !self.is_busy() && !self.follows && self.next_try_ms < again_ms {
+        if is_first && !self.is_live(now_ms) && !self.is_busy() && !self.follows && self.next_try_ms < again_ms {
             self.set_renewal_timer(again_ms);
         }
     }

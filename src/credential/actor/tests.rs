@@ -12,7 +12,8 @@ use super::*;
 use crate::cluster::record_handle::SecretCheck;
 use crate::cluster::seal::Seal;
 use crate::cluster::{
-    ClusterEvent, ClusterStore, Op, RefreshReason, StoreAnswer, StoreFuture, Unreachable, WatchedRecord,
+    ClusterEvent, ClusterStore, Op, Record, RefreshReason, StoreAnswer, StoreClockReading, StoreFuture, Unreachable,
+    WatchedRecord,
 };
 use crate::credential::app::App;
 use crate::credential::cluster_fetch::SharingResult;
@@ -721,6 +722,25 @@ fn a_renewal_that_is_due_while_another_node_is_asked_or_the_disk_writes_is_not_f
     play.tell(Event::RenewalDue);
     play.tell(Event::Saved);
     assert!(play.timers[Timer::Renewal as usize].is_some());
+}
+
+/// Each value put off the next try, so a node with another secret never said what it lacked.
+#[test]
+fn values_that_cannot_be_opened_do_not_put_off_a_try_for_ever() {
+    let mut play = Play::of(stable());
+    play.actor.join(handle());
+    for generation in 1..=60 {
+        let record = Record { generation, value: Some(format!("not sealed {generation}").into()), ..Record::default() };
+        let now_ms = play.now.boot_ms;
+        let clock_reading = StoreClockReading { store_ms: now_ms, sent_ms: now_ms, received_ms: now_ms };
+        play.tell(Event::Cluster(ClusterNews::Record { record: Box::new(record), clock_reading }));
+        play.run_for(900);
+        if play.fetches() > 0 {
+            assert!(generation > 1, "other nodes had no time to offer their value");
+            return;
+        }
+    }
+    panic!("nothing was tried in a minute");
 }
 
 #[test]
