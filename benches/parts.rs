@@ -110,6 +110,7 @@ fn read_table(criterion: &mut Criterion) {
     let value: Bytes = vec![b't'; TOKEN_BYTES].into();
     let published = |generation| Published::to_the_end(value.clone(), generation, u64::MAX);
     writers[0].publish(published(1));
+    let names = table.names();
     let now = Now::read();
     let mut out = Vec::with_capacity(16 * 1024);
     let mut group = criterion.benchmark_group("table");
@@ -117,14 +118,14 @@ fn read_table(criterion: &mut Criterion) {
         group.bench_function(format!("read, {name}"), |b| {
             b.iter(|| {
                 out.clear();
-                table.name(black_box(name.as_bytes())).unwrap().read(now, |found| {
+                names.find(black_box(name.as_bytes())).unwrap().read(now, |found| {
                     let KeyReading::Bytes(value) = found else { panic!("no value") };
                     value.rendered.write(&mut out, &value.times);
                 });
             })
         });
     }
-    group.bench_function("look for what is not managed", |b| b.iter(|| table.is_managed(black_box(b"Raw"))));
+    group.bench_function("look for what is not managed", |b| b.iter(|| names.is_managed(black_box(b"Raw"))));
     group.bench_function("publish", |b| b.iter(|| writers[0].publish(published(2))));
     group.finish();
     let mut group = criterion.benchmark_group("encode");
@@ -178,7 +179,8 @@ fn share(criterion: &mut Criterion) {
     let value: Bytes = vec![b't'; TOKEN_BYTES].into();
     writers[0].publish(Published::to_the_end(value, 1, u64::MAX));
     let now = Now::read();
-    let read = || table.name(b"hot").unwrap().read(now, |found| black_box(matches!(found, KeyReading::Bytes(_))));
+    let names = table.names();
+    let read = || names.find(b"hot").unwrap().read(now, |found| black_box(matches!(found, KeyReading::Bytes(_))));
     let pick = || keys[fastrand::usize(..KEYS)].as_slice();
     let get = |key: &[u8]| cache.get(key, 1, |item| item.cas);
     let mut group = criterion.benchmark_group("beside another core");

@@ -71,6 +71,7 @@ impl Running {
         adopt_from_sinks(&mut refresher, &sinks);
         let settings = service_settings(&options, &addresses);
         let service = Arc::new(Service::new(cache(&options.server), table, stats, settings));
+        let refresher = refresher.with_ordinary_items(service.clone());
         let mut watched = authenticator.watched();
         watched.extend(http.iter().flat_map(|http| http.reload_handle().watched()));
         watched.extend(watched_secrets(&options));

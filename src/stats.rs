@@ -4,6 +4,7 @@
 //! Never locks on the counting side. Names are those of memcached's `stats` (protocol.txt, "General-purpose statistics").
 
 mod connections;
+mod figure;
 mod sinks;
 mod workers;
 
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 pub use connections::{ConnectionInfo, ConnectionState, ConnectionTable};
+pub(crate) use figure::figures;
+pub use figure::{Figure, FigureValue, Metric, MetricType, by_names};
 pub use sinks::{SinkError, SinkStats, SinkWrite};
 pub use workers::Counter;
 
@@ -43,57 +46,17 @@ macro_rules! worker_stats {
     };
 }
 
+// What each counts is in the table of the server's figures, with its help.
 worker_stats! {
     /// Keys asked for.
     cmd_get,
     /// Storage commands that were carried out or tried.
     cmd_set,
-    cmd_flush,
-    cmd_touch,
-    cmd_meta,
-    get_hits,
-    get_misses,
-    get_flushed,
-    delete_hits,
-    delete_misses,
-    incr_hits,
-    incr_misses,
-    decr_hits,
-    decr_misses,
-    cas_hits,
-    cas_misses,
-    cas_badval,
-    touch_hits,
-    touch_misses,
-    store_too_large,
-    store_no_memory,
-    bytes_read,
-    bytes_written,
-    /// Times a connection with many requests had to let others go first.
-    conn_yields,
-    /// Gets answered from a managed key.
-    managed_hits,
-    /// Gets of a managed key without a live value.
-    managed_misses,
-    /// Connections that did not speak memcached's protocols, and were closed.
-    foreign_protocols,
-    /// Attempts to log in.
-    auth_cmds,
-    /// Attempts to log in that failed.
-    auth_errors,
-    /// Logins that had to wait because passwords are being guessed from their address.
-    auth_delays,
-    /// TLS handshakes that failed.
-    ssl_handshake_errors,
-    /// Connections closed because they were idle.
-    idle_kicks,
-    /// Connections closed because a request was not complete in time.
-    request_timeouts,
-    /// Connections closed because the client did not read its answers.
-    write_timeouts,
-    /// Half-received requests dropped because connections used all the memory they may.
-    in_flight_refusals,
-    /// Connections closed for the same reason in the middle of an answer.
+    cmd_flush, cmd_touch, cmd_meta, get_hits, get_misses, get_flushed, delete_hits, delete_misses, incr_hits,
+    incr_misses, decr_hits, decr_misses, cas_hits, cas_misses, cas_badval, touch_hits, touch_misses, store_too_large,
+    store_no_memory, bytes_read, bytes_written, conn_yields, managed_hits, managed_misses, foreign_protocols, auth_cmds,
+    auth_errors, auth_delays, ssl_handshake_errors, idle_kicks, request_timeouts, write_timeouts, in_flight_refusals,
+    /// Connections closed because connections used all the memory they may, in the middle of an answer.
     answer_refusals,
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokencached::access::Rights;
 use tokencached::cache::{Cache, Options};
 use tokencached::clock::Now;
-use tokencached::credential::table::{KeyConfig, Published, Table, TableConfig};
+use tokencached::credential::table::{KeyConfig, NamesReader, Published, Table, TableConfig};
 use tokencached::encoding::{ANY, View};
 use tokencached::protocol::RequestStep;
 use tokencached::protocol::binary;
@@ -102,6 +102,7 @@ fn binary_get(key: &str) -> Vec<u8> {
 /// A service that holds what the cases ask for.
 struct Bench {
     service: Service,
+    names: NamesReader,
     stats: Arc<WorkerStats>,
     now: Now,
     out: Output,
@@ -116,8 +117,11 @@ impl Bench {
             shards: 64,
         });
         let stats = Arc::new(Stats::default());
-        let service = Service::new(cache, Arc::new(table(wildcards)), stats.clone(), Settings::default());
-        let mut bench = Bench { service, stats: stats.register_worker(), now: Now::read(), out: Output::default() };
+        let table = Arc::new(table(wildcards));
+        let names = table.names_reader();
+        let service = Service::new(cache, table, stats.clone(), Settings::default());
+        let mut bench =
+            Bench { service, names, stats: stats.register_worker(), now: Now::read(), out: Output::default() };
         (0..SMALL_KEYS).for_each(|n| bench.execute(set(n).as_bytes()));
         bench.execute(format!("set {COUNT} 0 0 10\r\n1000000000\r\n").as_bytes());
         bench
@@ -130,6 +134,7 @@ impl Bench {
             stats: &self.stats,
             peer: &"",
             rights: &Rights::ALL,
+            names: self.names.now(),
             may_wait: true,
             memory_short: false,
             keys_left: KEYS_PER_TURN,

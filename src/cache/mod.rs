@@ -447,6 +447,32 @@ impl Cache {
         }
     }
 
+    /// Walks the items in pieces of at most `limit` entries: pass the cursor returned, from 0, until
+    /// `None`. Every item that stays throughout is seen, now and then one twice; the lock is held for a piece.
+    pub fn scan(&self, cursor: u64, limit: u32, now: Seconds, mut visit: impl FnMut(ItemView<'_>)) -> Option<u64> {
+        // High half: shard. Low half: entries left to look at, plus one; 0 is a shard not begun. Downwards,
+        // because entries only ever move to lower places.
+        let number = (cursor >> 32) as usize;
+        let mut shard = self.shards.get(number)?.0.lock();
+        shard.begin(now);
+        let end = match cursor as u32 {
+            0 => shard.slab.len(),
+            left => (left - 1).min(shard.slab.len()),
+        };
+        let begin = end.saturating_sub(limit.max(1));
+        for index in (begin..end).rev() {
+            let entry = shard.slab.get(index);
+            if entry.is_live() && !entry.is_expired(now) {
+                visit(slot::view_of(&shard, entry));
+            }
+        }
+        match begin {
+            0 if number + 1 == self.shards.len() => None,
+            0 => Some((number as u64 + 1) << 32),
+            _ => Some((number as u64) << 32 | u64::from(begin + 1)),
+        }
+    }
+
     /// Recounts everything and compares it with the running totals; for tests.
     #[doc(hidden)]
     pub fn validate(&self) -> Result<(), String> {

@@ -268,6 +268,20 @@ fn class_statistics() {
 }
 
 #[test]
+fn a_walk_in_pieces_sees_everything() {
+    let cache = Cache::new(&Options { budget_bytes: 8 << 20, item_size_max_bytes: 1 << 16, evict: true, shards: 4 });
+    (0..1000).for_each(|n| set_fast(&cache, n, 10));
+    let mut seen = std::collections::HashSet::new();
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        cursor = cache.scan(at, 7, 1, |item| {
+            seen.insert(item.key.to_vec());
+        });
+    }
+    assert_eq!(seen.len(), 1000);
+}
+
+#[test]
 fn a_place_in_hand_is_one_step() {
     let cache = cache(8 << 20);
     cache.with_key(b"k", 1, |slot| {

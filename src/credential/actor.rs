@@ -30,7 +30,7 @@ use self::fetching::Activity;
 use self::verification::{Probes, VerificationTimes};
 use super::adopt::{self, TokenSource};
 use super::app::Adopt;
-use super::facts::CredentialInfo;
+use super::facts::{CallOutcome, CredentialInfo};
 use super::fetch_task::{FetchOrder, FetchPurpose, FetchReport};
 use super::grants::Grant;
 use super::plan::Plan;
@@ -51,6 +51,8 @@ pub(super) enum Event {
     Started {
         first_try_ms: BootMs,
     },
+    /// [`Event::Started`] follows when an earlier call for an app of the same name has ended.
+    StartsLater,
     RenewalDue,
     ProbeDue,
     /// The probe queue has picked it, and expects to pick it again at that time.
@@ -106,7 +108,7 @@ pub(super) enum Effect {
     /// The end of a call is to be counted in the server's histogram.
     Measured {
         endpoint: &'static str,
-        ended: &'static str,
+        ended: CallOutcome,
         took_ms: u64,
     },
     /// [`Event::Fetched`] follows, or [`Event::Crashed`].
@@ -295,6 +297,7 @@ impl Actor {
         self.turn.now = now;
         match event {
             Event::Started { first_try_ms } => self.start(first_try_ms),
+            Event::StartsLater => self.activity = Activity::AwaitingEarlierCall,
             Event::RenewalDue => self.on_renewal_timer(),
             Event::ProbeDue => self.on_probe_timer(),
             Event::ProbePicked { again_ms } => self.on_probe_picked(again_ms),

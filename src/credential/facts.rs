@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 
 use crate::clock::{BootMs, LogThrottle, Now};
+pub use crate::platform::FailureClass;
 
 /// What a credential is. Not changed after the configuration is read.
 #[derive(Clone, Debug, Default)]
@@ -42,21 +43,45 @@ macro_rules! log_credential {
 }
 pub(crate) use log_credential;
 
-/// Calls by how they ended: with a new value, with the present one, or by the class of their failure.
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallOutcome {
+    New,
+    /// With the present value.
+    Same,
+    Failed(FailureClass),
+}
+
+impl CallOutcome {
+    pub const ALL: [CallOutcome; 6] = [
+        CallOutcome::New,
+        CallOutcome::Same,
+        CallOutcome::Failed(FailureClass::Retry),
+        CallOutcome::Failed(FailureClass::Wait),
+        CallOutcome::Failed(FailureClass::Operator),
+        CallOutcome::Failed(FailureClass::Internal),
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            CallOutcome::New => "new",
+            CallOutcome::Same => "same",
+            CallOutcome::Failed(class) => class.name(),
+        }
+    }
+}
+
+/// Calls by how they ended, in the order of [`CallOutcome::ALL`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallOutcomes([u64; 6]);
 
 impl CallOutcomes {
-    const NAMES: [&str; 6] = ["new", "same", "retry", "wait", "operator", "internal"];
-
-    pub fn each(&self) -> [(&'static str, u64); 6] {
-        let mut counts = self.0.into_iter();
-        CallOutcomes::NAMES.map(|name| (name, counts.next().unwrap_or_default()))
+    pub fn count(&self, outcome: CallOutcome) -> u64 {
+        CallOutcome::ALL.iter().zip(self.0).find(|(known, _)| **known == outcome).map_or(0, |(_, count)| count)
     }
 
-    /// Counts a call that ended with this name.
-    pub fn record(&mut self, name: &str) {
-        let known = CallOutcomes::NAMES.iter().zip(&mut self.0).find(|(known, _)| **known == name);
+    pub fn record(&mut self, outcome: CallOutcome) {
+        let known = CallOutcome::ALL.iter().zip(&mut self.0).find(|(known, _)| **known == outcome);
         known.into_iter().for_each(|(_, count)| *count += 1);
     }
 }
@@ -249,9 +274,9 @@ pub struct Histogram {
 pub struct Durations(Mutex<BTreeMap<(&'static str, &'static str), Histogram>>);
 
 impl Durations {
-    pub(super) fn record(&self, endpoint: &'static str, outcome: &'static str, took_ms: u64) {
+    pub(super) fn record(&self, endpoint: &'static str, outcome: CallOutcome, took_ms: u64) {
         let mut all = self.0.lock();
-        let histogram = all.entry((endpoint, outcome)).or_default();
+        let histogram = all.entry((endpoint, outcome.name())).or_default();
         let at = DURATION_BOUNDS_MS.partition_point(|bound| *bound < took_ms);
         histogram.buckets[at] += 1;
         histogram.sum_ms = histogram.sum_ms.saturating_add(took_ms);
@@ -270,7 +295,7 @@ mod tests {
     fn a_duration_on_a_bound_is_within_it() {
         let durations = Durations::default();
         for ms in [0, 25, 26, 10_000, 10_001] {
-            durations.record("token", "new", ms);
+            durations.record("token", CallOutcome::New, ms);
         }
         let (_, histogram) = durations.all()[0];
         assert_eq!(histogram.buckets, [2, 1, 0, 0, 0, 0, 0, 0, 1, 1]);

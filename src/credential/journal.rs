@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::id::CredentialId;
 use crate::clock::Now;
+use crate::platform::FailureClass;
 
 /// Entries of the whole server.
 pub const ENTRIES_MAX: usize = 4096;
@@ -27,7 +28,7 @@ pub enum Event {
     Renewed { generation: u64, expires_in_s: u64, from: Option<String> },
     /// A call has returned no value.
     Failed {
-        class: &'static str,
+        class: FailureClass,
         errcode: Option<i64>,
         rid: Option<String>,
         /// One word for a network failure, if it was one.
@@ -174,7 +175,15 @@ mod tests {
 
     fn failed(errcode: Option<i64>, text: &str) -> Event {
         let (meaning, advice) = (None, "".into());
-        Event::Failed { class: "retry", errcode, rid: None, network: None, text: text.into(), meaning, advice }
+        Event::Failed {
+            class: FailureClass::Retry,
+            errcode,
+            rid: None,
+            network: None,
+            text: text.into(),
+            meaning,
+            advice,
+        }
     }
 
     #[test]

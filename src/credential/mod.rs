@@ -215,11 +215,10 @@ pub fn build_in(env: Env, upstream: &ClientOptions, apps: &[App]) -> (Arc<Table>
     let table = Arc::new(table);
     let ticket_file = |plan: &Plan| Some(TicketFile::new(&plan.appid, plan.ticket_file.as_ref()?, &table));
     let ticket_files = plans.iter().filter_map(ticket_file).collect();
-    let dependents = plan::dependents(&plans);
     let names: Vec<Option<GrantName>> = plans.iter().map(|plan| plan.grant.clone()).collect();
     let parents: Vec<Option<CredentialId>> = plans.iter().map(|plan| plan.parent).collect();
     let limits = ActorLimits { total_timeout_ms: upstream.total_timeout_ms, keeps_state: env.store.is_some() };
-    let parent = |plan: &Plan| table.credentials().get(plan.parent?).cloned();
+    let parent = |plan: &Plan| table.credential(plan.parent?);
     let mut actors: Vec<Actor> = plans
         .into_iter()
         .map(|plan| {
@@ -249,13 +248,13 @@ pub fn build_in(env: Env, upstream: &ClientOptions, apps: &[App]) -> (Arc<Table>
         requests,
         ticket_files,
         members,
-        dependents,
         upstream: client,
         clock,
         state_writer,
         cluster,
         options: upstream.clone(),
         grants,
+        ordinary: None,
         changes: refresher::changes(),
         supervisor: None,
         watchdog: None,

@@ -154,14 +154,3 @@ fn keys(app: &App, credential_type: &CredentialType) -> Vec<KeyConfig> {
     }));
     keys
 }
-
-/// For each credential, those that are fetched with its value.
-pub(super) fn dependents(plans: &[Plan]) -> HashMap<CredentialId, Vec<CredentialId>> {
-    let mut dependents: HashMap<CredentialId, Vec<CredentialId>> = HashMap::new();
-    for (id, plan) in plans.iter().enumerate() {
-        if let Some(parent) = plan.parent {
-            dependents.entry(parent).or_default().push(id);
-        }
-    }
-    dependents
-}

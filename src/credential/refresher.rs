@@ -12,7 +12,7 @@ mod secrets;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use super::actor::{Actor, Effect};
 use super::adopt::TokenSource;
 use super::grants::Grants;
 use super::state_writer::StateWriter;
-use super::table::{CredentialId, CredentialWriter, Requests, Table};
+use super::table::{CredentialId, CredentialWriter, OrdinaryItems, Requests, Table};
 use super::ticket_files::TicketFile;
 use crate::clock::Clock;
 use crate::files::watch::{self, WatchedFiles};
@@ -46,8 +46,6 @@ pub struct Refresher {
     pub(super) requests: Requests,
     pub(super) ticket_files: Vec<TicketFile>,
     pub(super) members: Members,
-    /// For each credential, those that are fetched with its value.
-    pub(super) dependents: HashMap<CredentialId, Vec<CredentialId>>,
     pub(super) upstream: Arc<dyn Upstream>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) state_writer: Option<StateWriter>,
@@ -55,6 +53,8 @@ pub struct Refresher {
     pub(super) cluster: Option<ClusterLayer>,
     pub(super) options: ClientOptions,
     pub(super) grants: Arc<Grants>,
+    /// What clients have stored under ordinary keys.
+    pub(super) ordinary: Option<Arc<dyn OrdinaryItems>>,
     pub(super) changes: (mpsc::Sender<AppChange>, mpsc::Receiver<AppChange>),
     /// Is told when a task of the refresher ends too early.
     pub(super) supervisor: Option<Supervisor>,
@@ -67,15 +67,22 @@ pub(super) struct Member {
     writer: CredentialWriter,
     /// The credential whose value it is fetched with.
     parent: Option<CredentialId>,
+    /// Those that are fetched with its value.
+    dependents: BTreeSet<CredentialId>,
     renewal_timer: Option<delay_queue::Key>,
     probe_timer: Option<delay_queue::Key>,
     /// The last write of its entry in the state file.
     saved_version: u64,
 }
 
-/// The credentials, by id. An id is not used again after its credential was removed.
+/// The credentials. An id is not used again after its credential was removed.
 #[derive(Default)]
-pub(super) struct Members(Vec<Option<Member>>);
+pub(super) struct Members {
+    by_id: BTreeMap<CredentialId, Member>,
+    /// The access token's id first.
+    by_app: HashMap<String, Vec<CredentialId>>,
+    next_id: CredentialId,
+}
 
 /// Is called by the loop at regular times, as a sign that the loop runs.
 pub(super) struct Watchdog {
@@ -98,7 +105,8 @@ impl Member {
                 writer.apply(change);
             }
         }
-        Member { actor, writer, parent, renewal_timer: None, probe_timer: None, saved_version: 0 }
+        let (renewal_timer, probe_timer) = (None, None);
+        Member { actor, writer, parent, dependents: BTreeSet::new(), renewal_timer, probe_timer, saved_version: 0 }
     }
 }
 
@@ -108,29 +116,55 @@ pub(super) fn changes() -> (mpsc::Sender<AppChange>, mpsc::Receiver<AppChange>) 
 }
 
 impl Members {
+    /// Its parent must be there already.
     pub(super) fn push(&mut self, member: Member) {
-        self.0.push(Some(member));
+        let id = self.next_id;
+        self.next_id += 1;
+        self.by_app.entry(member.writer.app().to_owned()).or_default().push(id);
+        if let Some(parent) = member.parent.and_then(|parent| self.get_mut(parent)) {
+            parent.dependents.insert(id);
+        }
+        self.by_id.insert(id, member);
     }
 
     fn get(&self, id: CredentialId) -> Option<&Member> {
-        self.0.get(id)?.as_ref()
+        self.by_id.get(&id)
     }
 
     fn get_mut(&mut self, id: CredentialId) -> Option<&mut Member> {
-        self.0.get_mut(id)?.as_mut()
+        self.by_id.get_mut(&id)
     }
 
     fn take(&mut self, id: CredentialId) -> Option<Member> {
-        self.0.get_mut(id)?.take()
+        let member = self.by_id.remove(&id)?;
+        if let Some(of_app) = self.by_app.get_mut(member.writer.app()) {
+            of_app.retain(|other| *other != id);
+            if of_app.is_empty() {
+                self.by_app.remove(member.writer.app());
+            }
+        }
+        if let Some(parent) = member.parent.and_then(|parent| self.get_mut(parent)) {
+            parent.dependents.remove(&id);
+        }
+        Some(member)
     }
 
-    /// The id of the next one.
-    fn next_id(&self) -> CredentialId {
-        self.0.len()
+    /// The credentials of an app, its access token's first.
+    fn of_app(&self, app: &str) -> Vec<CredentialId> {
+        self.by_app.get(app).cloned().unwrap_or_default()
+    }
+
+    /// Those that are fetched with the value of this one.
+    fn dependents(&self, id: CredentialId) -> Vec<CredentialId> {
+        self.get(id).map(|member| member.dependents.iter().copied().collect()).unwrap_or_default()
+    }
+
+    fn ids(&self) -> Vec<CredentialId> {
+        self.by_id.keys().copied().collect()
     }
 
     fn iter(&self) -> impl Iterator<Item = (CredentialId, &Member)> {
-        self.0.iter().enumerate().filter_map(|(id, member)| Some((id, member.as_ref()?)))
+        self.by_id.iter().map(|(id, member)| (*id, member))
     }
 }
 
@@ -143,6 +177,11 @@ impl Refresher {
     /// Calls `feed` about this often while the loop runs. `feed` is called in the loop, so it must not wait.
     pub fn with_watchdog(self, every: Duration, feed: impl FnMut() + Send + 'static) -> Refresher {
         Refresher { watchdog: Some(Watchdog { every, due_ms: 0, feed: Box::new(feed) }), ..self }
+    }
+
+    /// Says where ordinary items are. Those under the keys of a removed app are forgotten.
+    pub fn with_ordinary_items(self, items: Arc<dyn OrdinaryItems>) -> Refresher {
+        Refresher { ordinary: Some(items), ..self }
     }
 
     /// The credentials whose first value is read from the app's own sink.

@@ -4,7 +4,7 @@
 //! must not lose something can shorten the backoff; the end of the process ends it. While another process has the state
 //! file nothing is written; it is taken over when that process has ended. Never blocks the refresher.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +27,8 @@ use crate::descriptors;
 #[derive(Clone)]
 pub struct StateWriter {
     store: Arc<dyn StateStore>,
-    /// In `Arc`s, because a snapshot of all entries is taken for each write.
-    entries: Arc<Mutex<Vec<Option<Arc<StateEntry>>>>>,
+    /// By credential id. In `Arc`s, because a snapshot of all entries is taken for each write.
+    entries: Arc<Mutex<BTreeMap<usize, Arc<StateEntry>>>>,
     usages: Arc<Mutex<Usages>>,
     grants: Arc<Grants>,
     /// Calls were counted since the last write.
@@ -49,34 +49,39 @@ pub struct StateWriter {
 /// What was counted, once for each name: a credential that is removed and added again goes on with its count.
 #[derive(Default)]
 struct Usages {
-    counted: Vec<Arc<StoredUsage>>,
-    /// The index of each name in `counted`.
+    /// By place, in the order in which they came.
+    counted: BTreeMap<usize, Arc<StoredUsage>>,
+    /// The place of each name.
     places: HashMap<CredentialIdentity, usize>,
-    /// The same by credential id; none if it was removed.
-    ids: Vec<Option<usize>>,
+    /// The same by credential id.
+    ids: HashMap<usize, usize>,
+    next_place: usize,
 }
 
 impl Usages {
     /// Adds a credential. Returns what was counted under its name before.
     fn add(&mut self, id: usize, name: CredentialIdentity) -> &mut StoredUsage {
-        let at = *self.places.entry(name.clone()).or_insert(self.counted.len());
-        if at == self.counted.len() {
-            self.counted.push(Arc::new(StoredUsage { name, calls: QuotaUsage::default() }));
-        }
-        self.ids.resize(self.ids.len().max(id + 1), None);
-        self.ids[id] = Some(at);
-        Arc::make_mut(&mut self.counted[at])
+        let at = *self.places.entry(name.clone()).or_insert(self.next_place);
+        self.next_place = self.next_place.max(at + 1);
+        self.ids.insert(id, at);
+        let none = || Arc::new(StoredUsage { name, calls: QuotaUsage::default() });
+        Arc::make_mut(self.counted.entry(at).or_insert_with(none))
     }
 
     fn get_mut(&mut self, id: usize) -> Option<&mut StoredUsage> {
-        let at = (*self.ids.get(id)?)?;
-        self.counted.get_mut(at).map(Arc::make_mut)
+        self.counted.get_mut(self.ids.get(&id)?).map(Arc::make_mut)
     }
 
-    fn remove(&mut self, id: usize) {
-        if let Some(at) = self.ids.get_mut(id) {
-            *at = None;
-        }
+    /// Forgets what was counted of removed credentials on earlier days. Yesterday's counts, in case the clock is set back.
+    fn forget_past(&mut self, now_unix_ms: i64) {
+        let used: HashSet<usize> = self.ids.values().copied().collect();
+        self.counted.retain(|at, kept| {
+            let stays = used.contains(at) || now_unix_ms < kept.calls.day_ends_unix_ms().saturating_add(DAY_MS);
+            if !stays {
+                self.places.remove(&kept.name);
+            }
+            stays
+        });
     }
 }
 
@@ -91,6 +96,7 @@ struct Progress {
     elsewhere: bool,
 }
 
+const DAY_MS: i64 = 86_400_000;
 /// Counts are written with the next change, and this often without one. A crash can lose as much.
 const COUNTS_EVERY: Duration = Duration::from_secs(60);
 /// Writing takes at most 1/20 of the time.
@@ -115,7 +121,7 @@ impl StateWriter {
         clock: Arc<dyn Clock>,
         boot_id: &str,
     ) -> StateWriter {
-        let entries = entries.into_iter().map(|entry| entry.map(Arc::new)).collect();
+        let entries = entries.into_iter().enumerate().filter_map(|(id, entry)| Some((id, Arc::new(entry?)))).collect();
         let mut by_name = Usages::default();
         for (id, StoredUsage { name, calls }) in usages.into_iter().enumerate() {
             by_name.add(id, name).calls = calls;
@@ -165,26 +171,23 @@ impl StateWriter {
 
     /// Adds a credential. Returns what was counted of it before, if it was there already and was removed.
     pub fn add(&self, id: usize, name: CredentialIdentity) -> QuotaUsage {
-        // In the order of `take_over`.
-        let mut entries = self.entries.lock();
-        let places = entries.len().max(id + 1);
-        entries.resize(places, None);
         self.usages.lock().add(id, name).calls.clone()
     }
 
     /// Removes the value of a credential. What was counted today stays: the platform has counted it too.
     pub fn remove(&self, id: usize) {
-        self.usages.lock().remove(id);
+        self.usages.lock().ids.remove(&id);
+        self.usage_elsewhere.lock().remove(&id);
         self.update_entry(id, |entry| *entry = None);
     }
 
     /// Changes an entry and requests a write. Returns what to [`StateWriter::wait_until_saved`] for.
     pub fn update_entry(&self, id: usize, change: impl FnOnce(&mut Option<StateEntry>)) -> u64 {
-        if let Some(kept) = self.entries.lock().get_mut(id) {
-            let mut entry = kept.take().map(Arc::unwrap_or_clone);
-            change(&mut entry);
-            *kept = entry.map(Arc::new);
-        }
+        let mut entries = self.entries.lock();
+        let mut entry = entries.remove(&id).map(Arc::unwrap_or_clone);
+        change(&mut entry);
+        entries.extend(entry.map(|entry| (id, Arc::new(entry))));
+        drop(entries);
         self.request_write()
     }
 
@@ -339,25 +342,28 @@ impl StateWriter {
         let now = self.clock.now();
         let mut entries = self.entries.lock();
         let mut usages = self.usages.lock();
-        for id in 0..usages.ids.len() {
-            // Not a removed one: its value would be written for ever.
+        // Not of removed ones: their values would be written for ever.
+        let ids: Vec<usize> = usages.ids.keys().copied().collect();
+        for id in ids {
             let Some(kept) = usages.get_mut(id) else { continue };
             if let Some(theirs) = theirs.get(&kept.name) {
                 kept.calls.merge(&theirs.calls);
                 self.usage_elsewhere.lock().insert(id, theirs.calls.clone());
             }
-            if let (Some(entry @ None), Some(theirs)) = (entries.get_mut(id), values.get(&kept.name)) {
+            if let (btree_map::Entry::Vacant(entry), Some(theirs)) = (entries.entry(id), values.get(&kept.name)) {
                 let worth = found.remaining_life(theirs, now, &self.boot_id);
-                *entry = Some(Arc::new(theirs.rebased(worth, now)));
+                entry.insert(Arc::new(theirs.rebased(worth, now)));
             }
         }
     }
 
     fn snapshot(&self) -> Snapshot {
-        let entries = self.entries.lock().iter().flatten().cloned().collect();
+        let entries = self.entries.lock().values().cloned().collect();
         let none = QuotaUsage::default();
-        let usages = self.usages.lock().counted.iter().filter(|kept| kept.calls != none).cloned().collect();
         let now = self.clock.now();
+        let mut usages = self.usages.lock();
+        usages.forget_past(now.unix_ms);
+        let usages = usages.counted.values().filter(|kept| kept.calls != none).cloned().collect();
         let boot_id = self.boot_id.to_string();
         let grants = self.grants.to_save(now.unix_ms);
         Snapshot { written_unix_ms: now.unix_ms, written_boot_ms: now.boot_ms, boot_id, entries, usages, grants }

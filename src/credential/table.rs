@@ -1,8 +1,8 @@
 //! The table of managed keys: every key (`access_token:<appid>` and its aliases) and the credential that it shows.
 //!
 //! Any number of readers, who never wait. What changes a value or a status is in [`writer`], and only the refresher has
-//! a [`CredentialWriter`]. A value is replaced, never cleared first. The table is built whole; after that no key and no
-//! credential changes. No async code, no sockets, no clock: the time comes in as a value.
+//! a [`CredentialWriter`]. A value is replaced, never cleared first. Credentials and keys come and go while others are
+//! read; [`names`] has the keys. No async code, no sockets, no clock: the time comes in as a value.
 
 use core::net::IpAddr;
 use std::borrow::Cow;
@@ -10,24 +10,29 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use arc_swap::Guard;
+use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
-use dashmap::{DashMap, ReadOnlyView};
+use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use super::facts::host_of;
 pub(crate) use super::facts::log_credential;
-use super::facts::{CallOutcomes, ClusterStatus, CredentialInfo, Durations, RefusedWriters, Verification};
+use super::facts::{
+    CallOutcomes, ClusterStatus, CredentialInfo, Durations, FailureClass, RefusedWriters, Verification,
+};
 pub use super::id::CredentialId;
 pub use super::journal::{Event, Journal};
 pub use super::reliable_until::ReliableUntil;
 use super::value_cell::{CellReading, ValueCell};
 use super::verify_ticket::{ReceivedTicket, TicketFault, TicketInbox};
-use super::wildcards::{Wildcards, has_wildcard};
+use super::wildcards::has_wildcard;
 use crate::clock::{BootMs, LogThrottle, Now};
 pub use crate::encoding::Times;
-use crate::encoding::{Form, Rendered, View};
+use crate::encoding::{Rendered, View};
+pub(super) use names::EndedKeys;
+use names::NameBook;
+pub use names::{KeyConfig, KeyReading, ManagedKey, ManagedValue, Names, NamesReader, OrdinaryItems};
 pub use writer::{CredentialWriter, TableChange};
 
 /// A value as readers see it. `Debug` never shows it.
@@ -68,7 +73,7 @@ impl std::fmt::Debug for Published {
 /// A published value with its views; both are replaced together.
 pub struct RenderedValue {
     published: Arc<Published>,
-    /// In the order of [`Credential::views`].
+    /// In the order of the credential's views.
     rendered: Box<[Rendered]>,
     /// It was read since [`Credential::take_read`]. In the same cache line as the value.
     was_read: AtomicBool,
@@ -146,8 +151,7 @@ impl CredentialState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastError {
     pub errcode: Option<i64>,
-    /// `retry`, `wait`, `operator` or `internal`.
-    pub class: &'static str,
+    pub class: FailureClass,
     pub rid: Option<String>,
     pub text: String,
     /// What its error code says; none without one.
@@ -164,7 +168,7 @@ pub struct LastError {
 impl LastError {
     /// True if nothing was sent because something that the operator has to give is missing.
     pub fn is_operators_own(&self) -> bool {
-        self.errcode.is_none() && self.class == "operator"
+        self.errcode.is_none() && self.class == FailureClass::Operator
     }
 }
 
@@ -251,8 +255,8 @@ pub struct Credential {
     parent: Option<Arc<Credential>>,
     /// Readers wait for the first value until the first fetch has ended.
     value_cell: ValueCell<RenderedValue>,
-    /// The different views of its keys.
-    views: Box<[View]>,
+    /// The different views of its keys. Only the writer looks at them.
+    views: Mutex<Vec<View>>,
     /// Refused writes of clients.
     pub refused_writes: AtomicU64,
     /// At most one log line a minute about them.
@@ -269,7 +273,7 @@ pub struct Credential {
     status: Mutex<CredentialStatus>,
     about: CredentialInfo,
     /// Its keys, as people may read them.
-    redacted_names: Vec<String>,
+    redacted_names: ArcSwap<Vec<String>>,
     /// The number of [`Table::changes`] at its last change.
     version: AtomicU64,
     ticks: watch::Sender<u64>,
@@ -302,18 +306,16 @@ impl Credential {
     fn new(
         id: CredentialId,
         config: &CredentialConfig,
-        views: Box<[View]>,
         parent: Option<Arc<Credential>>,
         (ticks, values): (&watch::Sender<u64>, &watch::Sender<u64>),
     ) -> Credential {
-        let redacted = |key: &KeyConfig| key.redacted_name.as_ref().unwrap_or(&key.name).clone();
         let credential = Credential {
             id,
             appid: config.label.clone(),
             app: config.app.clone(),
             parent,
             value_cell: ValueCell::new(),
-            views,
+            views: Mutex::default(),
             refused_writes: AtomicU64::new(0),
             refusal_log: LogThrottle::default(),
             foreign_writes: AtomicU64::new(0),
@@ -323,7 +325,7 @@ impl Credential {
             reports: AtomicU64::new(0),
             status: Mutex::new(CredentialStatus::default()),
             about: config.about.clone(),
-            redacted_names: config.keys.iter().map(redacted).collect(),
+            redacted_names: ArcSwap::default(),
             version: AtomicU64::new(0),
             ticks: ticks.clone(),
             value_version: AtomicU64::new(0),
@@ -359,13 +361,13 @@ impl Credential {
     }
 
     /// Every key that it is read by, redacted where the key contains a secret.
-    pub fn redacted_names(&self) -> &[String] {
-        &self.redacted_names
+    pub fn redacted_names(&self) -> Arc<Vec<String>> {
+        self.redacted_names.load_full()
     }
 
     /// Those of them that are known by their end.
-    pub fn wildcard_names(&self) -> impl Iterator<Item = &str> {
-        self.redacted_names().iter().map(String::as_str).filter(|name| has_wildcard(name))
+    pub fn wildcard_names(&self) -> Vec<String> {
+        self.redacted_names().iter().filter(|name| has_wildcard(name)).cloned().collect()
     }
 
     /// The number of [`Table::changes`] at its last change.
@@ -490,15 +492,6 @@ pub struct VerificationRequest {
     pub done: oneshot::Sender<()>,
 }
 
-/// A managed key as configured.
-#[derive(Clone)]
-pub struct KeyConfig {
-    pub name: String,
-    /// What people read in place of the name, if the name contains a secret.
-    pub redacted_name: Option<String>,
-    pub view: View,
-}
-
 /// A credential as configured.
 pub struct CredentialConfig {
     /// Its name in logs and statistics.
@@ -545,106 +538,10 @@ pub struct Requests {
     pub tickets: mpsc::Receiver<ReceivedTicket>,
 }
 
-/// A managed key: which credential it shows, and how.
-pub struct ManagedKey {
-    pub credential: Arc<Credential>,
-    redacted_name: Option<Box<str>>,
-    /// The index in the credential's views.
-    view: usize,
-    /// The view's flags, so that a hit need not look them up.
-    flags: u32,
-    at_least_s: u32,
-    content: KeyContent,
-}
-
-enum KeyContent {
-    /// It contains the value.
-    Value,
-    /// It contains only the value's times.
-    TimesOnly,
-    /// It is always the same, with or without a value.
-    Constant(Rendered),
-    /// It is always empty.
-    Nothing,
-}
-
-/// A value as a key shows it.
-pub struct ManagedValue<'n> {
-    pub rendered: &'n Rendered,
-    pub times: Times,
-    pub flags: u32,
-    /// The generation.
-    pub cas: u64,
-}
-
-/// What a reader gets for a key.
-pub enum KeyReading<'n> {
-    Bytes(ManagedValue<'n>),
-    /// No value yet, but the first fetch is running.
-    FirstFetch,
-    /// There is no live value.
-    Absent,
-    /// This key never has a value.
-    Nothing,
-}
-
-impl ManagedKey {
-    /// Calls `then` with what is there now. Takes no lock and allocates nothing.
-    pub fn read<R>(&self, now: Now, then: impl FnOnce(KeyReading<'_>) -> R) -> R {
-        let flags = self.flags;
-        match &self.content {
-            KeyContent::Constant(rendered) => {
-                return then(KeyReading::Bytes(ManagedValue { rendered, times: Times::endless(now), flags, cas: 1 }));
-            }
-            KeyContent::Nothing => return then(KeyReading::Nothing),
-            KeyContent::Value | KeyContent::TimesOnly => {}
-        }
-        let guard = match self.credential.read(now.boot_ms) {
-            Reading::Live(guard) => guard,
-            Reading::FirstFetch => return then(KeyReading::FirstFetch),
-            Reading::Absent => return then(KeyReading::Absent),
-        };
-        match guard.as_ref().and_then(|shown| Some((shown, shown.rendered.get(self.view)?))) {
-            Some((shown, rendered)) => {
-                shown.record_read();
-                let times = Times::new(now, shown.reliable_until(now.boot_ms), self.at_least_s);
-                then(KeyReading::Bytes(ManagedValue { rendered, times, flags, cas: shown.generation }))
-            }
-            None => then(KeyReading::Absent),
-        }
-    }
-
-    /// The cas of the last value, expired or not; none if there was no value.
-    pub fn generation(&self) -> Option<u64> {
-        match self.content {
-            KeyContent::Constant(_) => Some(1),
-            KeyContent::Nothing => None,
-            KeyContent::Value | KeyContent::TimesOnly => self.credential.published().map(|shown| shown.generation),
-        }
-    }
-
-    /// True if a `delete` of this key is a report about the value.
-    pub fn holds_value(&self) -> bool {
-        matches!(self.content, KeyContent::Value)
-    }
-
-    /// The key for a log, without a secret that it may contain.
-    pub fn redacted_name<'n>(&'n self, key: &'n [u8]) -> &'n [u8] {
-        self.redacted_name.as_deref().map_or(key, str::as_bytes)
-    }
-}
-
-/// All managed keys.
+/// All credentials and their keys.
 pub struct Table {
-    /// Not changed after it is built, so that readers take no lock and write nothing that other readers read.
-    names: ReadOnlyView<Box<[u8]>, ManagedKey, foldhash::fast::RandomState>,
-    /// Bit n is set if a managed key has n bytes. Most ordinary keys need no look-up.
-    lengths: [u64; 4],
-    /// The same for all keys that may be managed; with wildcards, all lengths.
-    candidates: [u64; 4],
-    /// Keys with `{any}` in them; none in most servers.
-    wildcards: Option<Box<Wildcards<ManagedKey>>>,
-    credentials: Vec<Arc<Credential>>,
+    names: NameBook,
+    credentials: DashMap<CredentialId, Arc<Credential>>,
     reports: mpsc::Sender<VerificationRequest>,
     /// Where verify tickets go.
     inbox: TicketInbox,
@@ -674,45 +571,6 @@ pub struct Table {
     values: watch::Sender<u64>,
 }
 
-/// Sets the bit of a key's length. False if no key can be that long.
-fn record_length(lengths: &mut [u64; 4], length: usize) -> bool {
-    let word = lengths.get_mut(length / 64);
-    word.map(|word| *word |= 1 << (length % 64)).is_some()
-}
-
-/// Whether the bit of a length is set.
-#[inline]
-fn has_length(lengths: &[u64; 4], length: usize) -> bool {
-    lengths.get(length / 64).is_some_and(|word| word & (1 << (length % 64)) != 0)
-}
-
-/// A key as the table holds it; `view` is its index among the credential's.
-fn name(key: KeyConfig, view: usize, credential: &Arc<Credential>) -> (Box<[u8]>, ManagedKey) {
-    let content = match key.view.form {
-        Form::Constant(_) => KeyContent::Constant(key.view.render(&Bytes::new())),
-        Form::Nothing => KeyContent::Nothing,
-        _ if key.view.holds_value() => KeyContent::Value,
-        _ => KeyContent::TimesOnly,
-    };
-    let redacted_name = key.redacted_name.map(String::into_boxed_str);
-    let View { flags, at_least_s, .. } = key.view;
-    let name = ManagedKey { credential: credential.clone(), redacted_name, view, flags, at_least_s, content };
-    (key.name.into_bytes().into_boxed_slice(), name)
-}
-
-/// The different views of these keys, and for each key which of them it shows.
-fn views_of(keys: &[KeyConfig]) -> (Box<[View]>, Vec<usize>) {
-    let mut views: Vec<View> = Vec::new();
-    let mut indices = Vec::with_capacity(keys.len());
-    for key in keys {
-        indices.push(views.iter().position(|view| *view == key.view).unwrap_or(views.len()));
-        if indices.last() == Some(&views.len()) {
-            views.push(key.view.clone());
-        }
-    }
-    (views.into_boxed_slice(), indices)
-}
-
 /// How many requests may wait. More are dropped, because one verification answers all of them.
 pub const REPORTS_MAX: usize = 1024;
 
@@ -722,31 +580,9 @@ impl Table {
         let TableConfig { credentials, components, keeps_state, cluster } = config;
         let (reports, verifications) = mpsc::channel(REPORTS_MAX);
         let (inbox, tickets) = TicketInbox::new(components);
-        let names = DashMap::with_hasher(foldhash::fast::RandomState::default());
-        let (mut lengths, mut all, mut wildcards) = ([0; 4], Vec::new(), Vec::new());
-        let (ticks, values) = (watch::Sender::new(0), watch::Sender::new(0));
-        for (id, config) in credentials.into_iter().enumerate() {
-            let (views, indices) = views_of(&config.keys);
-            let parent = config.parent.and_then(|parent| all.get(parent)).cloned();
-            let credential = Arc::new(Credential::new(id, &config, views, parent, (&ticks, &values)));
-            for (key, view) in config.keys.into_iter().zip(indices) {
-                if has_wildcard(&key.name) {
-                    wildcards.push(name(key, view, &credential));
-                } else if record_length(&mut lengths, key.name.len()) {
-                    let (key, name) = name(key, view, &credential);
-                    names.insert(key, name);
-                }
-            }
-            all.push(credential);
-        }
-        let wildcards = Wildcards::new(wildcards).map(Box::new);
-        let writers = all.iter().map(CredentialWriter::new).collect();
         let table = Table {
-            names: names.into_read_only(),
-            lengths,
-            candidates: if wildcards.is_some() { [u64::MAX; 4] } else { lengths },
-            wildcards,
-            credentials: all,
+            names: NameBook::new(),
+            credentials: DashMap::new(),
             reports,
             inbox,
             state_saved: AtomicBool::new(true),
@@ -760,21 +596,29 @@ impl Table {
             journal: Journal::default(),
             durations: Durations::default(),
             cluster,
-            ticks,
-            values,
+            ticks: watch::Sender::new(0),
+            values: watch::Sender::new(0),
         };
+        let (mut writers, mut all): (Vec<CredentialWriter>, Vec<_>) = Default::default();
+        for (id, config) in credentials.iter().enumerate() {
+            let parent = config.parent.and_then(|parent| Some(writers.get(parent)?.reader().clone()));
+            let mut writer = CredentialWriter::new(table.add_credential(id, config, parent));
+            all.extend_from_slice(writer.make_keys(&config.keys));
+            writers.push(writer);
+        }
+        table.names.change(&[], &all);
         (table, writers, Requests { verifications, tickets })
     }
 
-    /// One more credential. No key shows it.
-    pub(super) fn new_credential(
+    fn add_credential(
         &self,
         id: CredentialId,
         config: &CredentialConfig,
         parent: Option<Arc<Credential>>,
-    ) -> CredentialWriter {
-        let (views, _) = views_of(&config.keys);
-        CredentialWriter::new(&Arc::new(Credential::new(id, config, views, parent, (&self.ticks, &self.values))))
+    ) -> Arc<Credential> {
+        let credential = Arc::new(Credential::new(id, config, parent, (&self.ticks, &self.values)));
+        self.credentials.insert(id, credential.clone());
+        credential
     }
 
     /// Takes a verify ticket for a component, bare or as the decrypted message of WeChat's push. It is written to the
@@ -788,27 +632,26 @@ impl Table {
         self.inbox.hand_in(component_appid, ticket, true)
     }
 
-    /// The managed key of this name, if there is one. Takes no lock.
-    #[inline]
-    pub fn name(&self, key: &[u8]) -> Option<&ManagedKey> {
-        if has_length(&self.candidates, key.len()) { self.find_name(key) } else { None }
+    /// The present names.
+    pub fn names(&self) -> Guard<Arc<Names>> {
+        self.names.now()
     }
 
-    /// The same for a key with a possible length. Not inlined: most keys have another length.
-    #[inline(never)]
-    fn find_name(&self, key: &[u8]) -> Option<&ManagedKey> {
-        let name = if has_length(&self.lengths, key.len()) { self.names.get(key) } else { None };
-        name.or_else(|| self.wildcards.as_ref()?.find(key))
-    }
-
-    /// True if clients may not write this key.
-    pub fn is_managed(&self, key: &[u8]) -> bool {
-        self.name(key).is_some()
+    /// For a reader that looks up many keys: it follows all changes of names, for less than [`Table::names`].
+    pub fn names_reader(&self) -> NamesReader {
+        self.names.reader()
     }
 
     /// Every credential, by id.
-    pub fn credentials(&self) -> &[Arc<Credential>] {
-        &self.credentials
+    pub fn credentials(&self) -> Vec<Arc<Credential>> {
+        let mut all: Vec<_> = self.credentials.iter().map(|known| known.value().clone()).collect();
+        all.sort_unstable_by_key(|credential| credential.id);
+        all
+    }
+
+    /// None if it was removed.
+    pub fn credential(&self, id: CredentialId) -> Option<Arc<Credential>> {
+        self.credentials.get(&id).map(|known| known.value().clone())
     }
 
     /// Changes at every change of any credential, except its age. See [`Credential::version`].
@@ -876,12 +719,13 @@ impl Table {
     }
 }
 
+mod names;
 mod writer;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoding::Fact;
+    use crate::encoding::{Fact, Form};
 
     fn published(generation: u64, expires_boot_ms: BootMs) -> Published {
         Published::to_the_end(Bytes::from_static(b"TOKEN"), generation, expires_boot_ms)
@@ -910,10 +754,10 @@ mod tests {
         let key = |name: &str| KeyConfig { name: name.to_owned(), redacted_name: None, view: View::RAW };
         let names = vec![key("access_token:wx1"), key("access_token")];
         let (table, ..) = Table::new(TableConfig::of([("wx1", names)]));
-        assert!(table.is_managed(b"access_token:wx1"));
-        assert!(table.is_managed(b"access_token"));
-        assert!(!table.is_managed(b"access_tokem"));
-        assert!(!table.is_managed(&[b'x'; 300]));
+        assert!(table.names().is_managed(b"access_token:wx1"));
+        assert!(table.names().is_managed(b"access_token"));
+        assert!(!table.names().is_managed(b"access_tokem"));
+        assert!(!table.names().is_managed(&[b'x'; 300]));
     }
 
     #[test]
@@ -922,18 +766,21 @@ mod tests {
         let first = vec![key("{any}:access_token"), key("access_token:wx1")];
         let second = vec![key("v1:access_token")];
         let (table, ..) = Table::new(TableConfig::of([("wx1", first), ("wx2", second)]));
-        let app = |key: &str| table.name(key.as_bytes()).map(|name| name.credential.app().to_owned());
+        let app = |key: &str| table.names().find(key.as_bytes()).map(|name| name.credential.app().to_owned());
         assert_eq!(app("v2:access_token").as_deref(), Some("wx1"));
         assert_eq!(app("v1:access_token").as_deref(), Some("wx2"));
         assert_eq!(app("{any}:access_token").as_deref(), Some("wx1"));
         assert_eq!(app(":access_token"), None);
         assert_eq!(app("v1:access_tokem"), None);
-        assert_eq!(table.name(b"v2:access_token").unwrap().redacted_name(b"v2:access_token"), b"v2:access_token");
+        assert_eq!(
+            table.names().find(b"v2:access_token").unwrap().redacted_name(b"v2:access_token"),
+            b"v2:access_token"
+        );
     }
 
     /// What is under a key now, and its cas.
     fn get(table: &Table, key: &str) -> Option<(String, u32, u64)> {
-        let found = table.name(key.as_bytes()).map(|name| {
+        let found = table.names().find(key.as_bytes()).map(|name| {
             name.read(Now { boot_ms: 50, unix_ms: 1_000_000 }, |found| match found {
                 KeyReading::Bytes(ManagedValue { rendered, times, flags, cas }) => {
                     let mut out = Vec::new();
@@ -961,7 +808,7 @@ mod tests {
             key("empty", Form::Nothing, 0),
         ];
         let (table, writers, _requests) = Table::new(TableConfig::of([("wx1", keys)]));
-        assert_eq!(table.credentials()[0].views.len(), 4);
+        assert_eq!(table.credentials()[0].views.lock().len(), 4);
         assert_eq!(get(&table, "json"), None);
         assert_eq!(get(&table, "one"), Some(("1".into(), 0, 1)), "a constant needs no value");
         writers[0].publish(published(7, 10_050));
@@ -969,9 +816,98 @@ mod tests {
         assert_eq!(get(&table, "json too"), Some(("\"TOKEN\"".into(), 6, 7)));
         assert_eq!(get(&table, "at"), Some(("1010".into(), 1, 7)));
         assert_eq!(get(&table, "empty"), None);
-        let holds = |key: &str| table.name(key.as_bytes()).unwrap().holds_value();
+        let holds = |key: &str| table.names().find(key.as_bytes()).unwrap().holds_value();
         assert!(holds("json") && !holds("at") && !holds("one") && !holds("empty"));
-        assert_eq!(table.name(b"json").unwrap().redacted_name(b"json"), b"somebody");
+        assert_eq!(table.names().find(b"json").unwrap().redacted_name(b"json"), b"somebody");
+    }
+
+    fn keys(names: &[&str]) -> Vec<KeyConfig> {
+        let key = |name: &&str| KeyConfig { name: (*name).to_owned(), redacted_name: None, view: View::RAW };
+        names.iter().map(key).collect()
+    }
+
+    /// The app that a key shows.
+    fn app_of(table: &Table, key: &str) -> Option<String> {
+        table.names().find(key.as_bytes()).map(|name| name.credential.app().to_owned())
+    }
+
+    #[test]
+    fn a_credential_that_is_added_has_its_keys_at_once_and_one_that_is_removed_ends_them() {
+        let (table, _writers, _requests) = Table::new(TableConfig::of([("wx1", keys(&["access_token:wx1"]))]));
+        let mut reader = table.names_reader();
+        assert!(!reader.now().is_managed(b"access_token:wx22"));
+        let config = CredentialConfig::new("wx22", keys(&["access_token:wx22", "{any}:token_wx22"]));
+        let writer = table.add(1, &config, None);
+        writer.publish(published(1, 100));
+        assert_eq!(get(&table, "access_token:wx22"), Some(("TOKEN".into(), 0, 1)));
+        assert_eq!(get(&table, "v1:token_wx22"), Some(("TOKEN".into(), 0, 1)));
+        assert!(reader.now().is_managed(b"access_token:wx22") && reader.now().is_managed(b"v1:token_wx22"));
+        let ended = table.remove(&writer);
+        assert_eq!((table.credentials().len(), table.credential(1).is_none()), (1, true));
+        assert_eq!((get(&table, "access_token:wx22"), get(&table, "v1:token_wx22")), (None, None));
+        assert!(reader.now().is_managed(b"access_token:wx22") && reader.now().is_managed(b"v1:token_wx22"));
+        table.drop_ended(&ended);
+        assert!(!reader.now().is_managed(b"access_token:wx22") && !reader.now().is_managed(b"v1:token_wx22"));
+        assert!(reader.now().is_managed(b"access_token:wx1"));
+    }
+
+    #[test]
+    fn keys_of_an_app_that_comes_back_in_time_are_not_dropped() {
+        let (table, mut writers, _requests) =
+            Table::new(TableConfig::of([("wx1", keys(&["token", "{any}:token_wx1"]))]));
+        let ended = table.remove(&writers.remove(0));
+        let config = CredentialConfig::new("wx1", keys(&["token", "{any}:token_wx1"]));
+        table.add(1, &config, None).publish(published(2, 100));
+        table.drop_ended(&ended);
+        assert_eq!(get(&table, "token"), Some(("TOKEN".into(), 0, 2)));
+        assert_eq!(get(&table, "v1:token_wx1"), Some(("TOKEN".into(), 0, 2)));
+    }
+
+    #[test]
+    fn changed_keys_show_the_value_that_is_there_in_their_own_way() {
+        let (table, mut writers, _requests) = Table::new(TableConfig::of([("wx1", keys(&["token", "old"]))]));
+        let writer = &mut writers[0];
+        writer.publish(published(7, 10_050));
+        let mut changed = keys(&["token", "new"]);
+        changed[1].view = View { form: Form::JSON_STRING, flags: 6, at_least_s: 0 };
+        assert!(table.change_keys(writer, &keys(&["token", "old"])).is_empty(), "nothing has changed");
+        let ended = table.change_keys(writer, &changed);
+        assert_eq!(get(&table, "token"), Some(("TOKEN".into(), 0, 7)));
+        assert_eq!(get(&table, "new"), Some(("\"TOKEN\"".into(), 6, 7)));
+        assert_eq!(get(&table, "old"), None);
+        assert_eq!(*table.credentials()[0].redacted_names(), ["token", "new"]);
+        table.drop_ended(&ended);
+        assert!(!table.names().is_managed(b"old") && table.names().is_managed(b"new"));
+        writer.publish(published(8, 10_050));
+        assert_eq!(get(&table, "new"), Some(("\"TOKEN\"".into(), 6, 8)));
+    }
+
+    #[test]
+    fn a_key_that_several_apps_have_goes_to_the_next_when_one_is_removed() {
+        let apps = [("wx1", keys(&["same"])), ("wx2", keys(&["same"])), ("wx3", keys(&["same"]))];
+        let (table, writers, _requests) = Table::new(TableConfig::of(apps));
+        assert_eq!(app_of(&table, "same").as_deref(), Some("wx3"));
+        assert!(table.remove(&writers[0]).is_empty());
+        assert!(table.remove(&writers[2]).is_empty());
+        assert_eq!(app_of(&table, "same").as_deref(), Some("wx2"));
+        let ended = table.remove(&writers[1]);
+        table.drop_ended(&ended);
+        assert_eq!(app_of(&table, "same"), None);
+    }
+
+    #[test]
+    fn of_ten_thousand_credentials_added_and_removed_one_by_one_each_has_its_own_keys() {
+        const ALL: usize = 10_000;
+        let (table, _writers, _requests) = Table::new(TableConfig::of([("wx", keys(&["access_token:wx"]))]));
+        let key = |n: usize| format!("access_token:wx{n:016x}");
+        let add = |n: usize| table.add(n + 1, &CredentialConfig::new(&n.to_string(), keys(&[&key(n)])), None);
+        let writers: Vec<CredentialWriter> = (0..ALL).map(add).collect();
+        assert!((0..ALL).all(|n| app_of(&table, &key(n)) == Some(n.to_string())));
+        for writer in writers.iter().skip(1).step_by(2) {
+            table.drop_ended(&table.remove(writer));
+        }
+        assert!((0..ALL).all(|n| table.names().is_managed(key(n).as_bytes()) == (n % 2 == 0)));
+        assert_eq!(table.credentials().len(), ALL / 2 + 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::access_control::Caller;
 use super::context::{ApiApp, ApiContext};
 use super::old_fields::{OLD_OUTCOMES, with_old_fields};
 use crate::clock::{BootMs, Now};
-use crate::credential::facts::RefusedWriter;
+use crate::credential::facts::{CallOutcome, RefusedWriter};
 use crate::credential::journal::{Event, JournalEntry};
 use crate::credential::table::{Credential, LastError, Reading};
 use crate::secret::fingerprint;
@@ -70,7 +70,7 @@ pub fn credential_json(credential: &Credential, now: Now) -> Value {
     put("probes", json!(status.probes));
     put("probes_today", json!(probes_today));
     put("calls", json!(status.calls));
-    let outcomes = status.outcomes.each().map(|(name, n)| (name.to_owned(), json!(n)));
+    let outcomes = CallOutcome::ALL.map(|of| (of.name().to_owned(), json!(status.outcomes.count(of))));
     put("outcomes", with_old_fields(Value::Object(outcomes.into_iter().collect()), OLD_OUTCOMES));
     put("failures", json!(status.failures));
     put("early_deaths", json!(status.early_deaths));
@@ -117,7 +117,7 @@ fn last_error(error: &LastError, now: Now) -> Value {
     let is_told = error.meaning.is_some() || error.network.is_some();
     json!({
         "errcode": error.errcode,
-        "class": error.class,
+        "class": error.class.name(),
         "rid": error.rid,
         "meaning": error.meaning,
         "meaning_zh": error.meaning.map(texts::in_chinese),
@@ -139,7 +139,8 @@ fn writer(writer: &RefusedWriter) -> Value {
 }
 
 pub fn entry_json(entry: &JournalEntry, context: &ApiContext) -> Value {
-    let credential = context.table().credentials().get(entry.credential);
+    let credential = context.table().credential(entry.credential);
+    let credential = credential.as_deref();
     let mut shown = match &entry.event {
         Event::Renewed { generation, expires_in_s, from: None } => {
             json!({ "generation": generation, "expires_in_s": expires_in_s })
@@ -148,7 +149,7 @@ pub fn entry_json(entry: &JournalEntry, context: &ApiContext) -> Value {
             json!({ "generation": generation, "expires_in_s": expires_in_s, "from": from })
         }
         Event::Failed { class, errcode, rid, network, text, meaning, advice } => json!({
-            "class": class, "errcode": errcode, "rid": rid, "network": network, "text": text,
+            "class": class.name(), "errcode": errcode, "rid": rid, "network": network, "text": text,
             "advice": advice, "advice_zh": texts::in_chinese(advice),
             "meaning": meaning, "meaning_zh": meaning.map(texts::in_chinese),
         }),

@@ -71,7 +71,8 @@ impl ApiContext {
         shutdown: CancellationToken,
     ) -> ApiContext {
         let mut of: HashMap<&str, Vec<Arc<Credential>>> = HashMap::new();
-        for credential in service.table.credentials() {
+        let all = service.table.credentials();
+        for credential in &all {
             of.entry(credential.app()).or_default().push(credential.clone());
         }
         let apps: Vec<ApiApp> = configured
@@ -91,7 +92,7 @@ impl ApiContext {
         for (at, app) in apps.iter().enumerate() {
             by_appid.entry(app.appid.clone()).or_default().push(at);
         }
-        let issued_tokens = Mutex::new(IssuedTokens::new(service.table.credentials().len()));
+        let issued_tokens = Mutex::new(IssuedTokens::new(all.len()));
         ApiContext {
             settings: options.clone(),
             service,

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use prometheus_client::encoding::DescriptorEncoder;
-use prometheus_client::metrics::MetricType;
-
-use super::metrics::{COUNTER, EncodeResult, GAUGE, Labels, each, family, gauge};
+use super::metrics_writer::{Labels, MetricsWriter, with_label};
 use super::options::MetricsPerCredential;
 use crate::clock::Now;
-use crate::credential::facts::CredentialInfo;
-use crate::credential::table::{Credential, CredentialState, CredentialStatus, Reading};
+use crate::credential::facts::CallOutcome;
+use crate::credential::table::{Credential, CredentialState};
+use crate::service::figures::CredentialSample;
+use crate::stats::{Metric, by_names};
 
 /// With more apps than this, healthy credentials have no series unless the configuration says so.
 const APPS_MAX: usize = 1_000;
@@ -21,38 +20,9 @@ const TROUBLED_MAX: usize = 1_000;
 /// A foreign writer counts as trouble for so long.
 const FOREIGN_WRITE_MS: i64 = 3_600_000;
 
-const CLASSES: [&str; 4] = ["retry", "wait", "operator", "internal"];
-
-/// A credential at the time of the scrape.
-struct CredentialSample<'c> {
-    credential: &'c Credential,
-    about: &'c CredentialInfo,
-    status: CredentialStatus,
-    is_live: bool,
-    now: Now,
-}
-
 impl CredentialSample<'_> {
-    fn of(credential: &Credential, now: Now) -> CredentialSample<'_> {
-        CredentialSample {
-            credential,
-            about: credential.about(),
-            status: credential.status(now.boot_ms),
-            is_live: matches!(credential.read(now.boot_ms), Reading::Live(_)),
-            now,
-        }
-    }
-
-    fn labels(&self) -> Labels<'_> {
-        vec![("app", self.credential.app()), ("type", self.about.credential_type)]
-    }
-
     fn seconds_left(&self) -> f64 {
         self.status.expires_boot_ms.saturating_sub(self.now.boot_ms) as f64 / 1000.0
-    }
-
-    fn used(&self) -> u64 {
-        self.status.today(self.now.unix_ms).0
     }
 
     /// How bad it is; 0 is no trouble. Every state that an alert on a single credential asks for must be trouble.
@@ -67,7 +37,7 @@ impl CredentialSample<'_> {
     }
 
     fn quota_runs_out(&self) -> bool {
-        self.status.calls_quota.is_some_and(|quota| self.used().saturating_mul(4) > quota.saturating_mul(3))
+        self.status.calls_quota.is_some_and(|quota| self.calls_today().saturating_mul(4) > quota.saturating_mul(3))
     }
 
     fn has_foreign_writer(&self) -> bool {
@@ -77,201 +47,147 @@ impl CredentialSample<'_> {
     }
 }
 
-/// Name, type and help of a family, and its value for a credential, if it has one.
-type CredentialFamily = (&'static str, MetricType, &'static str, fn(&CredentialSample<'_>) -> Option<f64>);
-
-const LEVELS: &[CredentialFamily] = &[
-    ("credential_seconds_left", GAUGE, "Seconds until the value ends.", |of| Some(of.seconds_left())),
-    ("credential_live", GAUGE, "Whether there is a live value.", |of| Some(f64::from(u8::from(of.is_live)))),
-    ("credential_generation", GAUGE, "Number of the present value; each new value counts one more.", |of| {
-        Some(of.status.generation as f64)
-    }),
-    ("quota_used", GAUGE, "Calls made today.", |of| Some(of.used() as f64)),
-    ("probes_today", GAUGE, "Probes of today; their call has a quota of its own.", |of| {
-        of.about.can_probe.then(|| of.status.today(of.now.unix_ms).1 as f64)
-    }),
-    ("quota_limit", GAUGE, "Calls a day that the platform allows.", |of| {
-        of.status.calls_quota.map(|calls| calls as f64)
-    }),
-];
-
-const COUNTERS: &[CredentialFamily] = &[
-    ("calls_denied", COUNTER, "Calls not made because of the quota.", |of| Some(of.status.calls_denied as f64)),
-    ("calls", COUNTER, "Calls made, probes included.", |of| Some(of.status.calls as f64)),
-    ("probes", COUNTER, "Calls that only tried whether the value is accepted.", |of| Some(of.status.probes as f64)),
-    ("verifications", COUNTER, "Verifications of a value that was doubted.", |of| Some(of.status.checks as f64)),
-    ("forced", COUNTER, "Calls that made the platform replace a live value.", |of| Some(of.status.forced as f64)),
-    ("early_deaths", COUNTER, "Values that the platform refused before their expiry.", |of| {
-        Some(of.status.early_deaths as f64)
-    }),
-    ("reports", COUNTER, "Reports by clients that the value is refused.", |of| {
-        Some(of.credential.reports.load(Relaxed) as f64)
-    }),
-    ("refused_writes", COUNTER, "Writes by clients that were refused.", |of| {
-        Some(of.credential.refused_writes.load(Relaxed) as f64)
-    }),
-    (
-        "foreign_writes",
-        COUNTER,
-        "Refused writes that brought another token: a foreign writer fetches by itself.",
-        |of| Some(of.credential.foreign_writes.load(Relaxed) as f64),
-    ),
-];
+type LabelledCredential<'c> = (Labels<'c>, CredentialSample<'c>);
 
 /// All families about credentials.
-pub fn encode(
-    out: &mut DescriptorEncoder<'_>,
-    credentials: &[Arc<Credential>],
+pub fn write<'c>(
+    out: &mut MetricsWriter,
+    credentials: &'c [Arc<Credential>],
     setting: MetricsPerCredential,
     apps: usize,
     now: Now,
-) -> EncodeResult {
+) {
     let is_reduced = match setting {
         MetricsPerCredential::All => false,
         MetricsPerCredential::Troubled => true,
         MetricsPerCredential::Auto => apps > APPS_MAX,
     };
-    let mut seen: Vec<CredentialSample<'_>> =
-        credentials.iter().map(|credential| CredentialSample::of(credential, now)).collect();
-    encode_platform_totals(out, &seen)?;
+    let of = |credential: &'c Arc<Credential>| {
+        let labels = vec![("app", credential.app()), ("type", credential.about().credential_type)];
+        (labels, CredentialSample::of(credential, now))
+    };
+    let mut seen: Vec<LabelledCredential<'_>> = credentials.iter().map(of).collect();
+    write_platform_totals(out, &seen);
     let mut left_out = 0;
     if is_reduced {
-        seen.retain(|of| of.trouble() > 0);
+        seen.retain(|(_, of)| of.trouble() > 0);
         // The sort is stable: of equally bad ones, the same have series at each scrape.
-        seen.sort_by_key(|of| std::cmp::Reverse(of.trouble()));
+        seen.sort_by_key(|(_, of)| std::cmp::Reverse(of.trouble()));
         left_out = seen.len().saturating_sub(TROUBLED_MAX);
         seen.truncate(TROUBLED_MAX);
     }
     let help = "Whether only credentials in trouble have series of their own.";
-    gauge(out, "tokencached_series_reduced", help, f64::from(u8::from(is_reduced)))?;
+    out.value(Metric::gauge("tokencached_series_reduced", help), f64::from(u8::from(is_reduced)));
     let help = "Credentials in trouble that have no series of their own because there are too many.";
-    gauge(out, "tokencached_series_left_out", help, left_out as f64)?;
-    encode_app_names(out, &seen)?;
-    encode_each_credential(out, &seen)
+    out.value(Metric::gauge("tokencached_series_left_out", help), left_out as f64);
+    write_app_names(out, &seen);
+    write_each_credential(out, &seen);
 }
 
 /// The names of the apps, to be joined with the other series by `app`. As a label of those series, a name that is changed
 /// would make new series.
-fn encode_app_names(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSample<'_>]) -> EncodeResult {
+fn write_app_names(out: &mut MetricsWriter, seen: &[LabelledCredential<'_>]) {
     let named: BTreeMap<&str, &str> =
-        seen.iter().filter_map(|of| Some((of.credential.app(), of.about.name.as_deref()?))).collect();
+        seen.iter().filter_map(|(_, of)| Some((of.credential.app(), of.about.name.as_deref()?))).collect();
     if named.is_empty() {
-        return Ok(());
+        return;
     }
-    let mut encoder =
-        family(out, "tokencached_app", "The name that the configuration gives the app.", MetricType::Info)?;
-    for (app, name) in named {
-        encoder.encode_info(&vec![("app", app), ("name", name)])?;
-    }
-    Ok(())
+    let series = named.into_iter().map(|(app, name)| (vec![("app", app), ("name", name)], 1.0));
+    let help = "The name that the configuration gives the app.";
+    out.family(Metric::info("tokencached_app", help), series);
 }
 
-fn encode_each_credential(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSample<'_>]) -> EncodeResult {
-    for (name, metric_type, help, value) in LEVELS.iter().chain(COUNTERS) {
-        let name = format!("tokencached_{name}");
-        each(out, (&name, help, *metric_type), seen.iter().filter_map(|of| Some((of.labels(), value(of)?))))?;
+fn write_each_credential(out: &mut MetricsWriter, seen: &[LabelledCredential<'_>]) {
+    for names in [CredentialSample::LEVELS, CredentialSample::COUNTERS] {
+        out.labelled_figures(CredentialSample::FIGURES, names, seen.iter());
     }
-    let states = seen.iter().flat_map(|of| {
+    let states = seen.iter().flat_map(|(labels, of)| {
         CredentialState::ALL.map(|state| {
-            let labels = [of.labels(), vec![("state", state.name())]].concat();
-            (labels, f64::from(u8::from(of.status.state == state)))
+            let is_in_it = f64::from(u8::from(of.status.state == state));
+            (with_label(labels, "state", state.name()), is_in_it)
         })
     });
-    each(out, ("tokencached_credential_state", "1 for the state that the credential is in, else 0.", GAUGE), states)?;
-    let outcomes = seen.iter().flat_map(|of| {
-        of.status.outcomes.each().map(|(name, count)| {
-            let labels = [of.labels(), vec![("outcome", name)]].concat();
-            (labels, count as f64)
-        })
+    out.family(
+        Metric::gauge("tokencached_credential_state", "1 for the state that the credential is in, else 0."),
+        states,
+    );
+    let outcomes = seen.iter().flat_map(|(labels, of)| {
+        CallOutcome::ALL
+            .map(|outcome| (with_label(labels, "outcome", outcome.name()), of.status.outcomes.count(outcome) as f64))
     });
-    each(out, ("tokencached_fetches", "Fetches, by outcome.", COUNTER), outcomes)
+    out.family(Metric::counter("tokencached_fetches", "Fetches, by outcome."), outcomes);
 }
 
-/// The sums over all credentials of a platform and a type.
-#[derive(Default)]
-struct PlatformTotal {
-    live: u64,
-    seconds_left_min: Option<f64>,
-    states: BTreeMap<&'static str, u64>,
-    classes: BTreeMap<&'static str, u64>,
-    outcomes: BTreeMap<&'static str, u64>,
-    /// In the order of [`COUNTERS`].
-    counters: [f64; COUNTERS.len()],
-}
+/// The credentials of a platform and a type, with the labels of their sums.
+type PlatformGroup<'s, 'c> = (Labels<'static>, Vec<&'s CredentialSample<'c>>);
 
-impl PlatformTotal {
-    fn add(&mut self, of: &CredentialSample<'_>) {
-        if of.is_live {
-            self.live += 1;
-            let least = self.seconds_left_min.unwrap_or(f64::INFINITY);
-            self.seconds_left_min = Some(of.seconds_left().min(least));
-        }
-        *self.states.entry(of.status.state.name()).or_default() += 1;
-        if let Some(error) = &of.status.last_error {
-            *self.classes.entry(error.class).or_default() += 1;
-        }
-        for (name, count) in of.status.outcomes.each() {
-            *self.outcomes.entry(name).or_default() += count;
-        }
-        for (sum, (.., value)) in self.counters.iter_mut().zip(COUNTERS) {
-            *sum += value(of).unwrap_or(0.0);
-        }
+fn write_platform_totals(out: &mut MetricsWriter, seen: &[LabelledCredential<'_>]) {
+    let mut groups: BTreeMap<_, PlatformGroup<'_, '_>> = BTreeMap::new();
+    for (_, of) in seen {
+        let (platform, credential_type) = (of.about.platform, of.about.credential_type);
+        let labels = || vec![("platform", platform), ("type", credential_type)];
+        groups.entry((platform, credential_type)).or_insert_with(|| (labels(), Vec::new())).1.push(of);
     }
-}
-
-fn encode_platform_totals(out: &mut DescriptorEncoder<'_>, seen: &[CredentialSample<'_>]) -> EncodeResult {
-    let mut totals: BTreeMap<(&'static str, &'static str), PlatformTotal> = BTreeMap::new();
-    for of in seen {
-        totals.entry((of.about.platform, of.about.credential_type)).or_default().add(of);
-    }
-    let labels = |(platform, credential_type): &(&'static str, &'static str)| {
-        vec![("platform", *platform), ("type", *credential_type)]
+    let groups: Vec<PlatformGroup<'_, '_>> = groups.into_values().collect();
+    let states = CredentialState::ALL.map(|state| (state.name(), state));
+    let states = by_word(&groups, "state", &states, |of, state| u64::from(of.status.state == state));
+    out.family(Metric::gauge("tokencached_credentials", "Credentials, by state."), states);
+    let failures = CallOutcome::ALL.into_iter().filter(|outcome| matches!(outcome, CallOutcome::Failed(_)));
+    let classes: Vec<_> = failures.map(|outcome| (outcome.name(), outcome)).collect();
+    let classes = by_word(&groups, "class", &classes, |of, outcome| {
+        u64::from(of.status.last_error.as_ref().is_some_and(|error| CallOutcome::Failed(error.class) == outcome))
+    });
+    let help = "Credentials whose last call failed, by the class of the failure.";
+    out.family(Metric::gauge("tokencached_credentials_failing", help), classes);
+    let live = |all: &[&CredentialSample<'_>]| all.iter().filter(|of| of.is_live).count() as f64;
+    let live = groups.iter().map(|(labels, all)| (labels.clone(), live(all)));
+    out.family(Metric::gauge("tokencached_credentials_live", "Credentials with a live value."), live);
+    let least = |all: &[&CredentialSample<'_>]| {
+        all.iter().filter(|of| of.is_live).map(|of| of.seconds_left()).min_by(f64::total_cmp)
     };
-    let by_word =
-        |label: &'static str, words: &[&'static str], of: fn(&PlatformTotal) -> &BTreeMap<&'static str, u64>| {
-            let mut values: Vec<(Labels<'static>, f64)> = Vec::new();
-            for (group, total) in &totals {
-                for word in words {
-                    let value = of(total).get(word).copied().unwrap_or(0);
-                    values.push(([labels(group), vec![(label, *word)]].concat(), value as f64));
-                }
-            }
-            values.into_iter()
-        };
-    let states = by_word("state", &CredentialState::ALL.map(CredentialState::name), |total| &total.states);
-    each(out, ("tokencached_credentials", "Credentials, by state.", GAUGE), states)?;
-    let classes = by_word("class", &CLASSES, |total| &total.classes);
-    each(
-        out,
-        ("tokencached_credentials_failing", "Credentials whose last call failed, by the class of the failure.", GAUGE),
-        classes,
-    )?;
-    let live = totals.iter().map(|(group, total)| (labels(group), total.live as f64));
-    each(out, ("tokencached_credentials_live", "Credentials with a live value.", GAUGE), live)?;
-    let left = totals.iter().filter_map(|(group, total)| Some((labels(group), total.seconds_left_min?)));
-    let help = "Seconds until the first live value ends.";
-    each(out, ("tokencached_credentials_seconds_left_min", help, GAUGE), left)?;
-    let words = CredentialStatus::default().outcomes.each().map(|(name, _)| name);
-    let outcomes = by_word("outcome", &words, |total| &total.outcomes);
-    each(out, ("tokencached_platform_fetches", "Fetches for all credentials, by outcome.", COUNTER), outcomes)?;
-    for (at, (name, metric_type, help, _)) in COUNTERS.iter().enumerate() {
-        let (name, help) = (format!("tokencached_platform_{name}"), format!("Of all credentials: {help}"));
-        let sums = totals.iter().filter_map(|(group, total)| Some((labels(group), *total.counters.get(at)?)));
-        each(out, (&name, &help, *metric_type), sums)?;
+    let left = groups.iter().filter_map(|(labels, all)| Some((labels.clone(), least(all)?)));
+    out.family(
+        Metric::gauge("tokencached_credentials_seconds_left_min", "Seconds until the first live value ends."),
+        left,
+    );
+    let outcomes = CallOutcome::ALL.map(|outcome| (outcome.name(), outcome));
+    let outcomes = by_word(&groups, "outcome", &outcomes, |of, outcome| of.status.outcomes.count(outcome));
+    out.family(Metric::counter("tokencached_platform_fetches", "Fetches for all credentials, by outcome."), outcomes);
+    for figure in by_names(CredentialSample::FIGURES, CredentialSample::COUNTERS) {
+        let Some(metric) = figure.metric else { continue };
+        let name = metric.name.replacen("tokencached_", "tokencached_platform_", 1);
+        let sums = groups
+            .iter()
+            .map(|(labels, all)| (labels.clone(), all.iter().filter_map(|of| (figure.read)(of).number()).sum()));
+        out.family(Metric::counter(&name, &format!("Of all credentials: {}", metric.help)), sums);
     }
-    Ok(())
+}
+
+/// For each group and word, the sum of what its credentials have of that word.
+fn by_word<'g, W: Copy>(
+    groups: &'g [PlatformGroup<'_, '_>],
+    label: &'static str,
+    words: &'g [(&'static str, W)],
+    value: fn(&CredentialSample<'_>, W) -> u64,
+) -> impl Iterator<Item = (Labels<'static>, f64)> + 'g {
+    groups.iter().flat_map(move |(labels, all)| {
+        words.iter().map(move |(word, of_word)| {
+            let sum: u64 = all.iter().map(|of| value(of, *of_word)).sum();
+            (with_label(labels, label, word), sum as f64)
+        })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use prometheus_client::collector::Collector;
-    use prometheus_client::encoding::text;
-    use prometheus_client::registry::Registry;
 
     use super::*;
+    use crate::credential::facts::{CredentialInfo, FailureClass};
     use crate::credential::journal::Journal;
-    use crate::credential::table::{CredentialConfig, CredentialWriter, LastError, Published, Table, TableConfig};
+    use crate::credential::table::{
+        CredentialConfig, CredentialStatus, CredentialWriter, LastError, Published, Table, TableConfig,
+    };
 
     /// So many apps, each with a token that lives.
     fn table(apps: usize) -> (Table, Vec<CredentialWriter>) {
@@ -298,7 +214,7 @@ mod tests {
             status.state = CredentialState::Blocked;
             status.last_error = Some(LastError {
                 errcode: Some(40164),
-                class: "operator",
+                class: FailureClass::Operator,
                 rid: None,
                 text: "invalid ip".into(),
                 meaning: None,
@@ -310,28 +226,12 @@ mod tests {
         });
     }
 
-    struct TestCollector(Vec<Arc<Credential>>, MetricsPerCredential, usize);
-
-    impl std::fmt::Debug for TestCollector {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("TestCollector")
-        }
-    }
-
-    impl Collector for TestCollector {
-        fn encode(&self, mut out: DescriptorEncoder<'_>) -> EncodeResult {
-            encode(&mut out, &self.0, self.1, self.2, Now { boot_ms: 1_000, unix_ms: 1_000 })
-        }
-    }
-
     fn scrape(table: &Table, setting: MetricsPerCredential) -> String {
-        let credentials = table.credentials().to_vec();
-        let apps = credentials.len();
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(TestCollector(credentials, setting, apps)));
-        let mut text = String::new();
-        text::encode(&mut text, &registry).unwrap();
-        text
+        let credentials = table.credentials();
+        let now = Now { boot_ms: 1_000, unix_ms: 1_000 };
+        let mut out = MetricsWriter::new(false);
+        write(&mut out, &credentials, setting, credentials.len(), now);
+        out.finish()
     }
 
     fn count(text: &str, begin: &str) -> usize {

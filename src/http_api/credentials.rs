@@ -3,6 +3,7 @@
 //!
 //! It does not say why there is no value, or how renewals go; `/v1/apps` does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -102,16 +103,16 @@ async fn wait_for_change(
 }
 
 /// The credentials that changed between two versions, in the order of their changes.
-struct ChangePage<'p> {
-    credentials: Vec<(u64, &'p Credential)>,
+struct ChangePage {
+    credentials: Vec<(u64, Arc<Credential>)>,
     more: bool,
 }
 
-impl<'p> ChangePage<'p> {
-    fn of(context: &'p ApiContext, caller: &Caller, app: Option<&str>, after: u64, upto: u64) -> ChangePage<'p> {
+impl ChangePage {
+    fn of(context: &ApiContext, caller: &Caller, app: Option<&str>, after: u64, upto: u64) -> ChangePage {
         // The version is read before the value: a credential that changes in between comes again.
-        let versions = context.table().credentials().iter().map(|of| (of.value_version(), of.as_ref()));
-        let mut credentials: Vec<(u64, &Credential)> = versions
+        let versions = context.table().credentials().into_iter().map(|of| (of.value_version(), of));
+        let mut credentials: Vec<(u64, Arc<Credential>)> = versions
             .filter(|(version, of)| {
                 (after + 1..=upto).contains(version)
                     && app.is_none_or(|app| app == of.app())

@@ -148,7 +148,7 @@ impl FeedWatcher {
         for credential in context.table().credentials() {
             let ended = |end| self.looked_ms < end && end <= now.boot_ms;
             if credential.published().is_some_and(|published| ended(published.expires_boot_ms)) {
-                self.send(context, "credential", &apps::credential_json(credential, now));
+                self.send(context, "credential", &apps::credential_json(&credential, now));
             }
         }
     }
@@ -157,8 +157,8 @@ impl FeedWatcher {
         let (now, table) = (Now::read(), context.table());
         let journal = table.journal.version();
         if context.feed.sender.receiver_count() > 0 {
-            let changed = table.credentials().iter().filter(|credential| credential.version() > self.version);
-            changed.for_each(|credential| self.send(context, "credential", &apps::credential_json(credential, now)));
+            let changed = table.credentials().into_iter().filter(|credential| credential.version() > self.version);
+            changed.for_each(|credential| self.send(context, "credential", &apps::credential_json(&credential, now)));
             let entries = table.journal.since(self.journal, now, EVENTS_MAX);
             entries.iter().for_each(|entry| self.send(context, "journal", &apps::entry_json(entry, context)));
         }

@@ -35,102 +35,65 @@ pub const LABELS: &[(&str, &str)] = &[
 /// Families that had these labels before, too: a sink has a type of its own.
 const UNCHANGED: &str = "tokencached_sink";
 
-/// The same metrics by their old names.
-pub fn translate(metrics: &str) -> String {
-    let mut old = String::with_capacity(metrics.len());
-    for line in metrics.split_inclusive('\n') {
-        let comment = ["# HELP ", "# TYPE "].into_iter().find(|begin| line.starts_with(begin)).unwrap_or("");
-        let rest = line.strip_prefix(comment).unwrap_or(line);
-        let (name, rest) = rest.split_at_checked(rest.find([' ', '{']).unwrap_or(rest.len())).unwrap_or((rest, ""));
-        old.push_str(comment);
-        push_name(&mut old, name);
-        if comment.is_empty() && !name.starts_with(UNCHANGED) {
-            push_labels(&mut old, rest);
-        } else {
-            old.push_str(rest);
-        }
+/// A family's old name.
+pub fn old_name(name: &str) -> &str {
+    FAMILIES.iter().find(|(_, new)| *new == name).map_or(name, |(old, _)| old)
+}
+
+/// A label of this family as it was called and written before.
+pub fn old_label<'l>(family: &str, label: &'l str, value: &'l str) -> (&'l str, &'l str) {
+    let parts = |text: &'static str| text.split_once("=\"").map(|(label, value)| (label, value.trim_end_matches('"')));
+    let pairs = LABELS.iter().filter_map(|(old, new)| parts(old).zip(parts(new)));
+    let mut renamed = pairs.filter(|(_, new)| new.0 == label && (new.1.is_empty() || new.1 == value));
+    match renamed.next() {
+        Some((old, new)) if !family.starts_with(UNCHANGED) => (old.0, if new.1.is_empty() { value } else { old.1 }),
+        _ => (label, value),
     }
-    old
-}
-
-fn push_name(out: &mut String, name: &str) {
-    let (family, ending) = name.strip_suffix("_total").map_or((name, ""), |family| (family, "_total"));
-    out.push_str(FAMILIES.iter().find(|(_, new)| *new == family).map_or(family, |(old, _)| old));
-    out.push_str(ending);
-}
-
-/// Adds the labels at the beginning of `rest` by their old names, and what follows them as it is.
-fn push_labels(out: &mut String, mut rest: &str) {
-    while let Some((separator, label, after)) = split_label(rest) {
-        let renamed = LABELS.iter().find_map(|(old, new)| Some((*old, label.strip_prefix(new)?)));
-        let (begin, end) = renamed.unwrap_or(("", label));
-        out.extend([separator, begin, end]);
-        rest = after;
-    }
-    out.push_str(rest);
-}
-
-/// The `{` or `,` before a label, the label with its value, and what follows. What is inside a value is no label.
-fn split_label(text: &str) -> Option<(&str, &str, &str)> {
-    let (separator, label) = text.split_at_checked(1).filter(|(separator, _)| matches!(*separator, "{" | ","))?;
-    let value = label.find("=\"")? + 2;
-    let mut escaped = false;
-    let length = label.bytes().skip(value).position(|byte| {
-        let ends = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        ends
-    })?;
-    let (label, after) = label.split_at_checked(value + length + 1)?;
-    Some((separator, label, after))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::metrics_writer::{Labels, MetricsWriter};
     use super::*;
+    use crate::stats::{Metric, MetricType};
+
+    type TestFamily = (&'static str, MetricType, &'static str, Labels<'static>);
 
     #[test]
     fn names_labels_and_values_are_the_old_ones_and_texts_stay_as_they_are() {
-        let new = "# HELP tokencached_reports Reports with type=\"x\".\n\
-            # TYPE tokencached_reports counter\n\
-            tokencached_reports_total{app=\"wx1\",type=\"access_token\"} 3\n\
-            tokencached_fetches_total{app=\"wx1\",type=\"access_token\",outcome=\"internal\"} 0\n\
-            tokencached_sink_failures_total{sink=\"0\",type=\"file\",class=\"internal\"} 1\n\
-            tokencached_app_info{app=\"wx1\",name=\"a,type=\\\"b\\\"} c\"} 1\n\
-            tokencached_credentials_failing{platform=\"mp\",type=\"access_token\",class=\"internal\"} 0.0\n\
-            tokencached_cluster_up 1.0\n\
-            # EOF\n";
+        use MetricType::{Counter, Gauge, Info};
+        let app = || [("app", "wx1"), ("type", "access_token")];
+        let outcome = [app().as_slice(), &[("outcome", "internal")]].concat();
+        let platform = vec![("platform", "mp"), ("type", "access_token"), ("class", "internal")];
+        let sink = vec![("sink", "0"), ("type", "file"), ("class", "internal")];
+        let other = vec![("app", "class="), ("outcome", "internal"), ("subtype", "c"), ("class", "internally")];
+        let families: Vec<TestFamily> = vec![
+            ("tokencached_reports", Counter, "Reports with type=\"x\".", app().into()),
+            ("tokencached_fetches", Counter, "Fetches.", outcome),
+            ("tokencached_sink_failures", Counter, "Failures.", sink),
+            ("tokencached_app", Info, "Names.", vec![("app", "中文,type="), ("name", "a,type=\"b\"} c\\")]),
+            ("tokencached_credentials_failing", Gauge, "Failing.", platform),
+            ("tokencached_calls", Counter, "Calls.", other),
+            ("tokencached_cluster_up", Gauge, "Up.", Vec::new()),
+        ];
+        let text = |has_old_names| {
+            let mut out = MetricsWriter::new(has_old_names);
+            for (name, metric_type, help, labels) in families.clone() {
+                out.family(Metric { name, metric_type, help }, [(labels, 3.0)]);
+            }
+            out.finish()
+        };
+        let new = text(false);
+        let app = "{app=\"中文,type=\",name=\"a,type=\\\"b\\\"} c\\\\\"} 1\n";
+        assert!(new.contains(&format!("\ntokencached_app_info{app}")), "{new}");
+        assert!(new.contains("\ntokencached_reports_total{app=\"wx1\",type=\"access_token\"} 3.0\n"), "{new}");
         let old = new
             .replace("tokencached_reports", "tokencached_passive_refreshes")
             .replace("tokencached_cluster_up", "tokencached_shared_state_up")
             .replace(",type=\"access", ",kind=\"access")
             .replace("outcome=\"internal\"", "outcome=\"own-bug\"")
-            .replace("class=\"internal\"} 0.0", "class=\"own-bug\"} 0.0");
-        assert_eq!(translate(new), old);
-    }
-
-    #[test]
-    fn a_label_inside_a_value_is_no_label() {
-        let new = [
-            r#"tokencached_reports_total{app="shop,type=",type="access_token"} 3"#,
-            r#"tokencached_reports_total{app="{type=",type="a"} 3"#,
-            r#"tokencached_app_info{app="wx1",name="outcome=\",type=\"x\\"} 1"#,
-            r#"tokencached_app_info{app="wx1",name="a\\",type="b"} 1"#,
-            r#"tokencached_fetches_total{app="class=",outcome="internal",subtype="c",class="internally"} 1 2"#,
-            r#"tokencached_app_info{app="中文,type=",type="} ,type="} 1"#,
-            r#"tokencached_app_info{} 1"#,
-            "",
-        ];
-        let old = [
-            r#"tokencached_passive_refreshes_total{app="shop,type=",kind="access_token"} 3"#,
-            r#"tokencached_passive_refreshes_total{app="{type=",kind="a"} 3"#,
-            r#"tokencached_app_info{app="wx1",name="outcome=\",type=\"x\\"} 1"#,
-            r#"tokencached_app_info{app="wx1",name="a\\",kind="b"} 1"#,
-            r#"tokencached_fetches_total{app="class=",outcome="own-bug",subtype="c",class="internally"} 1 2"#,
-            r#"tokencached_app_info{app="中文,type=",kind="} ,type="} 1"#,
-            r#"tokencached_app_info{} 1"#,
-            "",
-        ];
-        assert_eq!(translate(&new.join("\n")), old.join("\n"));
+            .replace("kind=\"access_token\",class=\"internal\"}", "kind=\"access_token\",class=\"own-bug\"}");
+        assert_eq!(text(true), old);
     }
 
     #[test]

@@ -7,43 +7,24 @@ use serde_json::{Map, Value, json};
 
 use super::context::ApiContext;
 use super::old_fields::with_old_fields;
+use crate::access::Rights;
 use crate::clock::Now;
 use crate::credential::table::CredentialState;
-use crate::stats::{SinkStats, SinkWrite};
+use crate::service::figures::ServerSample;
+use crate::stats::{SinkStats, SinkWrite, by_names};
 use crate::texts;
 
-/// A figure's name and value.
-pub type Figure = (&'static str, u64);
-pub type Figures = Vec<Figure>;
+/// Names and values of figures.
+pub type Figures = Vec<(&'static str, u64)>;
 
 /// Counters and levels, by memcached's names where it has them.
 pub fn read_figures(context: &ApiContext) -> Figures {
-    let (stats, cache) = (&context.service.stats, context.service.cache.totals());
-    let counts = stats.totals();
-    vec![
-        ("curr_connections", stats.curr_connections.load(Relaxed)),
-        ("total_connections", stats.total_connections.load(Relaxed)),
-        ("rejected_connections", stats.rejected_connections.load(Relaxed)),
-        ("http_connections", context.connections.current.load(Relaxed)),
-        ("cmd_get", counts.cmd_get),
-        ("cmd_set", counts.cmd_set),
-        ("get_hits", counts.get_hits),
-        ("get_misses", counts.get_misses),
-        ("managed_hits", counts.managed_hits),
-        ("managed_misses", counts.managed_misses),
-        ("refused_writes", stats.refused_writes.load(Relaxed)),
-        ("access_denied", stats.access_denied.load(Relaxed)),
-        ("auth_errors", counts.auth_errors),
-        ("bytes_read", counts.bytes_read),
-        ("bytes_written", counts.bytes_written),
-        ("curr_items", cache.curr_items),
-        ("total_items", cache.total_items),
-        ("bytes", cache.bytes),
-        ("limit_maxbytes", cache.budget_bytes),
-        ("evictions", cache.evictions),
-        ("reclaimed", cache.reclaimed),
-        ("expired_unfetched", cache.expired_unfetched),
-    ]
+    let of = ServerSample::of(&context.service, &Rights::ALL, Now::read());
+    let figures = by_names(ServerSample::FIGURES, ServerSample::ON_THE_PAGE);
+    let figures = figures.map(|figure| (figure.name, (figure.read)(&of).number().unwrap_or(0.0) as u64));
+    let refused_writes = context.service.stats.refused_writes.load(Relaxed);
+    let http_connections = context.connections.current.load(Relaxed);
+    figures.chain([("refused_writes", refused_writes), ("http_connections", http_connections)]).collect()
 }
 
 /// How often a sample for the charts is taken, seconds.
@@ -137,7 +118,7 @@ pub fn status_json(context: &ApiContext, now: Now) -> Value {
 }
 
 /// Figures as an object.
-pub fn figures_json(figures: impl IntoIterator<Item = Figure>) -> Value {
+pub fn figures_json(figures: impl IntoIterator<Item = (&'static str, u64)>) -> Value {
     let figures = figures.into_iter().map(|(name, value)| (name.to_owned(), json!(value)));
     with_old_fields(Value::Object(figures.collect()), &["side_connections"])
 }

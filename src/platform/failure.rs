@@ -45,14 +45,40 @@ pub enum Pace {
     Slow,
 }
 
-impl Class {
+/// A [`Class`] without its details, as logs, figures and the API have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureClass {
+    Retry,
+    Wait,
+    Operator,
+    Internal,
+}
+
+impl FailureClass {
     pub fn name(self) -> &'static str {
         match self {
-            Class::Retry => "retry",
-            Class::Wait(_) => "wait",
-            Class::Operator(_) => "operator",
-            Class::Internal => "internal",
+            FailureClass::Retry => "retry",
+            FailureClass::Wait => "wait",
+            FailureClass::Operator => "operator",
+            FailureClass::Internal => "internal",
         }
+    }
+}
+
+impl From<Class> for FailureClass {
+    fn from(class: Class) -> FailureClass {
+        match class {
+            Class::Retry => FailureClass::Retry,
+            Class::Wait(_) => FailureClass::Wait,
+            Class::Operator(_) => FailureClass::Operator,
+            Class::Internal => FailureClass::Internal,
+        }
+    }
+}
+
+impl Class {
+    pub fn name(self) -> &'static str {
+        FailureClass::from(self).name()
     }
 }
 

@@ -28,7 +28,7 @@ pub mod wecom;
 pub use answer::{LifetimeSource, Probe, Token};
 pub use client::{Client, ClientBuildError, ClientOptions, Upstream, UpstreamFuture};
 pub use credential_name::CredentialName;
-pub use failure::{Class, Delivery, Failure, Pace, Wait};
+pub use failure::{Class, Delivery, Failure, FailureClass, Pace, Wait};
 
 use crate::secret::Secret;
 use errcodes::ErrcodeTable;

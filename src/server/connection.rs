@@ -27,6 +27,7 @@ use super::worker::{ConnectionOrigin, Peer};
 use super::{ListenerPolicy, ServerState};
 use crate::access::Rights;
 use crate::clock::{BootMs, Now};
+use crate::credential::table::NamesReader;
 use crate::protocol::binary::MAGIC;
 use crate::protocol::{CloseReason, Command, Request, RequestStep, response};
 use crate::service::{
@@ -49,6 +50,7 @@ pub(super) struct Connection {
     now_ms: BootMs,
     /// What the client may do once it has logged in.
     rights: Arc<Rights>,
+    names: NamesReader,
     pending_auth: Option<PendingAuth>,
     /// The stream keeps some of what it is to send.
     tls: bool,
@@ -169,6 +171,7 @@ impl Connection {
         let info = ConnectionInfo::new(&peer.address(), Some(listen_addr), now_ms);
         let info = shared.service.stats.connections.add(descriptor, info);
         let turn = TurnLeft::new(&shared);
+        let names = shared.service.table.names_reader();
         Connection {
             pending_auth: policy.login.then(|| PendingAuth::new(after(now_ms, shared.limits.login_timeout))),
             peer,
@@ -178,6 +181,7 @@ impl Connection {
             info,
             now_ms,
             rights,
+            names,
             tls: policy.tls,
             protocol: policy.protocol,
             is_binary: None,
@@ -370,6 +374,7 @@ impl Connection {
             stats: &self.stats,
             peer: &self.peer,
             rights: &self.rights,
+            names: self.names.now(),
             may_wait: self.hold_until_ms.is_none_or(|until_ms| now.boot_ms < until_ms),
             memory_short: std::mem::take(&mut self.memory_short),
             keys_left: self.turn.keys,

@@ -16,26 +16,31 @@ const LOG_SPACING_MS: u64 = 60_000;
 
 impl Service {
     /// Whether this key is there for a client with these rights.
-    pub(super) fn is_visible(&self, key: &[u8], rights: &Rights) -> bool {
+    pub(super) fn is_visible(&self, key: &[u8], context: &Context<'_>) -> bool {
+        let rights = context.rights;
         rights.is_all()
-            || self.table.name(key).map_or_else(|| rights.ordinary(), |name| rights.app(name.credential.app()))
+            || context.names.find(key).map_or_else(|| rights.ordinary(), |name| rights.app(name.credential.app()))
     }
 
     /// The credentials that a client with these rights may see.
-    pub(super) fn visible_credentials<'a>(&'a self, rights: &'a Rights) -> impl Iterator<Item = &'a Arc<Credential>> {
-        self.table.credentials().iter().filter(|credential| rights.app(credential.app()))
+    pub(super) fn visible_credentials<'a>(
+        &'a self,
+        rights: &'a Rights,
+    ) -> impl Iterator<Item = Arc<Credential>> + use<'a> {
+        self.table.credentials().into_iter().filter(|credential| rights.app(credential.app()))
     }
 
-    /// The answer to a command that a client with these rights may not have carried out. The keys of a list, and the one of
+    /// The answer to a command that this client may not have carried out. The keys of a list, and the one of
     /// a packet that reads, are judged when they are looked up.
-    pub(super) fn authorize(&self, command: &Command<'_>, key: &[u8], rights: &Rights) -> Result<(), Reply> {
+    pub(super) fn authorize(&self, command: &Command<'_>, key: &[u8], context: &Context<'_>) -> Result<(), Reply> {
+        let rights = context.rights;
         let may = match *command {
             // A touch in passing is a change; without the right to it there is nothing to see.
             Command::GetMany { touch, .. } | Command::Get { touch } => touch.is_none() || !rights.read_only(),
-            Command::MetaGet { may_change } => self.is_visible(key, rights) && !(may_change && rights.read_only()),
-            Command::Debug => self.is_visible(key, rights),
+            Command::MetaGet { may_change } => self.is_visible(key, context) && !(may_change && rights.read_only()),
+            Command::Debug => self.is_visible(key, context),
             Command::Store(_) | Command::Arithmetic(_) | Command::Delete(_) | Command::Touch { .. } => {
-                !rights.read_only() && self.is_visible(key, rights)
+                !rights.read_only() && self.is_visible(key, context)
             }
             Command::Flush { .. } => rights.ordinary() && !rights.read_only(),
             // To reset them changes them for all, and who else is connected is private.

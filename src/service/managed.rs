@@ -11,10 +11,9 @@ use tokio::sync::oneshot;
 use super::meta::ItemInfo;
 use super::{Context, FirstFetchWait, Service};
 use crate::clock::Now;
-use crate::credential::table::{Credential, KeyReading, ManagedKey, ManagedValue, log_credential};
+use crate::credential::table::{Credential, KeyReading, ManagedKey, ManagedValue, OrdinaryItems, log_credential};
 use crate::protocol::{Command, Meta, Reply, Status, StoreCommand, Wire};
 use crate::service::RefuseWith;
-use crate::stats::WorkerStats;
 
 /// A refused write is logged at most so often per credential, milliseconds.
 const REFUSAL_LOG_SPACING_MS: u64 = 60_000;
@@ -39,7 +38,7 @@ impl Service {
         context: &mut Context<'_>,
         show: impl FnOnce(&mut Vec<u8>, &ManagedValue<'_>),
     ) -> ManagedRead {
-        let Some(name) = self.table.name(key) else { return ManagedRead::Ordinary };
+        let Some(name) = context.names.find(key) else { return ManagedRead::Ordinary };
         let Context { out, stats, now, may_wait, .. } = context;
         name.read(*now, |found| match found {
             KeyReading::Bytes(value) => {
@@ -68,7 +67,7 @@ impl Service {
     ) -> Option<Reply> {
         match command {
             Command::Store(store) => {
-                let name = self.table.name(key)?;
+                let name = context.names.find(key)?;
                 let value = store.value.unwrap_or_default();
                 let foreign = name.holds_value() && is_foreign_value(&name.credential, value);
                 if foreign {
@@ -77,7 +76,7 @@ impl Service {
                 self.record_refusal(&name.credential, name.redacted_name(key), foreign, context);
                 Some(self.store_refusal(store, &Status::MANAGED_KEY, Some(0)))
             }
-            Command::Arithmetic(_) => self.table.is_managed(key).then(|| Reply::refusal(&Status::NOT_COUNTED, None)),
+            Command::Arithmetic(_) => context.names.is_managed(key).then(|| Reply::refusal(&Status::NOT_COUNTED, None)),
             _ => None,
         }
     }
@@ -120,15 +119,15 @@ impl Service {
         key: &[u8],
         cas: Option<u64>,
         wire: &Wire<'_>,
-        stats: &WorkerStats,
+        context: &Context<'_>,
     ) -> Option<(Reply, Option<oneshot::Receiver<()>>)> {
-        let name = self.table.name(key)?;
+        let name = context.names.find(key)?;
         let current = name.generation();
         if cas.is_some() && cas != current {
-            stats.delete_misses.add(1);
+            context.stats.delete_misses.add(1);
             return Some((Reply::Status { status: &Status::EXISTS, cas: None, is_refusal: wire.is_binary() }, None));
         }
-        stats.delete_hits.add(1);
+        context.stats.delete_hits.add(1);
         let verification = if name.holds_value() { self.table.report_refused(&name.credential, current) } else { None };
         Some(((&Status::DELETED).into(), verification))
     }
@@ -163,6 +162,27 @@ impl Service {
             }
             KeyReading::Nothing | KeyReading::FirstFetch | KeyReading::Absent => false,
         })
+    }
+}
+
+/// How many items one piece of a walk through the cache looks at.
+const PIECE_ITEMS: u32 = 1000;
+
+impl OrdinaryItems for Service {
+    fn forget(&self, key: &[u8]) {
+        self.cache.delete(key, self.seconds(Now::read()));
+    }
+
+    fn forget_some(&self, cursor: u64, is_meant: &dyn Fn(&[u8]) -> bool) -> Option<u64> {
+        let mut meant: Vec<Vec<u8>> = Vec::new();
+        let now = self.seconds(Now::read());
+        let next = self.cache.scan(cursor, PIECE_ITEMS, now, |item| {
+            if is_meant(item.key) {
+                meant.push(item.key.to_vec());
+            }
+        });
+        meant.iter().for_each(|key| self.forget(key));
+        next
     }
 }
 

@@ -186,7 +186,7 @@ impl Service {
     pub(super) fn meta_debug(&self, wire: &Wire<'_>, key: &[u8], context: &mut Context<'_>) -> Reply {
         let Wire::Meta(meta) = wire else { return Reply::Written };
         context.stats.cmd_meta.add(1);
-        let found = match self.table.name(key) {
+        let found = match context.names.find(key) {
             Some(name) => self.meta_debug_managed(name, meta, key, context),
             None => {
                 let now = self.seconds(context.now);

@@ -4,7 +4,7 @@
 //! Never calls WeChat.
 
 mod access;
-mod binary;
+pub mod figures;
 mod managed;
 mod meta;
 pub mod options;
@@ -24,9 +24,9 @@ use crate::access::Rights;
 use crate::cache::Cache;
 pub use crate::cache::DetachedBytes;
 use crate::clock::{LogThrottle, Now};
-use crate::credential::table::Table;
+use crate::credential::table::{Names, Table};
 pub use crate::protocol::reply::MEMCACHED_VERSION;
-use crate::protocol::{Command, Reply, Request, Status, Wire};
+use crate::protocol::{Command, Reply, Request, Status};
 use crate::stats::{Stats, WorkerStats};
 
 /// Output queued for one connection past which it must be written before more is executed, bytes.
@@ -87,6 +87,8 @@ pub struct Context<'a> {
     pub peer: &'a dyn std::fmt::Display,
     /// What the client may do.
     pub rights: &'a Rights,
+    /// The managed keys.
+    pub names: &'a Names,
     /// False once the time allowed for waiting is over.
     pub may_wait: bool,
     /// The data block was dropped because there was no memory to receive it, not because it is too large.
@@ -149,7 +151,7 @@ impl Service {
         let (wire, mut room) = (&request.wire, None);
         let key = request.key(&mut room);
         if !context.rights.is_all()
-            && let Err(denied) = self.authorize(&request.command, key, context.rights)
+            && let Err(denied) = self.authorize(&request.command, key, context)
         {
             self.record_denial(context);
             wire.write(context.out, key, denied);
@@ -187,13 +189,7 @@ impl Service {
                 self.cache.flush(delay.map_or(now, |delay| self.expiry(delay, context.now)), now);
                 (&Status::OK).into()
             }
-            Command::Stats { argument, rest } => match wire {
-                Wire::Binary(packet) => self.statistics_in_packets(packet, (argument, rest), context),
-                _ => {
-                    self.statistics(argument, rest, context);
-                    Reply::Written
-                }
-            },
+            Command::Stats { argument, rest } => self.statistics((argument, rest), wire, context),
             Command::Verbosity { level } => {
                 if self.verbosity.swap(level, Relaxed) != level {
                     (self.settings.set_verbosity)(level);

@@ -63,7 +63,7 @@ impl Service {
         now: u32,
         context: &mut Context<'_>,
     ) -> ManagedRead {
-        let mut read = if self.is_visible(key, context.rights) {
+        let mut read = if self.is_visible(key, context) {
             self.read_managed(key, context, |out, value| {
                 form.head(out, key, value.flags, value.rendered.len(&value.times), value.cas);
                 value.rendered.write(out, &value.times);

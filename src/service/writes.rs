@@ -151,10 +151,10 @@ impl Service {
         key: &[u8],
         context: &mut Context<'_>,
     ) -> (Reply, Option<oneshot::Receiver<()>>) {
-        let stats = context.stats;
-        if let Some((reply, verification)) = self.report_managed_value(key, delete.cas, wire, stats) {
+        if let Some((reply, verification)) = self.report_managed_value(key, delete.cas, wire, context) {
             return (reply, verification.filter(|_| !wire.is_quiet()));
         }
+        let stats = context.stats;
         let touch = delete.touch.map(|exptime| self.expiry(exptime, context.now));
         let status = self.cache.with_key(key, self.seconds(context.now), |slot| {
             if delete.cas.is_some() && cas_of(slot).is_some_and(|cas| delete.cas != Some(cas)) {
@@ -187,7 +187,7 @@ impl Service {
     /// Packets are shown the flags and the cas id, as memcached does. Nothing changes on a managed key.
     pub(super) fn touch(&self, exptime: i64, wire: &Wire<'_>, key: &[u8], context: &mut Context<'_>) -> Reply {
         let now = context.now;
-        let managed = self.table.name(key).map(|name| match wire {
+        let managed = context.names.find(key).map(|name| match wire {
             Wire::Binary(_) => name.read(now, |found| match found {
                 KeyReading::Bytes(value) => (value.flags, value.cas),
                 KeyReading::Nothing | KeyReading::FirstFetch | KeyReading::Absent => (0, 0),

@@ -92,8 +92,9 @@ impl SinkRunner {
     ) -> SinkRunner {
         let mut of_credential: Vec<(usize, Vec<SinkEntry>)> = Vec::new();
         let mut known: HashMap<usize, usize> = HashMap::new();
+        let names = table.names();
         for entry in &options.entries {
-            let Some(name) = table.name(entry.managed_key().as_bytes()) else { continue };
+            let Some(name) = names.find(entry.managed_key().as_bytes()) else { continue };
             let id = name.credential.id;
             let index = *known.entry(id).or_insert(of_credential.len());
             if index == of_credential.len() {
@@ -102,9 +103,9 @@ impl SinkRunner {
             of_credential[index].1.push(entry.clone());
         }
         let item = |(id, entries): (usize, Vec<SinkEntry>)| {
-            let credential = table.credentials().get(id)?;
+            let credential = table.credential(id)?;
             credential.record_distant_readers();
-            Some(SinkItem::new(credential.clone(), entries))
+            Some(SinkItem::new(credential, entries))
         };
         SinkRunner {
             options: options.clone(),

@@ -24,28 +24,15 @@ pub enum ConnectionState {
     Mwrite,
 }
 
-impl ConnectionState {
-    const ALL: [ConnectionState; 6] = [
-        ConnectionState::Listening,
-        ConnectionState::Read,
-        ConnectionState::Nread,
-        ConnectionState::Swallow,
-        ConnectionState::ParseCmd,
-        ConnectionState::Mwrite,
-    ];
-
-    /// memcached's name for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            ConnectionState::Listening => "conn_listening",
-            ConnectionState::Read => "conn_read",
-            ConnectionState::Nread => "conn_nread",
-            ConnectionState::Swallow => "conn_swallow",
-            ConnectionState::ParseCmd => "conn_parse_cmd",
-            ConnectionState::Mwrite => "conn_mwrite",
-        }
-    }
-}
+/// All, in order, with memcached's names for them.
+const STATES: [(ConnectionState, &str); 6] = [
+    (ConnectionState::Listening, "conn_listening"),
+    (ConnectionState::Read, "conn_read"),
+    (ConnectionState::Nread, "conn_nread"),
+    (ConnectionState::Swallow, "conn_swallow"),
+    (ConnectionState::ParseCmd, "conn_parse_cmd"),
+    (ConnectionState::Mwrite, "conn_mwrite"),
+];
 
 /// One connection, or a socket that is listened on.
 #[derive(Debug)]
@@ -73,9 +60,8 @@ impl ConnectionInfo {
         self.state.store(state as u8, Relaxed);
     }
 
-    pub fn state(&self) -> ConnectionState {
-        let state = usize::from(self.state.load(Relaxed));
-        ConnectionState::ALL.get(state).copied().unwrap_or(ConnectionState::Read)
+    pub fn state_name(&self) -> &'static str {
+        STATES.get(usize::from(self.state.load(Relaxed))).map_or("conn_read", |(_, name)| name)
     }
 
     /// Notes that a command is being executed.

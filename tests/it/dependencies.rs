@@ -64,7 +64,7 @@ const TWICE: &[(&str, &str)] = &[
     ("getrandom", "ring has the older one"),
     ("hashbrown", "dashmap and sqlx have older ones"),
     ("lock_api", "dashmap has the older one"),
-    ("parking_lot", "prometheus-client has the older one"),
+    ("parking_lot", "sqlx has the older one"),
     ("parking_lot_core", "dashmap has the older one"),
     ("sha2", "sqlx has the older one"),
     ("syn", "of macros, which are not in the program"),

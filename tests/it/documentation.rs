@@ -221,7 +221,7 @@ fn what_the_api_can_say_is_described_and_has_words_on_the_page() {
         ("src/credential/journal.rs", "Event", "Entry", "event", &["ev_{}"][..]),
         ("src/credential/table.rs", "CredentialState", "Credential", "state", &["{}", "{}_means"]),
         ("src/credential/facts.rs", "VerificationResult", "Check", "verdict", &["verdict_{}"]),
-        ("src/platform/failure.rs", "Class", "Error", "class", &["class_{}", "out_{}"]),
+        ("src/platform/failure.rs", "FailureClass", "Error", "class", &["class_{}", "out_{}"]),
     ] {
         let said = names_of(file, implementation);
         assert!(said.len() > 3, "{file}: {said:?}");

@@ -34,8 +34,8 @@ app/options -> credential/options http_api/options invalid_value server/options 
 # What clients and the site's stores talk to, and what renews: none of these four knows another.
 http_api -> access address_group clock credential/app credential/facts credential/journal credential/table descriptors
     files http_api/options http_server network secret secret_source service stats supervision texts tls
-server -> access address_group cache clock descriptors files protocol server/options service stats supervision tls
-    unit
+server -> access address_group cache clock credential/table descriptors files protocol server/options service stats
+    supervision tls unit
 sink -> clock credential/adopt credential/facts credential/id credential/table descriptors encoding files redis_client
     redis_client/options secret secret_source sink/options sink/sql_statement sink/template stats supervision unit
 credential -> clock cluster cluster/http cluster/options cluster/record cluster/record_handle cluster/redis
@@ -112,7 +112,8 @@ credential/table -> clock credential/facts credential/id credential/journal cred
     credential/value_cell credential/verify_ticket credential/wildcards encoding platform
 credential/journal -> clock credential/id platform
 credential/verify_ticket -> credential/id secret
-credential/facts credential/reliable_until -> clock
+credential/facts -> clock platform
+credential/reliable_until -> clock
 credential/wildcards -> encoding
 credential/id credential/value_cell -> sync
 

@@ -7,6 +7,7 @@ mod access;
 mod adopting;
 mod aliases;
 mod allocator;
+mod apps_at_run_time;
 mod binary;
 mod binary_differential;
 mod blocking;

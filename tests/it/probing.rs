@@ -239,7 +239,8 @@ impl Node {
     }
 
     fn get(&self, appid: &str) -> Option<String> {
-        let name = self.table.name(format!("access_token:{appid}").as_bytes())?;
+        let names = self.table.names();
+        let name = names.find(format!("access_token:{appid}").as_bytes())?;
         name.read(self.platform.clock.now(), |found| match found {
             KeyReading::Bytes(value) => {
                 let mut out = Vec::new();
@@ -476,7 +477,7 @@ fn no_reading_of_the_table_that_no_client_does_counts_as_use() {
     in_virtual_time(async {
         let node = Node::start(vec![app(1, &mp::STABLE)], &upstream());
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let credential = &node.table.credentials()[0];
+        let credential = node.table.credentials()[0].clone();
         let now = node.platform.clock.now();
         drop((credential.read(now.boot_ms), credential.published(), credential.status(now.boot_ms)));
         assert!(!credential.take_read());

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokencached::credential::App;
+use tokencached::credential::facts::FailureClass;
 use tokencached::credential::state::{FileStore, LoadedState, StateStore};
 use tokencached::credential::table::CredentialState;
 use tokencached::sandbox::{Endpoint, FaultKind, InjectedFault, Options, Sandbox};
@@ -79,7 +80,7 @@ async fn a_denial_is_a_wait_that_says_which_quota_and_what_to_do_and_serves_the_
     until("a denial", || node.status().calls_denied > 0).await;
     assert_eq!(node.token(), Some(first), "its half of two calls is used; the other is for a dying value");
     let error = node.status().last_error.unwrap();
-    assert_eq!((error.class, error.errcode, node.status().state), ("wait", None, CredentialState::Waiting));
+    assert_eq!((error.class, error.errcode, node.status().state), (FailureClass::Wait, None, CredentialState::Waiting));
     assert!(error.text.contains("1 calls for renewals") && error.advice.contains("daily_quota"), "{error:?}");
     until("the reserve's renewal", || node.values() == 2).await;
     assert_eq!(node.status().calls_today, 2);

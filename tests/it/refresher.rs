@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokencached::clock::boot_ms;
+use tokencached::credential::facts::{CallOutcome, FailureClass};
 use tokencached::credential::state::{FileStore, StateStore};
 use tokencached::credential::table::{Credential, CredentialState, CredentialStatus, Reading, Table};
 use tokencached::credential::{App, Env, Refresher, build_in};
@@ -56,8 +57,8 @@ impl Node {
         Node::start(&upstream(&sandbox.base_url()), &[app], None)
     }
 
-    pub fn credential(&self) -> &Arc<Credential> {
-        &self.table.credentials()[0]
+    pub fn credential(&self) -> Arc<Credential> {
+        self.table.credentials()[0].clone()
     }
 
     pub fn status(&self) -> CredentialStatus {
@@ -66,7 +67,7 @@ impl Node {
 
     /// How many values there were since the start.
     pub fn values(&self) -> u64 {
-        self.status().outcomes.each()[0].1
+        self.status().outcomes.count(CallOutcome::New)
     }
 
     /// The generation of the present value.
@@ -75,7 +76,7 @@ impl Node {
     }
 
     pub fn token(&self) -> Option<String> {
-        token(self.credential())
+        token(&self.credential())
     }
 
     pub async fn live(&self) -> String {
@@ -85,7 +86,7 @@ impl Node {
 
     /// Reports the token as a client's `delete` does. Returns when the verification is over.
     pub async fn report(&self, generation: Option<u64>) {
-        let done = self.table.report_refused(self.credential(), generation).expect("room for a report");
+        let done = self.table.report_refused(&self.credential(), generation).expect("room for a report");
         tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
     }
 
@@ -160,7 +161,10 @@ async fn both_endpoints_give_a_value_wechat_accepts() {
         assert_eq!(sandbox.judge(&node.live().await), Verdict::Accepted);
         assert_eq!((sandbox.calls("wx1").total(), sandbox.calls("wx1").of(endpoint)), (1, 1));
         let status = node.status();
-        assert_eq!((status.state, status.outcomes.each()[0].1, status.calls), (CredentialState::Fresh, 1, 1));
+        assert_eq!(
+            (status.state, status.outcomes.count(CallOutcome::New), status.calls),
+            (CredentialState::Fresh, 1, 1)
+        );
         assert!(status.next_try_boot_ms < status.expires_boot_ms);
         node.stop().await;
     }
@@ -176,7 +180,7 @@ async fn google_cloud_rust_4541_a_refusal_slows_the_loop_down_and_never_ends_it(
     let node = Node::of(&sandbox, App { secret: SecretSource::file(&file), ..stable() });
     until("a refusal", || node.status().state == CredentialState::Blocked).await;
     let error = node.status().last_error.unwrap();
-    assert_eq!((error.errcode.is_some(), error.class), (true, "operator"), "{error:?}");
+    assert_eq!((error.errcode.is_some(), error.class), (true, FailureClass::Operator), "{error:?}");
     assert!(!error.advice.is_empty() && !error.text.contains("thewrongone"), "{error:?}");
     let asked = sandbox.calls("wx1").total();
     assert_eq!(asked, 1, "a refusal is not retried fast");
@@ -252,12 +256,12 @@ async fn a_report_by_token_checks_only_the_present_one() {
     let sandbox = sandbox(Options::default()).await;
     let node = Node::of(&sandbox, stable());
     let first = node.live().await;
-    assert!(node.table.report_token(node.credential(), b"another token").is_none());
+    assert!(node.table.report_token(&node.credential(), b"another token").is_none());
     sandbox.kill_tokens("wx1");
-    let done = node.table.report_token(node.credential(), first.as_bytes()).unwrap();
+    let done = node.table.report_token(&node.credential(), first.as_bytes()).unwrap();
     tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
     assert_ne!(node.token().unwrap(), first);
-    assert!(node.table.report_token(node.credential(), first.as_bytes()).is_none(), "it has been replaced");
+    assert!(node.table.report_token(&node.credential(), first.as_bytes()).is_none(), "it has been replaced");
     assert_eq!((node.status().checks, node.credential().reports.load(Ordering::Relaxed)), (1, 3));
     node.stop().await;
 }
@@ -340,7 +344,7 @@ async fn five_hundred_apps_boot_under_the_concurrency_cap_with_one_call_each() {
     let upstream = ClientOptions { concurrency: 4, ..upstream(&plain.base_url) };
     let node = Node::start(&upstream, &apps, None);
     until("500 values", || node.table.credentials().iter().all(|credential| token(credential).is_some())).await;
-    for credential in node.table.credentials() {
+    for credential in &node.table.credentials() {
         assert_eq!(token(credential).unwrap(), credential.appid);
     }
     assert_eq!(plain.calls.load(Ordering::SeqCst), 500);
@@ -605,7 +609,7 @@ async fn clients_of_many_apps_in_a_loop_cause_a_bounded_number_of_calls() {
     let table = &node.table;
     until("600 values", || table.credentials().iter().all(|credential| token(credential).is_some())).await;
     let before = plain.calls.load(Ordering::SeqCst);
-    for credential in table.credentials() {
+    for credential in &table.credentials() {
         for _ in 0..3 {
             let done = table.report_refused(credential, None).expect("room for a report");
             tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
@@ -631,7 +635,7 @@ async fn reports_that_are_true_are_looked_into_however_many_there_are() {
     let table = &node.table;
     until("400 values", || table.credentials().iter().all(|credential| token(credential).is_some())).await;
     appids.iter().for_each(|appid| sandbox.kill_tokens(appid));
-    for credential in table.credentials() {
+    for credential in &table.credentials() {
         let generation = credential.status(boot_ms()).generation;
         let done = table.report_refused(credential, None).expect("room for a report");
         tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();

@@ -253,6 +253,7 @@ impl InProcessService {
             stats: &self.service.stats.register_worker(),
             peer: &"",
             rights: &Rights::ALL,
+            names: &self.service.table.names(),
             may_wait: true,
             memory_short: false,
             keys_left: KEYS_PER_TURN,

@@ -295,9 +295,11 @@ fn a_token_that_is_too_long_for_us_is_our_fault_and_not_the_networks() {
 
 /// The credentials of one app with a jsapi ticket, and what is known of both.
 mod family {
+    use std::sync::Arc;
+
     use tokencached::clock::{Now, boot_ms};
     use tokencached::credential::App;
-    use tokencached::credential::facts::VerificationResult;
+    use tokencached::credential::facts::{FailureClass, VerificationResult};
     use tokencached::credential::journal::Event;
     use tokencached::credential::table::{Credential, CredentialState, Reading};
     use tokencached::platform::mp;
@@ -310,8 +312,8 @@ mod family {
         Node::of(sandbox, App { tickets: vec![&mp::JSAPI], ..stable() })
     }
 
-    fn ticket(node: &Node) -> &Credential {
-        &node.table.credentials()[1]
+    fn ticket(node: &Node) -> Arc<Credential> {
+        node.table.credentials()[1].clone()
     }
 
     fn events(node: &Node, credential: &Credential) -> Vec<Event> {
@@ -333,7 +335,7 @@ mod family {
         let sandbox = sandbox(Options::default()).await;
         sandbox.set_fault("wx1", refused(40164, "invalid ip 9.8.7.6, not in whitelist"));
         let node = with_ticket(&sandbox);
-        let ticket = ticket(&node);
+        let ticket = &ticket(&node);
         until("the token's failure", || node.status().failures > 0).await;
         // Its readers do not wait any more: the call would have been now.
         until("the ticket's turn", || matches!(ticket.read(boot_ms()), Reading::Absent)).await;
@@ -345,7 +347,7 @@ mod family {
         assert_eq!(sandbox.calls("wx1").of(Endpoint::Ticket), 0);
 
         sandbox.clear_fault("wx1");
-        ask(&node, node.credential()).await;
+        ask(&node, &node.credential()).await;
         until("the ticket", || token(ticket).is_some()).await;
         let status = ticket.status(boot_ms());
         assert_eq!((status.state, status.waits_for_parent, status.failures), (CredentialState::Fresh, false, 0));
@@ -359,10 +361,10 @@ mod family {
         let text = "invalid credential, access_token is invalid or not latest";
         sandbox.add_fault("wx1", refused(40001, text).on(FaultScope::Tickets));
         let node = with_ticket(&sandbox);
-        let ticket = ticket(&node);
+        let ticket = &ticket(&node);
         until("the ticket's verdict", || ticket.status(boot_ms()).state == CredentialState::Blocked).await;
         let error = ticket.status(boot_ms()).last_error.unwrap();
-        assert_eq!((error.errcode, error.class), (Some(40001), "operator"));
+        assert_eq!((error.errcode, error.class), (Some(40001), FailureClass::Operator));
         assert!(error.text.contains("the access token was refused for this call"), "{}", error.text);
         assert!(
             error.advice.contains("The AppSecret is right") && texts::in_chinese(&error.advice).contains("不要重置"),
@@ -387,7 +389,7 @@ mod family {
         let sandbox = sandbox(Options { lifetime_s: 12, ..Options::default() }).await;
         sandbox.add_fault("wx1", refused(40001, "invalid credential").on(FaultScope::Tickets));
         let node = with_ticket(&sandbox);
-        let ticket = ticket(&node);
+        let ticket = &ticket(&node);
         until("the ticket's verdict", || ticket.status(boot_ms()).state == CredentialState::Blocked).await;
         sandbox.clear_fault("wx1");
         until("the ticket", || token(ticket).is_some()).await;

@@ -113,7 +113,7 @@ const PAUSES: &[&str] = &[
     "support/proxy.rs",
 ];
 /// Time is virtual there: nothing passes while a test sleeps.
-const VIRTUAL: &[&str] = &["month/", "probing.rs"];
+const VIRTUAL: &[&str] = &["apps_at_run_time.rs", "month/", "probing.rs"];
 
 #[test]
 fn no_test_sleeps_to_wait_for_something() {

@@ -22,6 +22,8 @@ const SAVE_WAIT_OF_NOTHING_MS: u64 = 200;
 /// What goes on. One thing at a time.
 pub(super) enum Activity {
     Idle,
+    /// It was added while a call for an app of the same name still runs. It starts when that has ended.
+    AwaitingEarlierCall,
     Fetching(Fetching),
     /// A new classic value is being written, before readers get it.
     Saving(Published),

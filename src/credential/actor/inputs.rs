@@ -101,6 +101,7 @@ impl Actor {
     }
 
     pub(super) fn start(&mut self, first_try_ms: BootMs) {
+        self.activity = Activity::Idle;
         let now_ms = self.now_ms();
         self.set_renewal_timer(first_try_ms.max(now_ms + self.first_wait_ms()));
         if !self.is_live(now_ms) && self.lacks_parent_token() {
@@ -196,10 +197,11 @@ impl Actor {
         self.plan_probe();
     }
 
-    /// Ends what goes on. The answer of a call that is under way is not waited for.
+    /// Ends what goes on, and takes the value from the readers. The answer of a call that is under way is not waited for.
     pub(super) fn on_removed(&mut self) {
         let ended = std::mem::replace(&mut self.activity, Activity::Idle);
         self.end_queued_probe(&ended);
+        self.withdraw_held();
         self.answer_waiters();
         self.end_wait();
         self.push(Effect::SetTimer(Timer::Renewal, None));

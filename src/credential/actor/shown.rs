@@ -2,7 +2,7 @@
 
 use super::{Actor, Effect};
 use crate::clock::{BootMs, nonzero};
-use crate::credential::facts::{CredentialInfo, Verification, VerificationResult};
+use crate::credential::facts::{CallOutcome, CredentialInfo, Verification, VerificationResult};
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::grants::Grant;
 use crate::credential::table::{
@@ -57,7 +57,7 @@ impl Actor {
 
     pub(super) fn record_failed_event(&mut self, failure: &Failure) {
         self.record_event(JournalEvent::Failed {
-            class: failure.class.name(),
+            class: failure.class.into(),
             errcode: failure.errcode,
             rid: failure.rid.as_deref().map(str::to_owned),
             network: failure.network.map(NetworkFault::name),
@@ -111,7 +111,7 @@ impl Actor {
             Class::Retry if live => CredentialState::Stale,
             Class::Retry => CredentialState::Dead,
         };
-        let (class, rid) = (failure.class.name(), failure.rid.as_deref().map(str::to_owned));
+        let (class, rid) = (failure.class.into(), failure.rid.as_deref().map(str::to_owned));
         self.log_failure(failure, &advice, next_ms, live);
         self.update_status(|status| {
             (status.state, status.waits_for_parent) = (state, false);
@@ -198,12 +198,12 @@ impl Actor {
         let now_ms = self.now_ms();
         let (ended, took_ms) = match outcome {
             FetchOutcome::Answered { token, sent_ms, received_ms, .. } => {
-                let ended = if self.holds(&token.value) { "same" } else { "new" };
+                let ended = if self.holds(&token.value) { CallOutcome::Same } else { CallOutcome::New };
                 (Some(ended), Some(received_ms.saturating_sub(*sent_ms)))
             }
             FetchOutcome::Failed { failure, sent_ms } => {
                 let took_ms = (failure.delivery != Delivery::NotSent).then(|| now_ms.saturating_sub(*sent_ms));
-                (Some(failure.class.name()), took_ms)
+                (Some(CallOutcome::Failed(failure.class.into())), took_ms)
             }
             _ => (None, None),
         };
@@ -211,7 +211,7 @@ impl Actor {
             self.push(Effect::Measured { endpoint: self.credential_type.id, ended, took_ms });
         }
         let generation = self.generation();
-        let looked = verdict(purpose, outcome, ended == Some("same"));
+        let looked = verdict(purpose, outcome, ended == Some(CallOutcome::Same));
         let check = looked.map(|verdict| Verification { at_boot_ms: now_ms, generation, verdict });
         self.update_status(|status| {
             ended.into_iter().for_each(|ended| status.outcomes.record(ended));

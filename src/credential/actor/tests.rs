@@ -327,7 +327,7 @@ impl Play {
 
     /// How many values there were since the start.
     fn values(&self) -> u64 {
-        self.status().outcomes.each()[0].1
+        self.status().outcomes.count(CallOutcome::New)
     }
 
     fn count(&self, call: Call) -> usize {

@@ -22,7 +22,7 @@ use crate::credential::table::{
 };
 use crate::credential::verification_budget::VerificationBudget;
 use crate::platform::errcodes;
-use crate::platform::{Delivery, Probe, Renewal, Token};
+use crate::platform::{Delivery, FailureClass, Probe, Renewal, Token};
 
 /// A value is probed by the queue only if its renewal is at least this far away: one call at a time, and the renewal
 /// comes first.
@@ -430,7 +430,7 @@ impl Actor {
         if errcode.is_some() {
             log_credential!(error, self, errcode, advice = RESET_IT, "{HANDED_OUT}");
             self.record_event(JournalEvent::Failed {
-                class: "operator",
+                class: FailureClass::Operator,
                 errcode,
                 rid: None,
                 network: None,
@@ -443,7 +443,7 @@ impl Actor {
             status.state = CredentialState::Dead;
             status.last_error = Some(LastError {
                 errcode,
-                class: "operator",
+                class: FailureClass::Operator,
                 rid: None,
                 text: HANDED_OUT.to_owned(),
                 meaning: None,

@@ -1,7 +1,8 @@
 //! Apps that are added, changed and removed while the refresher runs.
 //!
 //! An app that is put again keeps the credentials that are still the same ones, with their values, counts and times; the
-//! others are removed or begin anew. No other app notices. Which keys show a credential is the table's matter.
+//! others are removed or begin anew. No other app notices. Keys that are taken away refuse clients' writes for a while
+//! longer, so that a client's own token does not take the place of ours unseen.
 
 use std::sync::Arc;
 
@@ -83,13 +84,13 @@ impl Scheduler {
     }
 
     fn put_app(&mut self, app: &App) -> Result<Vec<Arc<Credential>>, ChangeRefused> {
-        let known = self.ids_of(&app.id());
+        let known = self.refresher.members.of_app(&app.id());
         if self.refresher.cluster.is_some() {
             return Err(ChangeRefused::InCluster);
         } else if known.is_empty() && app.token == &component::COMPONENT {
             return Err(ChangeRefused::IsComponent);
         }
-        let component = app.component.as_deref().map(|component| self.ids_of(component));
+        let component = app.component.as_deref().map(|component| self.refresher.members.of_app(component));
         let component = component.map(|ids| ids.first().copied().ok_or(ChangeRefused::NoComponent)).transpose()?;
         let mut ids: Vec<CredentialId> = Vec::new();
         for plan in plan::plans(&self.refresher.options, std::slice::from_ref(app)) {
@@ -109,15 +110,9 @@ impl Scheduler {
         if self.refresher.cluster.is_some() {
             return Err(ChangeRefused::InCluster);
         }
-        let ids = self.ids_of(app);
+        let ids = self.refresher.members.of_app(app);
         ids.iter().for_each(|id| self.remove_credential(*id));
         Ok(ids.len())
-    }
-
-    /// The access token's id first.
-    fn ids_of(&self, app: &str) -> Vec<CredentialId> {
-        let members = self.refresher.members.iter().filter(|(_, member)| member.writer.app() == app);
-        members.map(|(id, _)| id).collect()
     }
 
     /// True if this is the planned credential, and not another of the same app.
@@ -128,9 +123,9 @@ impl Scheduler {
 
     fn add_credential(&mut self, plan: Plan, parent: Option<CredentialId>) -> CredentialId {
         let Refresher { members, table, state_writer, options, grants, .. } = &mut self.refresher;
-        let id = members.next_id();
+        let id = members.next_id;
         let parent_reader = parent.and_then(|parent| members.get(parent)).map(|member| member.writer.reader().clone());
-        let writer = table.new_credential(id, &plan.credential(), parent_reader.clone());
+        let writer = table.add(id, &plan.credential(), parent_reader.clone());
         let grant = plan.grant.clone();
         let limits = ActorLimits { total_timeout_ms: options.total_timeout_ms, keeps_state: state_writer.is_some() };
         let mut actor = Actor::new(plan, parent_reader, limits);
@@ -145,18 +140,16 @@ impl Scheduler {
         let is_queued = actor.is_probed_by_queue();
         self.secret_files.follow(id, &actor);
         members.push(Member::new(actor, writer, parent));
-        if let Some(parent) = parent {
-            self.refresher.dependents.entry(parent).or_default().push(id);
-        }
         self.set_queued(id, is_queued);
         self.start(id);
         id
     }
 
     fn change_credential(&mut self, id: CredentialId, plan: Plan) -> CredentialId {
-        if let Some(Member { actor, .. }) = self.refresher.members.get(id) {
-            self.secret_files.unfollow(id, &actor.source);
-        }
+        let Some(Member { actor, writer, .. }) = self.refresher.members.get_mut(id) else { return id };
+        self.secret_files.unfollow(id, &actor.source);
+        let ended = self.refresher.table.change_keys(writer, &plan.keys);
+        self.end_keys(ended);
         self.tell(id, Event::Changed(Box::new(plan)));
         if let Some(Member { actor, .. }) = self.refresher.members.get(id) {
             self.secret_files.follow(id, actor);
@@ -178,8 +171,8 @@ impl Scheduler {
         if let Some(state_writer) = &self.refresher.state_writer {
             state_writer.remove(id);
         }
-        self.refresher.dependents.remove(&id);
-        self.refresher.dependents.values_mut().for_each(|children| children.retain(|child| *child != id));
+        let ended = self.refresher.table.remove(&member.writer);
+        self.end_keys(ended);
     }
 
     fn set_queued(&mut self, id: CredentialId, is_queued: bool) {

@@ -1,7 +1,7 @@
 //! The refresher's loop. It waits for timers, reports of tasks, clients and other nodes, hands each to the actor that it
 //! concerns, and does what the actor says. It starts and ends every task. Here are no rules about credentials.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ use crate::credential::actor::{ClusterNews, Doubt, Effect, Event, StoreOrder, Ti
 use crate::credential::fetch_task::{FetchOrder, FetchReport, FetchTask, Intent, PermitPool};
 use crate::credential::probe_queue::{PROBES_RUNNING_MAX, ProbeQueue, ProbeReadiness};
 use crate::credential::state_writer::StateWriter;
-use crate::credential::table::{CredentialId, VerificationReason, VerificationRequest, log_credential};
+use crate::credential::table::{CredentialId, EndedKeys, VerificationReason, VerificationRequest, log_credential};
 use crate::credential::verification_budget::VerificationBudget;
 use crate::credential::verify_ticket::ReceivedTicket;
 use crate::platform::Renewal;
@@ -36,6 +36,8 @@ const JUMP_MS: u64 = 1_000;
 const FETCH_WAIT: Duration = Duration::from_secs(8);
 /// At the start, the calls for access tokens after the first few are this far apart. Tickets follow their token.
 const SPREAD_MS: u64 = 5;
+/// So long the keys of a removed app still refuse clients' writes. A client that goes on for longer is not told.
+const ENDED_KEYS_MS: u64 = 60_000;
 /// At most one log line in this time about what clients cause, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
 
@@ -45,6 +47,8 @@ pub(super) struct Scheduler {
     /// Tasks that report to an actor, and the credential of each. Also used when the task panics.
     tasks: JoinSet<TaskOutput>,
     owners: HashMap<Id, TaskOwner>,
+    /// Of them, the calls that make a new value, which ends the value before it: by endpoint and appid.
+    minting: HashMap<(&'static str, String), Id>,
     /// Tasks that report to nobody.
     background: TaskTracker,
     end_background: CancellationToken,
@@ -55,6 +59,8 @@ pub(super) struct Scheduler {
     pub probe_queue: ProbeQueue,
     probe_queue_timer: Option<delay_queue::Key>,
     queued_probes_running: usize,
+    /// Keys that were taken away, and when each are dropped; the earliest first.
+    ended_keys: VecDeque<(BootMs, EndedKeys)>,
     /// How many verifications clients may still cause.
     client_budget: VerificationBudget,
     refusal_log: LogThrottle,
@@ -67,7 +73,7 @@ pub(super) struct Scheduler {
 /// Whose task it is.
 struct TaskOwner {
     id: CredentialId,
-    /// The endpoint and the app of a call that makes a new value, which ends the value before it.
+    /// Its key in [`Scheduler::minting`].
     mints: Option<(&'static str, String)>,
     /// Those whose first fetch waits for the end of that call.
     then_start: Vec<CredentialId>,
@@ -77,6 +83,8 @@ struct TaskOwner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     Of(CredentialId, Timer),
+    /// The first of [`Scheduler::ended_keys`] are to be dropped.
+    EndedKeys,
     /// The next probe of the probe queue.
     ProbeQueue,
 }
@@ -108,9 +116,11 @@ impl Scheduler {
             timers: DelayQueue::new(),
             tasks: JoinSet::new(),
             owners: HashMap::new(),
+            minting: HashMap::new(),
             background: TaskTracker::new(),
             end_background: CancellationToken::new(),
             cancel: shutdown.child_token(),
+            ended_keys: VecDeque::new(),
             client_budget: VerificationBudget::new(now_ms),
             refusal_log: LogThrottle::default(),
             secrets,
@@ -175,7 +185,7 @@ impl Scheduler {
         let is_token = |(_, member): &(_, &Member)| member.actor.credential_type.renewal != Renewal::Poll;
         let spread_ms = self.refresher.members.iter().filter(is_token).count() as u64 * SPREAD_MS;
         let mut urgent = 0;
-        for id in 0..self.refresher.members.next_id() {
+        for id in self.refresher.members.ids() {
             let Some(member) = self.refresher.members.get(id) else { continue };
             let first = member.actor.first_try(now);
             let first_try_ms = match first.is_urgent {
@@ -204,7 +214,7 @@ impl Scheduler {
     }
 
     fn tell_all(&mut self, event: impl Fn() -> Event) {
-        for id in 0..self.refresher.members.next_id() {
+        for id in self.refresher.members.ids() {
             self.tell(id, event());
         }
     }
@@ -234,7 +244,7 @@ impl Scheduler {
             // The client may have closed its connection.
             Effect::Reply(waiter) => drop(waiter.send(())),
             Effect::TellDependents { generation, poll_ms } => {
-                for child in self.refresher.dependents.get(&id).cloned().unwrap_or_default() {
+                for child in self.refresher.members.dependents(id) {
                     self.tell(child, Event::ParentRenewed { generation, poll_ms });
                 }
             }
@@ -273,6 +283,7 @@ impl Scheduler {
     fn on_due(&mut self, due: Due) {
         match due {
             Due::ProbeQueue => self.on_probe_queue_timer(),
+            Due::EndedKeys => self.drop_ended_keys(),
             Due::Of(id, timer) => {
                 let Some(member) = self.refresher.members.get_mut(id) else { return };
                 *member.timer(timer) = None;
@@ -283,6 +294,42 @@ impl Scheduler {
                 self.tell(id, event);
             }
         }
+    }
+
+    /// Lets keys that were taken away refuse writes for a while, and then drops them.
+    pub fn end_keys(&mut self, ended: EndedKeys) {
+        if ended.is_empty() {
+            return;
+        }
+        let at_ms = self.refresher.clock.boot_ms() + ENDED_KEYS_MS;
+        if self.ended_keys.is_empty() {
+            self.timers.insert(Due::EndedKeys, Duration::from_millis(ENDED_KEYS_MS));
+        }
+        self.ended_keys.push_back((at_ms, ended));
+    }
+
+    fn drop_ended_keys(&mut self) {
+        let now_ms = self.refresher.clock.boot_ms();
+        let mut ended = EndedKeys::default();
+        while let Some((_, keys)) = self.ended_keys.pop_front_if(|(at_ms, _)| *at_ms <= now_ms) {
+            ended.add(keys);
+        }
+        if let Some((at_ms, _)) = self.ended_keys.front() {
+            self.timers.insert(Due::EndedKeys, delay(*at_ms, now_ms));
+        }
+        let (table, ordinary) = (self.refresher.table.clone(), self.refresher.ordinary.clone());
+        let work = async move {
+            if let Some(items) = ordinary {
+                let forget_some = ended.forgetting();
+                let mut cursor = Some(0);
+                while let Some(from) = cursor {
+                    cursor = forget_some(&*items, from);
+                    tokio::task::yield_now().await;
+                }
+            }
+            table.drop_ended(&ended);
+        };
+        self.background.spawn(self.end_background.clone().run_until_cancelled_owned(work));
     }
 
     pub fn plan_queued_probe(&mut self) {
@@ -346,11 +393,13 @@ impl Scheduler {
     pub fn start(&mut self, id: CredentialId) {
         let now = self.refresher.clock.now();
         let Some(Member { actor, .. }) = self.refresher.members.get(id) else { return };
-        let (endpoint, appid) = (actor.configured_type.id, &actor.appid);
-        let is_same = |mints: &(&str, String)| mints.0 == endpoint && mints.1 == *appid;
         let first_try_ms = actor.first_try(now).at_ms;
-        match self.owners.values_mut().find(|owner| owner.mints.as_ref().is_some_and(is_same)) {
-            Some(owner) => owner.then_start.push(id),
+        let earlier = self.minting.get(&(actor.configured_type.id, actor.appid.clone()));
+        match earlier.and_then(|task| self.owners.get_mut(task)) {
+            Some(owner) => {
+                owner.then_start.push(id);
+                self.tell(id, Event::StartsLater);
+            }
             None => self.tell(id, Event::Started { first_try_ms }),
         }
     }
@@ -388,8 +437,9 @@ impl Scheduler {
         mints: Option<(&'static str, String)>,
         work: impl Future<Output = TaskOutput> + Send + 'static,
     ) {
-        let task = self.tasks.spawn(work);
-        self.owners.insert(task.id(), TaskOwner { id, mints, then_start: Vec::new() });
+        let task = self.tasks.spawn(work).id();
+        self.minting.extend(mints.clone().map(|mints| (mints, task)));
+        self.owners.insert(task, TaskOwner { id, mints, then_start: Vec::new() });
     }
 
     fn on_task_done(&mut self, output: Result<(Id, TaskOutput), JoinError>) {
@@ -398,7 +448,10 @@ impl Scheduler {
             Err(error) => (error.id(), Err(error)),
         };
         // Every task has an owner.
-        let Some(TaskOwner { id, then_start, .. }) = self.owners.remove(&task) else { return };
+        let Some(TaskOwner { id, mints, then_start }) = self.owners.remove(&task) else { return };
+        if let Some(mints) = mints.filter(|mints| self.minting.get(mints) == Some(&task)) {
+            self.minting.remove(&mints);
+        }
         let event = match output {
             Ok(TaskOutput::Fetched(report)) => Event::Fetched(report),
             Ok(TaskOutput::Saved) => Event::Saved,

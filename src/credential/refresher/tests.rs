@@ -10,8 +10,8 @@ use crate::clock::{self, Now};
 use crate::credential::actor::ActorLimits;
 use crate::credential::plan;
 use crate::credential::state::{LoadedState, Snapshot, StateStore};
-use crate::credential::table::{Credential, CredentialState, Reading};
-use crate::credential::{App, Env, build_in};
+use crate::credential::table::{Credential, CredentialState, KeyReading, Reading};
+use crate::credential::{Alias, App, Env, build_in};
 use crate::platform::{
     ClientOptions, CredentialType, Failure, FetchParams, Probe, Token, UpstreamFuture, answer, component, mp,
 };
@@ -144,6 +144,20 @@ impl Upstream for Mint {
     }
 }
 
+/// Says what it was told to forget; it holds one item under `v1:token_wx2`.
+struct Forgotten(Arc<Mutex<Vec<String>>>);
+
+impl OrdinaryItems for Forgotten {
+    fn forget(&self, key: &[u8]) {
+        self.0.lock().push(String::from_utf8(key.to_vec()).unwrap());
+    }
+
+    fn forget_some(&self, cursor: u64, is_meant: &dyn Fn(&[u8]) -> bool) -> Option<u64> {
+        [&b"v1:token_wx2"[..], b"another"].into_iter().filter(|key| is_meant(key)).for_each(|key| self.forget(key));
+        (cursor < 2).then_some(cursor + 1)
+    }
+}
+
 impl Mint {
     fn count_running(&self, more: isize) {
         let mut running = self.running.lock();
@@ -155,6 +169,9 @@ impl Mint {
 /// A running refresher on such a platform, in virtual time.
 struct Running {
     platform: Arc<Mint>,
+    table: Arc<Table>,
+    /// Ordinary items that were forgotten.
+    forgotten: Arc<Mutex<Vec<String>>>,
     control: AppControl,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -170,10 +187,12 @@ impl Running {
             store: None,
             cluster: None,
         };
-        let (_table, refresher) = build_in(env, &ClientOptions::at("http://127.0.0.1:1".into()), apps);
+        let (table, refresher) = build_in(env, &ClientOptions::at("http://127.0.0.1:1".into()), apps);
+        let forgotten = Arc::new(Mutex::default());
+        let refresher = refresher.with_ordinary_items(Arc::new(Forgotten(forgotten.clone())));
         let (control, stop) = (refresher.app_control(), CancellationToken::new());
         let task = tokio::spawn(refresher.run(stop.clone()));
-        Running { platform, control, stop, task }
+        Running { platform, table, forgotten, control, stop, task }
     }
 
     fn calls(&self, name: &str) -> usize {
@@ -185,6 +204,20 @@ impl Running {
             Reading::Live(guard) => Some(String::from_utf8(guard.as_ref()?.value.to_vec()).unwrap()),
             Reading::FirstFetch | Reading::Absent => None,
         }
+    }
+
+    /// What a client gets; none if the key is not managed.
+    fn get(&self, key: &str) -> Option<Option<String>> {
+        let names = self.table.names();
+        let key = names.find(key.as_bytes())?;
+        Some(key.read(self.platform.now(), |found| match found {
+            KeyReading::Bytes(value) => {
+                let mut out = Vec::new();
+                value.rendered.write(&mut out, &value.times);
+                Some(String::from_utf8(out).unwrap())
+            }
+            KeyReading::FirstFetch | KeyReading::Absent | KeyReading::Nothing => None,
+        }))
     }
 
     async fn stop(self) {
@@ -281,7 +314,9 @@ async fn a_classic_app_that_is_put_anew_waits_for_the_end_of_its_earlier_call() 
     running.control.remove("wx1").await.unwrap();
     running.control.put(classic(None)).await.unwrap();
     let added = running.control.put(classic(Some("http://127.0.0.1:2"))).await.unwrap();
-    tokio::time::sleep(SECOND).await;
+    // Nor does an operator's request start one before.
+    let refreshed = running.table.ask_refresh(&added[0], None).unwrap();
+    tokio::time::timeout(SECOND, refreshed).await.unwrap().unwrap();
     assert_eq!(running.value(&added[0]).as_deref(), Some("wx1-1"));
     assert_eq!((running.calls("access_token wx1"), running.platform.running.lock().1), (2, 1));
     running.stop().await;
@@ -339,4 +374,68 @@ async fn what_cannot_be_changed_while_it_runs_is_refused_with_the_reason() {
     let control = running.control.clone();
     running.stop().await;
     assert_eq!(control.remove("wx1").await, Err(ChangeRefused::Ending));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_of_a_removed_app_refuse_writes_for_a_minute_and_old_items_do_not_come_back() {
+    let running = Running::start(&[app("wx1", "s")]);
+    let aliases = vec![Alias::raw("{any}:token_wx2"), Alias::raw("token:wx2")];
+    running.control.put(App { aliases, ..app("wx2", "s") }).await.unwrap();
+    assert_eq!(running.get("access_token:wx2"), Some(None), "managed before there is a value");
+    tokio::time::sleep(SECOND).await;
+    let value = running.get("access_token:wx2").flatten();
+    assert!(value.is_some() && running.get("token:wx2") == Some(value.clone()));
+    assert_eq!(running.get("v1:token_wx2"), Some(value.clone()));
+    // One alias is taken away.
+    let aliases = vec![Alias::raw("{any}:token_wx2")];
+    running.control.put(App { aliases, ..app("wx2", "s") }).await.unwrap();
+    assert_eq!((running.get("token:wx2"), running.get("access_token:wx2")), (Some(None), Some(value)));
+    tokio::time::sleep(61 * SECOND).await;
+    assert_eq!((running.get("token:wx2"), running.forgotten.lock().join(" ")), (None, "token:wx2".to_owned()));
+    // Then the app.
+    running.control.remove("wx2").await.unwrap();
+    tokio::time::sleep(59 * SECOND).await;
+    assert_eq!((running.get("access_token:wx2"), running.get("v1:token_wx2")), (Some(None), Some(None)));
+    assert_eq!(running.forgotten.lock().len(), 1);
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!((running.get("access_token:wx2"), running.get("v1:token_wx2")), (None, None));
+    let forgotten = running.forgotten.lock().split_off(1);
+    assert_eq!(forgotten[0], "access_token:wx2");
+    assert!(forgotten[1..].iter().all(|key| key == "v1:token_wx2") && forgotten.len() > 1, "{forgotten:?}");
+    assert!(running.get("access_token:wx1").flatten().is_some());
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_comes_back_within_the_minute_keeps_its_keys() {
+    let running = Running::start(&[app("wx1", "s")]);
+    tokio::time::sleep(SECOND).await;
+    running.control.remove("wx1").await.unwrap();
+    assert_eq!(running.get("access_token:wx1"), Some(None));
+    tokio::time::sleep(30 * SECOND).await;
+    running.control.put(app("wx1", "s")).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert!(running.get("access_token:wx1").flatten().is_some());
+    tokio::time::sleep(60 * SECOND).await;
+    assert!(running.get("access_token:wx1").flatten().is_some());
+    running.stop().await;
+}
+
+/// What is kept of each is gone with it.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_apps_come_and_go_one_by_one() {
+    let running = Running::start(&[]);
+    let appid = |n: usize| format!("wx{n:016x}");
+    for n in 0..10_000 {
+        running.control.put(app(&appid(n), "s")).await.unwrap();
+    }
+    tokio::time::sleep(600 * SECOND).await;
+    assert!((0..10_000).all(|n| running.get(&format!("access_token:{}", appid(n))).flatten().is_some()));
+    for n in 0..10_000 {
+        assert_eq!(running.control.remove(&appid(n)).await, Ok(1));
+    }
+    tokio::time::sleep(61 * SECOND).await;
+    assert!((0..10_000).all(|n| running.get(&format!("access_token:{}", appid(n))).is_none()));
+    assert_eq!(running.table.credentials().len(), 0);
+    running.stop().await;
 }

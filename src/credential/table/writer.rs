@@ -5,7 +5,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Credential, CredentialStatus, Event, Journal, Published, RenderedValue};
+use super::{
+    Credential, CredentialConfig, CredentialId, CredentialStatus, EndedKeys, Event, Journal, KeyConfig, ManagedKey,
+    Published, RenderedValue, Table,
+};
 use crate::clock::{BootMs, Now};
 
 /// What readers are to see from now on.
@@ -28,6 +31,47 @@ pub enum TableChange {
 /// Writes one credential. It also reads it, as any reader does.
 pub struct CredentialWriter {
     credential: Arc<Credential>,
+    /// What its keys are made of, and the keys.
+    configured: Vec<KeyConfig>,
+    keys: Vec<Arc<ManagedKey>>,
+}
+
+/// What comes and goes. For the refresher alone, which has the writers.
+impl Table {
+    /// Adds a credential with its keys.
+    pub(in crate::credential) fn add(
+        &self,
+        id: CredentialId,
+        config: &CredentialConfig,
+        parent: Option<Arc<Credential>>,
+    ) -> CredentialWriter {
+        let mut writer = CredentialWriter::new(self.add_credential(id, config, parent));
+        self.names.change(&[], writer.make_keys(&config.keys));
+        writer
+    }
+
+    /// Gives it these keys and no others. Clients see all of it at once. Those that it has no longer are to be dropped
+    /// after a while.
+    pub(in crate::credential) fn change_keys(&self, writer: &mut CredentialWriter, keys: &[KeyConfig]) -> EndedKeys {
+        if writer.configured == keys {
+            return EndedKeys::default();
+        }
+        let gone = std::mem::take(&mut writer.keys);
+        let ended = self.names.change(&gone, writer.make_keys(keys));
+        writer.touch();
+        ended
+    }
+
+    /// Removes a credential. Its keys are to be dropped after a while.
+    pub(in crate::credential) fn remove(&self, writer: &CredentialWriter) -> EndedKeys {
+        self.credentials.remove(&writer.id);
+        self.names.change(&writer.keys, &[])
+    }
+
+    /// Drops keys that were taken away, unless a credential has taken them since.
+    pub(in crate::credential) fn drop_ended(&self, ended: &EndedKeys) {
+        self.names.drop_ended(ended);
+    }
 }
 
 impl Deref for CredentialWriter {
@@ -39,8 +83,36 @@ impl Deref for CredentialWriter {
 }
 
 impl CredentialWriter {
-    pub(super) fn new(credential: &Arc<Credential>) -> CredentialWriter {
-        CredentialWriter { credential: credential.clone() }
+    pub(super) fn new(credential: Arc<Credential>) -> CredentialWriter {
+        CredentialWriter { credential, configured: Vec::new(), keys: Vec::new() }
+    }
+
+    /// Makes its keys, and shows its value in every view that they need. Views that are there already keep their places,
+    /// for keys that readers have looked up.
+    pub(super) fn make_keys(&mut self, configured: &[KeyConfig]) -> &[Arc<ManagedKey>] {
+        let credential = &self.credential;
+        let mut views = credential.views.lock().clone();
+        let known = views.len();
+        let place = |key: &KeyConfig| {
+            views.iter().position(|view| *view == key.view).unwrap_or_else(|| {
+                views.push(key.view.clone());
+                views.len() - 1
+            })
+        };
+        let places: Vec<usize> = configured.iter().map(place).collect();
+        let is_new = views.len() > known;
+        *credential.views.lock() = views;
+        if let Some(shown) = credential.value_cell.latest().as_ref().filter(|_| is_new) {
+            let again = self.render_views(Published::clone(&shown.published));
+            again.was_read.store(shown.was_read.load(Ordering::Relaxed), Ordering::Relaxed);
+            credential.value_cell.show(again);
+        }
+        let key = |(key, view)| Arc::new(ManagedKey::new(key, view, &self.credential));
+        self.keys = configured.iter().zip(places).map(key).collect();
+        let redacted = |key: &KeyConfig| key.redacted_name.as_ref().unwrap_or(&key.name).clone();
+        self.redacted_names.store(Arc::new(configured.iter().map(redacted).collect()));
+        self.configured = configured.to_vec();
+        &self.keys
     }
 
     /// The credential as readers see it.
@@ -110,7 +182,7 @@ impl CredentialWriter {
     }
 
     fn render_views(&self, published: Published) -> RenderedValue {
-        let rendered = self.views.iter().map(|view| view.render(&published.value)).collect();
+        let rendered = self.views.lock().iter().map(|view| view.render(&published.value)).collect();
         RenderedValue { published: Arc::new(published), rendered, was_read: AtomicBool::new(false) }
     }
 }

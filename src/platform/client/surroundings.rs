@@ -19,13 +19,8 @@ pub type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 /// A sentence for each thing that is set, not used, and perhaps meant.
 /// `hosts` are those that are called.
 pub fn unused(environment: Variables<'_>, upstream: &ClientOptions, hosts: &[String]) -> Vec<String> {
-    match hosts {
-        [] => Vec::new(),
-        _ => unused_proxy(environment, upstream, hosts)
-            .into_iter()
-            .chain(unused_authorities(environment, upstream))
-            .collect(),
-    }
+    let authorities = unused_authorities(environment, upstream).filter(|_| !hosts.is_empty());
+    unused_proxy(environment, upstream, hosts).into_iter().chain(authorities).collect()
 }
 
 fn variable(environment: Variables<'_>, name: &str) -> Option<String> {

@@ -292,6 +292,7 @@ impl Run<'_> {
             stats,
             peer: &"fuzz",
             rights,
+            names: &self.service.table.names(),
             may_wait: true,
             memory_short: false,
             keys_left: KEYS_PER_TURN,

@@ -8,6 +8,7 @@ use tokencached::clock::{Clock, Now, SystemClock, boot_ms};
 use tokencached::cluster::record::{Record, UnsettledCall};
 use tokencached::cluster::seal::{PublishedValue, Seal};
 use tokencached::credential::App;
+use tokencached::credential::facts::CallOutcome;
 use tokencached::credential::table::{Credential, CredentialState, Table};
 use tokencached::credential::{self, ClusterMembership, Env, state};
 use tokencached::platform::{CredentialType, mp};
@@ -49,12 +50,12 @@ impl Node {
         Node { table, stop, running }
     }
 
-    fn credential(&self) -> &Arc<Credential> {
-        &self.table.credentials()[0]
+    fn credential(&self) -> Arc<Credential> {
+        self.table.credentials()[0].clone()
     }
 
     fn token(&self) -> Option<String> {
-        token(self.credential())
+        token(&self.credential())
     }
 
     /// Counted from the first one that this test has seen; 0 without a value.
@@ -168,7 +169,7 @@ async fn whoever_renews_may_be_killed() {
     let mut generation = 1;
     while nodes.len() > 1 {
         agreed(&nodes, generation).await;
-        let ours = |node: &Node| node.credential().status(boot_ms()).outcomes.each()[0].1 > 0;
+        let ours = |node: &Node| node.credential().status(boot_ms()).outcomes.count(CallOutcome::New) > 0;
         let renewed = nodes.iter().position(ours).unwrap_or(0);
         nodes.remove(renewed).kill().await;
         generation += 1;
@@ -325,7 +326,7 @@ async fn a_node_without_a_secret_follows_and_its_report_is_looked_into_by_one_th
     until("the value", || follows.token().is_some() && follows.token() == renews.token()).await;
     let first = follows.token().unwrap();
     sandbox.kill_tokens("wx1");
-    let done = follows.table.report_refused(follows.credential(), None).unwrap();
+    let done = follows.table.report_refused(&follows.credential(), None).unwrap();
     done.await.unwrap();
     let second = follows.token().unwrap();
     assert_ne!(first, second, "the answer is here when the report is over");
@@ -358,7 +359,7 @@ async fn where_a_token_is_dead_and_the_count_says_that_nothing_is_left_the_platf
     let nodes: Vec<Node> = (1..3).map(|name| Node::start(&sandbox, &store, limited.clone(), name)).collect();
     let dead = agreed(&nodes, 1).await;
     sandbox.kill_tokens("wx1");
-    nodes[0].table.report_refused(nodes[0].credential(), None).unwrap().await.unwrap();
+    nodes[0].table.report_refused(&nodes[0].credential(), None).unwrap().await.unwrap();
     until("another token", || nodes.iter().all(|node| node.token().is_some_and(|token| token != dead))).await;
     let token = agreed(&nodes, 2).await;
     assert_eq!((calls(&sandbox), sandbox.judge(&token)), (2, Verdict::Accepted));

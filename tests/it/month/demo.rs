@@ -89,7 +89,7 @@ async fn run() -> (Vec<String>, Vec<Spent>) {
     let running = tokio::spawn(refresher.run(stop.clone()));
     for _ in 0..HOURS * 60 {
         tokio::time::sleep(Duration::from_millis(HOUR / 60)).await;
-        for credential in table.credentials() {
+        for credential in &table.credentials() {
             let state = credential.status(clocks.boot_ms()).state;
             assert!(
                 !matches!(state, CredentialState::Waiting | CredentialState::Blocked),
@@ -100,7 +100,7 @@ async fn run() -> (Vec<String>, Vec<Spent>) {
     }
     stop.cancel();
     running.await.unwrap();
-    let spent = table.credentials().iter().map(|credential| {
+    let spent = table.credentials().into_iter().map(|credential| {
         let status = credential.status(clocks.boot_ms());
         let (calls, quota_a_day, denied) = (status.calls, status.calls_quota, status.calls_denied);
         Spent { kind: credential.about().credential_type, calls, quota_a_day, denied }

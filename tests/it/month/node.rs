@@ -325,7 +325,7 @@ impl Sim {
                 .fault("the read_records have a value that the table has not", self.clocks.t());
         };
         self.judge(slot, &first);
-        let credential = table.credentials()[slot].clone();
+        let credential = table.credential(slot).unwrap();
         if self.reports
             && let Some(check) = table.report_refused(&credential, None)
         {
@@ -343,7 +343,7 @@ impl Sim {
     /// A read through the table, by name.
     fn get(&self, table: &Table, slot: usize) -> Option<String> {
         let now = self.clocks.now();
-        table.name(&self.slots[slot].key).map(|name| {
+        table.names().find(&self.slots[slot].key).map(|name| {
             name.read(now, |found| match found {
                 KeyReading::Bytes(ManagedValue { rendered, times, .. }) => {
                     let mut out = Vec::new();
@@ -583,7 +583,7 @@ impl Director {
             && self.sim.reports
             && let Some(table) = self.sim.table()
         {
-            table.report_foreign_writer(&table.credentials()[app.slot]);
+            table.report_foreign_writer(&table.credential(app.slot).unwrap());
         }
     }
 
