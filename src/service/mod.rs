@@ -25,8 +25,7 @@ use crate::cache::Cache;
 pub use crate::cache::DetachedBytes;
 use crate::clock::{LogThrottle, Now};
 use crate::credential::table::{Names, Table};
-pub use crate::protocol::reply::MEMCACHED_VERSION;
-use crate::protocol::{Command, Reply, Request, Status};
+use crate::protocol::{Command, Reply, Request, Status, reply};
 use crate::stats::{Stats, WorkerStats};
 
 /// Output queued for one connection past which it must be written before more is executed, bytes.
@@ -34,6 +33,9 @@ pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 
 /// Keys looked up in a row before other connections get a turn, whether or not there is something under them.
 pub const KEYS_PER_TURN: usize = 1024;
+
+/// The version that clients are told.
+pub const MEMCACHED_VERSION: &str = reply::MEMCACHED_VERSION;
 
 /// A relative exptime ends at 30 days; larger ones are absolute (protocol.txt, "Expiration times").
 const RELATIVE_EXPTIME_S_MAX: i64 = 60 * 60 * 24 * 30;

@@ -27,7 +27,7 @@ impl Service {
                 return CommandOutcome::MoreKeys(place_of(key));
             }
             context.keys_left -= 1;
-            if let ManagedRead::Wait(wait) = self.read(TextValue { with_cas }, key, expiry, now, context) {
+            if let Err(wait) = self.read(TextValue { with_cas }, key, expiry, now, context) {
                 return CommandOutcome::Wait(wait, place_of(key));
             }
         }
@@ -45,15 +45,12 @@ impl Service {
     ) -> Result<Reply, FirstFetchWait> {
         let Wire::Binary(packet) = wire else { return Ok(Reply::Written) };
         let expiry = touch.map(|exptime| self.expiry(exptime, context.now));
-        match self.read(packet, key, expiry, self.seconds(context.now), context) {
-            ManagedRead::Wait(wait) => Err(wait),
-            ManagedRead::Hit => Ok(Reply::Written),
-            ManagedRead::Miss | ManagedRead::Ordinary => Ok((&Status::MISS).into()),
-        }
+        let hit = self.read(packet, key, expiry, self.seconds(context.now), context)?;
+        Ok(if hit { Reply::Written } else { (&Status::MISS).into() })
     }
 
-    /// Appends what is under a key, unless it must be waited for, and counts it. A function for each form, so that the one
-    /// place that calls it has it whole.
+    /// Appends what is under a key, unless it must be waited for, and counts it; true if there was something. A function for
+    /// each form, so that the one place that calls it has it whole.
     #[inline(always)]
     fn read(
         &self,
@@ -62,8 +59,8 @@ impl Service {
         expiry: Option<u32>,
         now: u32,
         context: &mut Context<'_>,
-    ) -> ManagedRead {
-        let mut read = if self.is_visible(key, context) {
+    ) -> Result<bool, FirstFetchWait> {
+        let read = if self.is_visible(key, context) {
             self.read_managed(key, context, |out, value| {
                 form.head(out, key, value.flags, value.rendered.len(&value.times), value.cas);
                 value.rendered.write(out, &value.times);
@@ -72,23 +69,25 @@ impl Service {
         } else {
             ManagedRead::Miss
         };
-        if let ManagedRead::Ordinary = read {
-            let out = &mut *context.out;
-            let show = |item: ItemView<'_>| {
-                form.head(out, item.key, item.flags, item.value.len(), item.cas);
-                out.push_value(&item);
-                form.end(out);
-            };
-            let found = match expiry {
-                None => self.cache.get(key, now, show),
-                Some(expiry) => self.cache.get_and_touch(key, expiry, now, show),
-            };
-            read = if found.is_some() { ManagedRead::Hit } else { ManagedRead::Miss };
-        }
-        if !matches!(read, ManagedRead::Wait(_)) {
-            count_read(expiry.is_some(), matches!(read, ManagedRead::Hit), context.stats);
-        }
-        read
+        let hit = match read {
+            ManagedRead::Wait(wait) => return Err(wait),
+            ManagedRead::Hit => true,
+            ManagedRead::Miss => false,
+            ManagedRead::Ordinary => {
+                let out = &mut *context.out;
+                let show = |item: ItemView<'_>| {
+                    form.head(out, item.key, item.flags, item.value.len(), item.cas);
+                    out.push_value(&item);
+                    form.end(out);
+                };
+                match expiry {
+                    None => self.cache.get(key, now, show).is_some(),
+                    Some(expiry) => self.cache.get_and_touch(key, expiry, now, show).is_some(),
+                }
+            }
+        };
+        count_read(expiry.is_some(), hit, context.stats);
+        Ok(hit)
     }
 }
 
