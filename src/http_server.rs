@@ -29,8 +29,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const LOG_SPACING_MS: u64 = 60_000;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection, with TLS over it or not.
-pub type HttpStream = Either<TcpStream, TlsStream<TcpStream>>;
+/// A connection, with TLS over it or not. Plain ones do not pay for the room that TLS takes.
+pub type HttpStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Gives each connection to `serve`, which must not wait, until the shutdown. `server` names the server in the log.
 pub async fn accept(
@@ -72,7 +72,7 @@ pub(crate) async fn handshake(stream: TcpStream, tls: Option<&Tls>) -> io::Resul
     let _ = stream.set_nodelay(true);
     match tls {
         None => Ok(Either::Left(stream)),
-        Some(tls) => Ok(Either::Right(timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??)),
+        Some(tls) => Ok(Either::Right(Box::new(timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??))),
     }
 }
 

@@ -57,9 +57,11 @@ pub async fn check_live(config: &Config, report: &mut CheckReport) -> Result<(),
 async fn check_apps(config: &Config, report: &mut CheckReport) -> Result<(), String> {
     let (apps, upstream) = (&config.credentials.apps, &config.credentials.upstream);
     let client = Client::new(upstream).map_err(|error| error.to_string())?;
-    let asked = stream::iter(apps).map(|app| fetch_one(&client, app, upstream));
-    let outcomes: Vec<CheckOutcome> = asked.buffered(upstream.concurrency.max(1)).collect().await;
-    for (app, outcome) in apps.iter().zip(outcomes) {
+    let asked = stream::iter(apps.iter().enumerate());
+    let asked = asked.map(async |(at, app)| (at, fetch_one(&client, app, upstream).await));
+    let mut outcomes: Vec<_> = asked.buffer_unordered(upstream.concurrency.max(1)).collect().await;
+    outcomes.sort_unstable_by_key(|(at, _)| *at);
+    for (app, (_, outcome)) in apps.iter().zip(outcomes) {
         report.record(Subject::App, app.display_name(), outcome);
     }
     Ok(())

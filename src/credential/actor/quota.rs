@@ -64,6 +64,12 @@ impl Actor {
         }
     }
 
+    /// False while a fetch runs that will bring the counts of all nodes: they replace these, and what another process
+    /// has counted would be lost.
+    pub(in crate::credential) fn takes_counts(&self) -> bool {
+        self.share.is_none() || !self.is_busy()
+    }
+
     /// Takes over the counts of all nodes from a fetch.
     pub(super) fn adopt_usage(&mut self, usage: Option<QuotaUsage>) {
         if let Some(usage) = usage {

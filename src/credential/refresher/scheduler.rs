@@ -194,7 +194,8 @@ impl Scheduler {
         let Some(member) = self.refresher.members.get_mut(id) else { return };
         let now = self.refresher.clock.now();
         // Another process has written the state file until now.
-        let elsewhere = self.refresher.state_writer.as_ref().and_then(|writer| writer.take_usage_elsewhere(id));
+        let state_writer = self.refresher.state_writer.as_ref().filter(|_| member.actor.takes_counts());
+        let elsewhere = state_writer.and_then(|writer| writer.take_usage_elsewhere(id));
         let told = elsewhere.map(Event::CountedElsewhere).into_iter().chain([event]);
         let effects: Vec<Effect> =
             told.flat_map(|event| member.actor.on(event, now, &mut self.client_budget)).collect();
