@@ -233,15 +233,14 @@ pub(super) async fn accept(bound: BoundListener, shared: Arc<ServerState>, dispa
                 pause = PAUSE_MIN;
                 admit(stream, peer, &bound, &shared, &dispatcher);
             }
-            Err(error) if is_peer_gone(&error) => {}
+            Err(error) if descriptors::is_peer_gone(&error) => {}
             Err(error) if descriptors::is_dead_listener(&error) => {
                 tracing::error!(%error, address = bound.address(), "the listening socket was closed");
                 return;
             }
             Err(error) => {
                 if shared.accept_log.allow(clock::boot_ms(), LOG_SPACING_MS) {
-                    let advice =
-                        if descriptors::is_exhausted(&error) { descriptors::REMEDY } else { "it is tried again" };
+                    let advice = descriptors::accept_advice(&error, descriptors::REMEDY);
                     tracing::warn!(%error, advice, "cannot accept a connection");
                 }
                 if descriptors::is_exhausted(&error) && reserve.refuse_one(&mut listener, &bound, &shared).await {
@@ -282,14 +281,6 @@ impl SpareDescriptor {
         *self = SpareDescriptor::new();
         refused
     }
-}
-
-/// The peer went away between connecting and being accepted.
-fn is_peer_gone(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
 }
 
 fn admit(stream: AcceptedStream, peer: Peer, bound: &BoundListener, shared: &ServerState, dispatcher: &Dispatcher) {
