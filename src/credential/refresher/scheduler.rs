@@ -476,14 +476,13 @@ impl Scheduler {
         let now_ms = self.refresher.clock.boot_ms();
         let Refresher { cluster, table, .. } = &mut self.refresher;
         let Some(cluster) = cluster else { return };
-        for action in cluster.translate(event, &table.cluster, now_ms) {
-            match action {
-                ClusterAction::Actor(id, event) => self.tell(id, event),
-                ClusterAction::AllActors(event) => self.tell_all(event),
-                ClusterAction::Ticket(received) => drop(self.take_ticket(&received)),
-                ClusterAction::TicketMissing(id) => self.share_held_ticket(id),
-                ClusterAction::StoreWork(id, work) => self.spawn_store_work(id, Some(work)),
-            }
+        match cluster.translate(event, &table.cluster, now_ms) {
+            Some(ClusterAction::Actor(id, event)) => self.tell(id, event),
+            Some(ClusterAction::AllActors(event)) => self.tell_all(event),
+            Some(ClusterAction::Ticket(received)) => drop(self.take_ticket(&received)),
+            Some(ClusterAction::TicketMissing(id)) => self.share_held_ticket(id),
+            Some(ClusterAction::StoreWork(id, work)) => self.spawn_store_work(id, Some(work)),
+            None => {}
         }
     }
 
