@@ -66,6 +66,17 @@ pub fn is_caused_by_exhaustion(error: &(dyn Error + 'static)) -> bool {
     }
 }
 
+/// What to do about a failed accept. `when_exhausted` is what helps where descriptors are short.
+pub fn accept_advice(error: &io::Error, when_exhausted: &'static str) -> &'static str {
+    if is_exhausted(error) { when_exhausted } else { "it is tried again" }
+}
+
+/// Whether an accept failed because the peer went away before it, or was only interrupted.
+pub fn is_peer_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
 /// Whether a listening socket will never accept anything any more.
 pub fn is_dead_listener(error: &io::Error) -> bool {
     [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP]

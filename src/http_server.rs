@@ -29,14 +29,21 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const LOG_SPACING_MS: u64 = 60_000;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection, with TLS over it or not.
-pub type HttpStream = Either<TcpStream, TlsStream<TcpStream>>;
+/// A connection, with TLS over it or not. Plain ones do not pay for the room that TLS takes.
+pub type HttpStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Gives each connection to `serve`, which must not wait, until the shutdown. `server` names the server in the log.
+/// What the log says of a server.
+pub struct ServerWords {
+    pub name: &'static str,
+    /// What to do when there are too few file descriptors.
+    pub when_exhausted: &'static str,
+}
+
+/// Gives each connection to `serve`, which must not wait, until the shutdown.
 pub async fn accept(
     listener: TcpListener,
     shutdown: &CancellationToken,
-    server: &str,
+    server: ServerWords,
     failure_logged: &LogThrottle,
     mut serve: impl FnMut(TcpStream, SocketAddr),
 ) {
@@ -48,18 +55,15 @@ pub async fn accept(
                 // already keeps its slot.
                 tokio::task::yield_now().await;
             }
-            // The peer went away before it was accepted.
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
-            }
+            Err(error) if descriptors::is_peer_gone(&error) => {}
             Err(error) if descriptors::is_dead_listener(&error) => {
-                tracing::error!(%error, "the listening socket of {server} is gone");
+                tracing::error!(%error, "the listening socket of {} is gone", server.name);
                 return;
             }
             Err(error) => {
                 if failure_logged.allow(clock::boot_ms(), LOG_SPACING_MS) {
-                    let advice =
-                        if descriptors::is_exhausted(&error) { descriptors::REMEDY } else { "it is tried again" };
-                    tracing::warn!(%error, advice, "{server} failed to accept a connection");
+                    let advice = descriptors::accept_advice(&error, server.when_exhausted);
+                    tracing::warn!(%error, advice, "{} failed to accept a connection", server.name);
                 }
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
@@ -72,7 +76,7 @@ pub(crate) async fn handshake(stream: TcpStream, tls: Option<&Tls>) -> io::Resul
     let _ = stream.set_nodelay(true);
     match tls {
         None => Ok(Either::Left(stream)),
-        Some(tls) => Ok(Either::Right(timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??)),
+        Some(tls) => Ok(Either::Right(Box::new(timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??))),
     }
 }
 

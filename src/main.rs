@@ -98,7 +98,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
         // Becoming another user has set it anew.
         set_core_dumps(args.flags.enable_coredumps);
     }
-    let ended = block_on(async {
+    let served = async {
         // It is set once, here.
         let _ = on_hangup.set(Box::new(move || reload(&args, &reloader)));
         let app = unprivileged.start(shutdown)?;
@@ -108,9 +108,13 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
         app.run().await?;
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
-    });
-    sink::kill_commands();
-    ended?
+    };
+    // While the runtime is still there: afterwards one more command might start.
+    block_on(async {
+        let ended = served.await;
+        sink::kill_commands();
+        ended
+    })?
 }
 
 /// `-d`. The parent is the process that was called; its work is done.

@@ -88,19 +88,22 @@ const SEARCH_BYTES_MIN: usize = 64;
 const DEFAULT: &str = "default";
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut table = Table { whole: HashMap::new(), templates: Vec::new() };
-    for (english, chinese) in rows() {
-        table.add(english, chinese);
+    let mut table = Table { whole: HashMap::new(), templates: HashMap::new() };
+    for (number, (english, chinese)) in rows().enumerate() {
+        table.add(number, english, chinese);
     }
     table
 });
 
 struct Table {
     whole: HashMap<String, &'static str>,
-    templates: Vec<Template>,
+    /// By the byte that they begin with; `None` for those that begin with a hole. A few of the hundreds fit each text.
+    templates: HashMap<Option<u8>, Vec<Template>>,
 }
 
 struct Template {
+    /// In the order of the rows.
+    number: usize,
     /// What stands before, between and behind the holes.
     between: Vec<String>,
     holes: Vec<Hole>,
@@ -117,20 +120,23 @@ struct Hole {
 }
 
 impl Table {
-    fn add(&mut self, english: &'static str, chinese: &'static str) {
+    fn add(&mut self, number: usize, english: &'static str, chinese: &'static str) {
         let (between, holes) = parts(english);
         if holes.is_empty() {
             self.whole.insert(between.concat(), chinese);
             return;
         }
         let weight = between.iter().map(|text| text.len()).sum();
-        self.templates.push(Template { between, holes, weight, chinese });
+        let of_first = self.templates.entry(between[0].bytes().next()).or_default();
+        of_first.push(Template { number, between, holes, weight, chinese });
     }
 
-    /// The template with the most text of its own among those that match.
+    /// The template with the most text of its own among those that match; the later of two with as much.
     fn best<'t>(&self, text: &'t str) -> Option<(&Template, Vec<&'t str>)> {
-        let matching = self.templates.iter().filter_map(|template| Some((template, template.holes_in(text)?)));
-        matching.max_by_key(|(template, _)| template.weight)
+        let first = text.bytes().next().map(Some).into_iter().chain([None]);
+        let begin_alike = first.filter_map(|first| self.templates.get(&first)).flatten();
+        let matching = begin_alike.filter_map(|template| Some((template, template.holes_in(text)?)));
+        matching.max_by_key(|(template, _)| (template.weight, template.number))
     }
 }
 

@@ -53,16 +53,23 @@ pub async fn check_live(config: &Config, report: &mut CheckReport) -> Result<(),
     Ok(())
 }
 
-/// As many calls at once as the server would make: other apps do not wait for one that gets no answer.
+/// As many calls at once as the server would make.
 async fn check_apps(config: &Config, report: &mut CheckReport) -> Result<(), String> {
     let (apps, upstream) = (&config.credentials.apps, &config.credentials.upstream);
     let client = Client::new(upstream).map_err(|error| error.to_string())?;
-    let asked = stream::iter(apps).map(|app| fetch_one(&client, app, upstream));
-    let outcomes: Vec<CheckOutcome> = asked.buffered(upstream.concurrency.max(1)).collect().await;
-    for (app, outcome) in apps.iter().zip(outcomes) {
+    let asked = apps.iter().map(|app| fetch_one(&client, app, upstream));
+    for (app, outcome) in apps.iter().zip(run_all(upstream.concurrency, asked).await) {
         report.record(Subject::App, app.display_name(), outcome);
     }
     Ok(())
+}
+
+/// What these come to, in their order, with so many at once. One that takes long holds up no other.
+async fn run_all<T>(at_once: usize, work: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let numbered = work.enumerate().map(async |(at, work)| (at, work.await));
+    let mut done: Vec<(usize, T)> = stream::iter(numbered).buffer_unordered(at_once.max(1)).collect().await;
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 /// Whether the login at a sink's store works, and we may write there.
@@ -116,5 +123,27 @@ async fn fetch_one(client: &Client, app: &App, upstream: &ClientOptions) -> Chec
             let rid = failure.rid.as_deref().map(|rid| format!(" (rid {rid})")).unwrap_or_default();
             CheckOutcome::Bad(format!("no token: {failure}{rid}\nwhat to do: {}", failure.advice()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use futures_util::future::{BoxFuture, FutureExt};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_app_that_gets_no_answer_holds_up_no_other() {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let work: Vec<BoxFuture<'_, u8>> = vec![
+            async { answered.await.unwrap() }.boxed(),
+            ready(2).boxed(),
+            ready(3).boxed(),
+            async { answer.send(1).map(|()| 4).unwrap() }.boxed(),
+        ];
+        let done = tokio::time::timeout(Duration::from_secs(60), run_all(2, work.into_iter())).await;
+        assert_eq!(done, Ok(vec![1, 2, 3, 4]));
     }
 }

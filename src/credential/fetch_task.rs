@@ -269,10 +269,14 @@ impl FetchTask {
     }
 
     async fn probe(&self, held: &[u8], report: &mut FetchReport) -> FetchOutcome {
-        report.count_probe(self.order.credential_type);
         let sent_ms = self.clock.boot_ms();
-        let probe = self.upstream.probe(self.order.credential_type, &self.order.base_url, held, self.deadline()).await;
-        FetchOutcome::Probed { probe, sent_ms }
+        FetchOutcome::Probed { probe: self.probe_value(held, report).await, sent_ms }
+    }
+
+    /// Counts a probe of this value, and makes it.
+    async fn probe_value(&self, value: &[u8], report: &mut FetchReport) -> Probe {
+        report.count_probe(self.order.credential_type);
+        self.upstream.probe(self.order.credential_type, &self.order.base_url, value, self.deadline()).await
     }
 
     async fn fetch(
@@ -326,15 +330,9 @@ impl FetchTask {
             .publish(&token, FetchedValue { same, sent_ms, received_ms, life_ms }, &self.order.renewal_state, refresh)
             .await;
         let doubted = self.order.purpose != FetchPurpose::Renew || self.order.renewal_state.is_withdrawn();
-        let probe = if same && doubted && self.order.credential_type.probe.is_some() {
-            report.count_probe(self.order.credential_type);
-            Some(
-                self.upstream
-                    .probe(self.order.credential_type, &self.order.base_url, &token.value, self.deadline())
-                    .await,
-            )
-        } else {
-            None
+        let probe = match same && doubted && self.order.credential_type.probe.is_some() {
+            true => Some(self.probe_value(&token.value, report).await),
+            false => None,
         };
         FetchOutcome::Answered { token, sent_ms, received_ms, probe }
     }
@@ -366,9 +364,7 @@ impl FetchTask {
             return None;
         }
         let sent_ms = self.clock.boot_ms();
-        report.count_probe(self.order.credential_type);
-        let probe =
-            self.upstream.probe(self.order.credential_type, &self.order.base_url, &found.value, self.deadline()).await;
+        let probe = self.probe_value(&found.value, report).await;
         match probe {
             Probe::Alive => {}
             Probe::Dead(errcode) => {

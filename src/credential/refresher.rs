@@ -208,7 +208,7 @@ impl Refresher {
         let (secret_reads, secrets) = mpsc::unbounded_channel();
         let (watch, watched) = mpsc::unbounded_channel();
         let mut secret_files = SecretFiles::new(watch, secret_reads);
-        self.members.iter().for_each(|(id, member)| secret_files.follow(id, &member.actor));
+        secret_files.follow_all(self.members.iter().map(|(id, member)| (id, &member.actor)));
         let ticket_files = std::mem::take(&mut self.ticket_files).into_iter();
         let ticket_files = ticket_files.map(|file| Box::new(file) as Box<dyn WatchedFiles>).collect();
         tasks.start("the watch on secret files", |end| watch::watch_files_and_more(ticket_files, watched, end));

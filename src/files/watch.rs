@@ -102,7 +102,11 @@ pub async fn watch_files_and_more(
         let wake = watch.next_wake();
         tokio::select! {
             () = end.cancelled() => return,
-            Some(added) = more.recv() => watch.files.push(File::new(added)),
+            // All that is there, then one look at the list: at a start it is a file an app.
+            Some(added) = more.recv() => {
+                watch.files.push(File::new(added));
+                watch.files.extend(std::iter::from_fn(|| more.try_recv().ok()).map(File::new));
+            }
             Some(done) = watch.jobs.join_next_with_id() => if let Err(error) = watch.finish_check(done) {
                 error!(%error, "looking at a file panicked: this is a bug");
                 return;

@@ -41,8 +41,9 @@ pub fn admit_all(router: Router, context: Arc<ApiContext>) -> Router {
     let set = |name, value| {
         SetResponseHeaderLayer::overriding(HeaderName::from_static(name), HeaderValue::from_static(value))
     };
-    // `Strict-Transport-Security` is not among them: it would apply to all ports of the host.
-    router.layer((
+    // `Strict-Transport-Security` is not among them: it would apply to all ports of the host. Around the router as a whole:
+    // inside it, axum would tell the methods of a path (`Allow`) to those who are refused, too.
+    Router::new().fallback_service(router).layer((
         SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         set("permissions-policy", "camera=(), geolocation=(), microphone=()"),
         set("cross-origin-resource-policy", "same-origin"),

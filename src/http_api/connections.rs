@@ -5,6 +5,7 @@
 //! calls, so that a busy server does not look dead.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -46,6 +47,10 @@ pub struct HttpConnections {
 struct OpenConnections {
     last_id: u64,
     by_id: HashMap<u64, Arc<HttpConnection>>,
+    /// How many are in the reserve.
+    reserved: usize,
+    /// How many outside the reserve each address group has. Counted, because each accept asks.
+    by_peer: HashMap<IpAddr, usize>,
 }
 
 pub struct HttpConnection {
@@ -80,15 +85,35 @@ impl HttpConnection {
 }
 
 impl OpenConnections {
-    fn count(&self, of: impl Fn(&HttpConnection) -> bool) -> usize {
-        self.by_id.values().filter(|connection| of(connection)).count()
+    fn insert(&mut self, connection: Arc<HttpConnection>) -> u64 {
+        self.last_id += 1;
+        if connection.is_reserved() {
+            self.reserved += 1;
+        } else {
+            *self.by_peer.entry(connection.peer).or_default() += 1;
+        }
+        self.by_id.insert(self.last_id, connection);
+        self.last_id
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Arc<HttpConnection>> {
+        let connection = self.by_id.remove(&id)?;
+        if connection.is_reserved() {
+            self.reserved -= 1;
+        } else if let Entry::Occupied(mut number) = self.by_peer.entry(connection.peer) {
+            *number.get_mut() -= 1;
+            if *number.get() == 0 {
+                number.remove();
+            }
+        }
+        Some(connection)
     }
 
     /// Closes the first one of these that are waiting; false if none is.
     fn evict(&mut self, of: impl Fn(&HttpConnection) -> bool) -> bool {
         let waiting = self.by_id.iter().filter(|(_, connection)| connection.is_waiting() && of(connection));
         let first = waiting.min_by_key(|(_, connection)| connection.rank()).map(|(id, _)| *id);
-        let Some(connection) = first.and_then(|id| self.by_id.remove(&id)) else { return false };
+        let Some(connection) = first.and_then(|id| self.remove(id)) else { return false };
         connection.evicted.cancel();
         true
     }
@@ -126,7 +151,7 @@ impl HttpConnections {
             self.log_too_many(peer, peer_is_full, now_ms);
             let peer_only = peer_is_full.then_some(network);
             let is_old = |of: &HttpConnection| of.waiting_since_ms.load(Relaxed).saturating_add(YOUNG_MS) <= now_ms;
-            let no_reserve = open.count(HttpConnection::is_reserved) >= RESERVED;
+            let no_reserve = open.reserved >= RESERVED;
             let has_place = open.make_room(peer_only, is_old) || (no_reserve && open.make_room(peer_only, |_| true));
             let has_reserved = !has_place && no_reserve && open.evict(HttpConnection::is_reserved);
             if has_place || has_reserved {
@@ -146,9 +171,7 @@ impl HttpConnections {
             is_writing: AtomicBool::new(false),
             evicted: CancellationToken::new(),
         });
-        open.last_id += 1;
-        let id = open.last_id;
-        open.by_id.insert(id, connection.clone());
+        let id = open.insert(connection.clone());
         self.total.fetch_add(1, Relaxed);
         self.current.store(open.by_id.len() as u64, Relaxed);
         Some(ConnectionSlot { connections: self.clone(), connection, id })
@@ -157,9 +180,9 @@ impl HttpConnections {
     /// Whether there is no free slot for a connection from this address group, and whether that is because the group has
     /// as many connections as it may have.
     fn is_full(&self, open: &OpenConnections, network: IpAddr, is_proxy: bool) -> (bool, bool) {
-        let of_peer = |of: &HttpConnection| !of.is_reserved() && of.peer == network;
-        let peer_is_full = !is_proxy && open.count(of_peer) >= self.max_per_peer;
-        (peer_is_full || open.count(|of| !of.is_reserved()) >= self.max, peer_is_full)
+        let of_peer = open.by_peer.get(&network).copied().unwrap_or(0);
+        let peer_is_full = !is_proxy && of_peer >= self.max_per_peer;
+        (peer_is_full || open.by_id.len() - open.reserved >= self.max, peer_is_full)
     }
 
     /// Moves a connection that has sent a whole request out of the reserve, if need be into the slot of one that has
@@ -177,6 +200,8 @@ impl HttpConnections {
             self.evicted.fetch_add(1, Relaxed);
         }
         connection.is_reserved.store(false, Relaxed);
+        open.reserved -= 1;
+        *open.by_peer.entry(connection.peer).or_default() += 1;
         true
     }
 
@@ -221,7 +246,7 @@ impl ConnectionSlot {
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock();
-        open.by_id.remove(&self.id);
+        open.remove(self.id);
         self.connections.current.store(open.by_id.len() as u64, Relaxed);
     }
 }

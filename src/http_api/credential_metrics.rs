@@ -285,7 +285,7 @@ mod tests {
             CredentialSample::of(&table.credentials()[0], Now { boot_ms: 1_000, unix_ms: 1_000 }).trouble()
         };
         assert_eq!(of(|_| {}), 0);
-        assert_eq!(of(|writer| drop(writer.withdraw(1_000))), 4);
+        assert_eq!(of(|writer| writer.withdraw(1_000)), 4);
         assert_eq!(of(block), 3);
         assert_eq!(of(|writer| writer.update_status(|status| status.state = CredentialState::Waiting)), 2);
         let quota = |used| {

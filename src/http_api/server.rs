@@ -18,7 +18,8 @@ use super::connections::ConnectionSlot;
 use super::context::ApiContext;
 use super::{events, routes};
 use crate::clock;
-use crate::http_server;
+use crate::descriptors;
+use crate::http_server::{self, ServerWords};
 use crate::supervision::Supervisor;
 
 /// A request's head must be complete after this time; a silent connection is closed after it, too.
@@ -57,7 +58,8 @@ async fn accept(listener: tokio::net::TcpListener, router: Router, context: Arc<
         Some(slot) => drop(tracker.spawn(run_connection(stream, peer, router.clone(), context.clone(), slot))),
         None => reject(&stream, context.reload_handle.tls.is_some()),
     };
-    http_server::accept(listener, &context.shutdown, "the HTTP API", failure_logged, serve).await;
+    let server = ServerWords { name: "the HTTP API", when_exhausted: descriptors::REMEDY };
+    http_server::accept(listener, &context.shutdown, server, failure_logged, serve).await;
 }
 
 /// The answer fits the socket's empty send buffer, so this does not wait for the peer. With TLS nothing can be sent yet.

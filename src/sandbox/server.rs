@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::fault::RawAnswer;
 use super::options::SandboxTlsFiles;
 use crate::clock::LogThrottle;
-use crate::http_server::{self, HttpStream};
+use crate::http_server::{self, HttpStream, ServerWords};
 use crate::tls::{ClientCertificates, Tls, TlsOptions, TlsVersion};
 
 /// The connection of a call; every request has it in its extensions.
@@ -44,7 +44,8 @@ pub(super) async fn accept(
     stop: CancellationToken,
     tracker: TaskTracker,
 ) {
-    http_server::accept(listener, &stop, "the sandbox", &LogThrottle::default(), |tcp, peer| {
+    let server = ServerWords { name: "the sandbox", when_exhausted: "raise ulimit -n" };
+    http_server::accept(listener, &stop, server, &LogThrottle::default(), |tcp, peer| {
         // An IPv4 peer of a dual-stack socket as IPv4, as allow-lists have it.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());

@@ -224,15 +224,14 @@ pub(super) async fn accept(bound: BoundListener, shared: Arc<ServerState>, dispa
                 let origin = ConnectionOrigin { peer, listen_addr: address.clone(), descriptor: stream.as_raw_fd() };
                 admit(Accepted { stream, origin, policy: policy.clone() }, &shared, &dispatcher);
             }
-            Err(error) if is_peer_gone(&error) => {}
+            Err(error) if descriptors::is_peer_gone(&error) => {}
             Err(error) if descriptors::is_dead_listener(&error) => {
                 tracing::error!(%error, address = &*address, "the listening socket was closed");
                 return;
             }
             Err(error) => {
                 if shared.accept_log.allow(clock::boot_ms(), LOG_SPACING_MS) {
-                    let advice =
-                        if descriptors::is_exhausted(&error) { descriptors::REMEDY } else { "it is tried again" };
+                    let advice = descriptors::accept_advice(&error, descriptors::REMEDY);
                     tracing::warn!(%error, advice, "cannot accept a connection");
                 }
                 if descriptors::is_exhausted(&error) && reserve.refuse_one(&listener, &policy, &shared).await {
@@ -270,14 +269,6 @@ impl SpareDescriptor {
         *self = SpareDescriptor::new();
         refused
     }
-}
-
-/// The peer went away between connecting and being accepted.
-fn is_peer_gone(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
 }
 
 fn admit(accepted: Accepted, shared: &ServerState, dispatcher: &Dispatcher) {

@@ -238,13 +238,16 @@ impl Actor {
 
     /// Sets the timer that a verification has interrupted.
     pub(super) fn resume_schedule(&mut self) {
+        self.set_renewal_timer(self.scheduled_ms());
+    }
+
+    /// When the next renewal is planned; if that is not in the future, as computed anew.
+    pub(super) fn scheduled_ms(&self) -> BootMs {
         let now_ms = self.now_ms();
-        // If there is no planned time in the future, it is computed anew.
-        let at_ms = match self.next_try_ms {
+        match self.next_try_ms {
             planned_ms if planned_ms > now_ms => planned_ms,
             _ => self.renewal_state.first_try_ms(now_ms, fastrand::f64()),
-        };
-        self.set_renewal_timer(at_ms);
+        }
     }
 
     /// Ends a fetch: whoever waits for a verification gets the answer.

@@ -64,6 +64,12 @@ impl Actor {
         }
     }
 
+    /// False while a fetch runs that will bring the counts of all nodes: they replace these, and what another process
+    /// has counted would be lost.
+    pub(in crate::credential) fn takes_counts(&self) -> bool {
+        self.share.is_none() || !self.is_busy()
+    }
+
     /// Takes over the counts of all nodes from a fetch.
     pub(super) fn adopt_usage(&mut self, usage: Option<QuotaUsage>) {
         if let Some(usage) = usage {
@@ -93,10 +99,7 @@ impl Actor {
         let period_end_ms = u64::try_from(denied.until_unix_ms.saturating_sub(now.unix_ms)).unwrap_or(0);
         let wait_ms = match purpose {
             FetchPurpose::Verify | FetchPurpose::Probe => {
-                let next_ms = match self.next_try_ms {
-                    next_ms if next_ms > now.boot_ms => next_ms,
-                    _ => self.renewal_state.first_try_ms(now.boot_ms, fastrand::f64()),
-                };
+                let next_ms = self.scheduled_ms();
                 self.log_failure(&failure, &failure.advice(), next_ms, left_ms > 0);
                 self.set_renewal_timer(next_ms);
                 return self.end_fetch();

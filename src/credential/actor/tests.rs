@@ -743,6 +743,22 @@ fn values_that_cannot_be_opened_do_not_put_off_a_try_for_ever() {
     panic!("nothing was tried in a minute");
 }
 
+/// A fetch of a cluster brings counts from before them, which replaced them.
+#[test]
+fn counts_of_the_process_before_are_taken_when_no_fetch_of_a_cluster_replaces_them() {
+    for (is_in_cluster, while_it_fetches) in [(false, true), (true, false)] {
+        let mut play = Play::of(stable());
+        if is_in_cluster {
+            play.actor.join(handle());
+        }
+        assert!(play.actor.takes_counts());
+        play.until("a call", |play| play.call.is_some());
+        assert_eq!(play.actor.takes_counts(), while_it_fetches);
+        play.run_for(CALL_MS);
+        assert!(play.actor.takes_counts());
+    }
+}
+
 #[test]
 fn a_new_secret_is_used_at_once_wherever_it_is_configured() {
     let source: [fn(Secret) -> SecretSource; 2] = [SecretSource::Fixed, SecretSource::Environment];

@@ -51,18 +51,21 @@ impl AppControl {
     /// Adds an app, or changes the one of this id. Returns its credentials: the access token, then what is fetched with
     /// that. The first values are fetched afterwards.
     pub async fn put(&self, app: App) -> Result<Vec<Arc<Credential>>, ChangeRefused> {
-        let (done, answer) = oneshot::channel();
-        let change = AppChange::Put { app: Box::new(app), done };
-        self.changes.send(change).await.map_err(|_| ChangeRefused::Ending)?;
-        answer.await.unwrap_or(Err(ChangeRefused::Ending))
+        self.ask(|done| AppChange::Put { app: Box::new(app), done }).await
     }
 
     /// Removes the app of this id. Its values are not renewed any more, and whoever waits for one gets an answer.
     /// Returns how many credentials it had.
     pub async fn remove(&self, app: &str) -> Result<usize, ChangeRefused> {
+        self.ask(|done| AppChange::Remove { app: app.to_owned(), done }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        change: impl FnOnce(oneshot::Sender<Result<T, ChangeRefused>>) -> AppChange,
+    ) -> Result<T, ChangeRefused> {
         let (done, answer) = oneshot::channel();
-        let change = AppChange::Remove { app: app.to_owned(), done };
-        self.changes.send(change).await.map_err(|_| ChangeRefused::Ending)?;
+        self.changes.send(change(done)).await.map_err(|_| ChangeRefused::Ending)?;
         answer.await.unwrap_or(Err(ChangeRefused::Ending))
     }
 }

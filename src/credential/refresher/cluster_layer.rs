@@ -61,7 +61,7 @@ pub(super) enum ClusterAction {
     StoreWork(CredentialId, StoreWork),
 }
 
-/// StoreWork at the store, for a task.
+/// Work at the store, for a task.
 pub(super) enum StoreWork {
     /// Nobody waits for it.
     Background(BoxFuture<'static, ()>),
@@ -85,13 +85,13 @@ impl ClusterLayer {
         self.store.clone().watch(self.watched.clone(), events, end)
     }
 
-    /// What follows from an event. Records how the cluster is.
+    /// What is to be done because of an event. Records how the cluster is.
     pub(super) fn translate(
         &mut self,
         event: ClusterEvent,
         facts: &ClusterStatus,
         now_ms: BootMs,
-    ) -> Vec<ClusterAction> {
+    ) -> Option<ClusterAction> {
         match event {
             ClusterEvent::RecordChanged { index, record, clock_reading } if index < self.records.len() => {
                 // For a followed leader, `UpToDate` says how old its list is.
@@ -99,7 +99,7 @@ impl ClusterLayer {
                     facts.record_contact(now_ms);
                 }
                 let news = ClusterNews::Record { record: Box::new(record), clock_reading };
-                vec![ClusterAction::Actor(index, Event::Cluster(news))]
+                Some(ClusterAction::Actor(index, Event::Cluster(news)))
             }
             ClusterEvent::RecordChanged { index, record, .. } => self.on_shared_ticket(index, &record, facts),
             ClusterEvent::RefreshRequested { index, generation, why, done } => {
@@ -109,12 +109,12 @@ impl ClusterLayer {
                     RefreshReason::Renew => VerificationReason::Requested,
                     RefreshReason::Probe => VerificationReason::ProbeRequested,
                 };
-                vec![ClusterAction::Actor(index, Event::Verify(Doubt { generation, why, done: Some(done) }))]
+                Some(ClusterAction::Actor(index, Event::Verify(Doubt { generation, why, done: Some(done) })))
             }
             ClusterEvent::Reachable(reachable) => self.on_reachability(reachable, facts, now_ms),
             ClusterEvent::UpToDate { as_of_ms } => {
                 facts.record_contact(as_of_ms);
-                Vec::new()
+                None
             }
         }
     }
@@ -124,7 +124,7 @@ impl ClusterLayer {
         reachable: Result<(), Unreachable>,
         facts: &ClusterStatus,
         now_ms: BootMs,
-    ) -> Vec<ClusterAction> {
+    ) -> Option<ClusterAction> {
         let before = facts.set_reachable(reachable.is_ok(), now_ms);
         if reachable.is_ok() && self.store.has_leases() {
             facts.record_contact(now_ms);
@@ -139,13 +139,13 @@ impl ClusterLayer {
                          harm other nodes are renewed"
                     );
                 }
-                vec![ClusterAction::AllActors(|| Event::Cluster(ClusterNews::StoreLost))]
+                Some(ClusterAction::AllActors(|| Event::Cluster(ClusterNews::StoreLost)))
             }
             Ok(()) if before == Some(false) => {
                 info!("the cluster store is reachable again");
-                vec![ClusterAction::AllActors(|| Event::Cluster(ClusterNews::StoreBack))]
+                Some(ClusterAction::AllActors(|| Event::Cluster(ClusterNews::StoreBack)))
             }
-            Ok(()) => Vec::new(),
+            Ok(()) => None,
         }
     }
 
@@ -206,26 +206,24 @@ impl ClusterLayer {
 /// Verify tickets.
 impl ClusterLayer {
     /// Takes over a verify ticket that another node has received.
-    fn on_shared_ticket(&mut self, index: usize, record: &Record, facts: &ClusterStatus) -> Vec<ClusterAction> {
-        let Some(shared) = self.tickets.get_mut(index - self.records.len()) else { return Vec::new() };
+    fn on_shared_ticket(&mut self, index: usize, record: &Record, facts: &ClusterStatus) -> Option<ClusterAction> {
+        let shared = self.tickets.get_mut(index - self.records.len())?;
         let id = shared.id;
         match shared.handle.unseal(record) {
             // An old one was put back.
-            Some(Ok(value)) if value.generation < shared.generation => vec![ClusterAction::TicketMissing(id)],
+            Some(Ok(value)) if value.generation < shared.generation => Some(ClusterAction::TicketMissing(id)),
             Some(Ok(value)) => {
                 shared.generation = value.generation;
                 let ticket = Secret::new(value.value);
-                vec![ClusterAction::Ticket(ReceivedTicket { id, ticket, from_file: false })]
+                Some(ClusterAction::Ticket(ReceivedTicket { id, ticket, from_file: false }))
             }
             Some(Err(_)) => {
                 facts.forged.values.fetch_add(1, Ordering::Relaxed);
                 let after_ms = fastrand::u64(0..=OFFER_SPREAD_MS);
-                vec![ClusterAction::StoreWork(
-                    id,
-                    StoreWork::Background(discard(shared.handle.clone(), after_ms).boxed()),
-                )]
+                let work = discard(shared.handle.clone(), after_ms).boxed();
+                Some(ClusterAction::StoreWork(id, StoreWork::Background(work)))
             }
-            None => vec![ClusterAction::TicketMissing(id)],
+            None => Some(ClusterAction::TicketMissing(id)),
         }
     }
 

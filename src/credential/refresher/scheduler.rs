@@ -204,7 +204,8 @@ impl Scheduler {
         let Some(member) = self.refresher.members.get_mut(id) else { return };
         let now = self.refresher.clock.now();
         // Another process has written the state file until now.
-        let elsewhere = self.refresher.state_writer.as_ref().and_then(|writer| writer.take_usage_elsewhere(id));
+        let state_writer = self.refresher.state_writer.as_ref().filter(|_| member.actor.takes_counts());
+        let elsewhere = state_writer.and_then(|writer| writer.take_usage_elsewhere(id));
         let told = elsewhere.map(Event::CountedElsewhere).into_iter().chain([event]);
         let effects: Vec<Effect> =
             told.flat_map(|event| member.actor.on(event, now, &mut self.client_budget)).collect();
@@ -528,14 +529,13 @@ impl Scheduler {
         let now_ms = self.refresher.clock.boot_ms();
         let Refresher { cluster, table, .. } = &mut self.refresher;
         let Some(cluster) = cluster else { return };
-        for action in cluster.translate(event, &table.cluster, now_ms) {
-            match action {
-                ClusterAction::Actor(id, event) => self.tell(id, event),
-                ClusterAction::AllActors(event) => self.tell_all(event),
-                ClusterAction::Ticket(received) => drop(self.take_ticket(&received)),
-                ClusterAction::TicketMissing(id) => self.share_held_ticket(id),
-                ClusterAction::StoreWork(id, work) => self.spawn_store_work(id, Some(work)),
-            }
+        match cluster.translate(event, &table.cluster, now_ms) {
+            Some(ClusterAction::Actor(id, event)) => self.tell(id, event),
+            Some(ClusterAction::AllActors(event)) => self.tell_all(event),
+            Some(ClusterAction::Ticket(received)) => drop(self.take_ticket(&received)),
+            Some(ClusterAction::TicketMissing(id)) => self.share_held_ticket(id),
+            Some(ClusterAction::StoreWork(id, work)) => self.spawn_store_work(id, Some(work)),
+            None => {}
         }
     }
 

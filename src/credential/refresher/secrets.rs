@@ -1,7 +1,7 @@
 //! Reads the secrets and refresh tokens that are in files, whenever a file is replaced.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -45,12 +45,28 @@ impl SecretFiles {
         SecretFiles { files: HashMap::new(), watch, reads }
     }
 
+    /// Follows the files of these secrets, each once.
+    pub fn follow_all<'a>(&mut self, all: impl Iterator<Item = (CredentialId, &'a Actor)>) {
+        let mut by_path: BTreeMap<&Path, (&Actor, Vec<CredentialId>)> = BTreeMap::new();
+        for (id, actor) in all {
+            if let SecretSource::File(file) = &actor.source {
+                by_path.entry(file.path()).or_insert((actor, Vec::new())).1.push(id);
+            }
+        }
+        by_path.into_iter().for_each(|(path, (actor, ids))| self.watch(path, actor, Arc::new(Mutex::new(ids))));
+    }
+
     /// Follows the file of its secret, if that is in one. If the file is watched already, it is read again as at the
     /// start: what it holds may be news for this one.
     pub fn follow(&mut self, id: CredentialId, actor: &Actor) {
         let SecretSource::File(file) = &actor.source else { return };
         let ids = self.files.remove(file.path()).map(|known| known.ids).unwrap_or_default();
         ids.lock().push(id);
+        self.watch(file.path(), actor, ids);
+    }
+
+    /// Begins the watch on this file; `actor` is one of those that it is for.
+    fn watch(&mut self, path: &Path, actor: &Actor, ids: Arc<Mutex<Vec<CredentialId>>>) {
         let (name, end) = (format!("the {} of {} in", actor.secret_noun(), actor.appid), CancellationToken::new());
         let (theirs, reads) = (ids.clone(), self.reads.clone());
         let watched = actor.source.watched_until(end.clone(), name, move |secret, at_start| {
@@ -59,7 +75,7 @@ impl SecretFiles {
         });
         // The same here.
         watched.into_iter().for_each(|watched| drop(self.watch.send(watched)));
-        self.files.insert(file.path().to_owned(), SharedSecretFile { ids, _watch: end.drop_guard() });
+        self.files.insert(path.to_owned(), SharedSecretFile { ids, _watch: end.drop_guard() });
     }
 
     /// Follows it for this credential no more.

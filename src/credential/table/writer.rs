@@ -126,7 +126,7 @@ impl CredentialWriter {
             TableChange::Status(status) => self.update_status(|shown| *shown = *status),
             TableChange::Publish(value) => self.publish(value),
             TableChange::PublishUntilNext(value) => self.publish_until_next(value),
-            TableChange::Withdraw { now_ms } => drop(self.withdraw(now_ms)),
+            TableChange::Withdraw { now_ms } => self.withdraw(now_ms),
             TableChange::Remember(value) => self.remember(value),
             TableChange::EndWait => self.end_wait(),
         }
@@ -148,15 +148,14 @@ impl CredentialWriter {
     }
 
     /// WeChat refuses the value, so it is not served any more. Readers wait a moment for the next, until
-    /// [`CredentialWriter::end_wait`]. Returns what is published now.
-    pub fn withdraw(&self, now_ms: BootMs) -> Option<Arc<Published>> {
-        let old = self.published()?;
+    /// [`CredentialWriter::end_wait`].
+    pub fn withdraw(&self, now_ms: BootMs) {
+        let Some(old) = self.published() else { return };
         let expires_boot_ms = old.expires_boot_ms.min(now_ms);
         self.update_status(|status| status.expires_boot_ms = expires_boot_ms);
         self.publish_until_next(Published::to_the_end(old.value.clone(), old.generation, expires_boot_ms));
         self.withdrawn.store(true, Ordering::Release);
         self.bump_value_version();
-        self.published()
     }
 
     /// At the start: keeps an expired value to recognise it later. Readers still wait for the first fetch.

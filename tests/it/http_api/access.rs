@@ -89,6 +89,9 @@ fn what_acts_or_gives_a_token_away_is_meant() {
         // What acts is posted.
         assert_eq!(http.get(&credential("access_token", action), &[API_HEADER]).status, 405);
     }
+    // Whoever is refused is not told what there is, either.
+    let refused = http.ask("PUT", "/v1/status", &["Host: elsewhere.example"], "");
+    assert_eq!((refused.status, refused.headers.contains_key("allow")), (421, false));
     assert_eq!(http.post("/logout", &[], "").problem(), "header-needed");
     assert_eq!(http.get("/v1/status", &[]).status, 200, "figures are for everybody on this machine");
 }
