@@ -241,11 +241,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.connection.record_written(written),
             }
-            if !self.connection.is_written() {
-                return Poll::Ready(Ok(false));
-            }
+            return Poll::Ready(Ok(self.connection.is_written() && !self.tls));
         }
-        // TLS may have kept the last of it back.
+        // TLS may have kept the last of it back: to send that is a step of its own.
         Pin::new(&mut self.stream).poll_flush(cx).map_ok(|()| true)
     }
 

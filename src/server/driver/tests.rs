@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, duplex};
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 use super::*;
 use crate::cache;
@@ -149,6 +149,56 @@ async fn who_has_to_give_way_on_tls_lets_go_at_once() {
     assert!(detached <= 3 << 20, "{detached} bytes");
     let open = server.worker.shared.service.stats.curr_connections.load(Relaxed);
     assert!(open <= 5, "{open}: nobody waits for a peer that takes nothing to close");
+}
+
+/// A peer that asks once, takes each thing only after a while, and then goes away.
+struct Hesitates {
+    asked: bool,
+    written: bool,
+    takes: Pin<Box<Sleep>>,
+    pause: Duration,
+}
+
+impl AsyncRead for Hesitates {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !std::mem::replace(&mut self.asked, true) {
+            buffer.put_slice(b"mn\r\n");
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Hesitates {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.takes.as_mut().poll(cx));
+        let next = Instant::now() + self.pause;
+        self.takes.as_mut().reset(next);
+        self.written = true;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.takes.as_mut().poll(cx));
+        if self.written { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_tls_keeps_back_has_as_much_time_to_be_taken_as_any_step() {
+    let server = Server::new(limits());
+    let pause = server.worker.shared.limits.write_timeout - seconds(1);
+    let stream = Hesitates { asked: false, written: false, takes: Box::pin(sleep(pause)), pause };
+    server.connection(stream, true).run().await;
+    assert_eq!(server.worker.stats.write_timeouts.get(), 0);
+    assert_eq!(server.worker.stats.bytes_written.get(), 4);
 }
 
 /// A peer that sends the same batch so many times, each time after a pause, takes every answer at once, and then goes
