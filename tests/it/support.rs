@@ -114,6 +114,14 @@ pub fn signal(pid: u32, name: &str) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
 }
 
+/// Whether the thread that writes a process's log has nothing to write: it sleeps then, and runs from when a line is
+/// given to it. True without such a thread, and of one that is stopped.
+fn is_log_written(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    states.filter_map(|state| state.split_once(" (log) ")?.1.chars().next()).all(|state| !"RD".contains(state))
+}
+
 /// A server process with a folder of its own. Killed when dropped.
 pub struct Node {
     child: Child,
@@ -244,12 +252,14 @@ impl Node {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// What the server has logged so far.
+    /// What the server has logged so far, to the last line: lines are written on a thread of their own, which is waited for.
+    /// What it does after an answer it may log later, see [`Node::await_log`].
     pub fn log(&self) -> String {
+        wait_for("the log to be written", || is_log_written(self.pid()).then_some(()));
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Waits until the server has logged that: lines are written on a thread of their own.
+    /// Waits until the server has logged that.
     pub fn await_log(&self, text: &str) {
         wait_for(text, || self.log().contains(text).then_some(()));
     }
