@@ -4,9 +4,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,16 +35,22 @@ pub use tier::{as_root, needs, program, real_time, version_before};
 /// of a renewal that keeps failing without a live token, which is a minute.
 pub const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A port of this machine that nobody listens on. Each is given once, and none is of those that the kernel gives to whoever
-/// asks for any port: another test cannot have it a moment later.
+/// How many ports one run of the tests may give.
+const PORTS: u16 = 2_000;
+/// The first of them; none is of those that the kernel gives to whoever asks for any port. A run beside this one finds the
+/// name taken that goes with it, and has others.
+static FIRST_PORT: LazyLock<(u16, UnixListener)> = LazyLock::new(|| {
+    let name = |first| UnixAddress::from_abstract_name(format!("tests of tokencached, ports from {first}")).unwrap();
+    let mut firsts = (12_000..32_000).step_by(PORTS.into());
+    firsts.find_map(|first| Some((first, UnixListener::bind_addr(&name(first)).ok()?))).expect("fewer runs at once")
+});
+
+/// A port of this machine that nobody listens on. Each is given once: another test cannot have it a moment later.
 pub fn free_port() -> u16 {
-    const FIRST: u32 = 12_000;
-    const COUNT: u32 = 20_000;
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    // Another run of the tests beside this one begins elsewhere.
-    let begin = std::process::id().wrapping_mul(97);
-    (0..COUNT)
-        .map(|_| (FIRST + begin.wrapping_add(GIVEN.fetch_add(1, Relaxed)) % COUNT) as u16)
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    std::iter::repeat_with(|| GIVEN.fetch_add(1, Relaxed))
+        .take_while(|given| *given < PORTS)
+        .map(|given| FIRST_PORT.0 + given)
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a port that nobody listens on")
 }
