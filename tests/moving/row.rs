@@ -217,7 +217,7 @@ impl<'a> Site<'a> {
         if self.node.is_some() && self.way.moves != Move::Sink {
             (0..2).for_each(|server| self.stop(server));
         }
-        let folder = self.node.take().map_or_else(|| tempfile::tempdir().unwrap(), Node::stop);
+        let folder = self.node.take().map_or_else(super::memory_folder, Node::stop);
         super::site::check(&self.plan.binary, folder.path(), &config)?;
         let binary = std::process::Command::new(&self.plan.binary);
         let port = self.ports[0].to_string();
