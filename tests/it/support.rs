@@ -60,6 +60,21 @@ pub fn free_address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
+/// An empty folder in memory, where there is a file system of that kind with room: a disk that pauses for some seconds for
+/// whoever writes to it decides nothing there.
+pub fn memory_folder() -> TempDir {
+    const TMPFS: u64 = 0x0102_1994;
+    // A MariaDB takes some hundred megabytes.
+    const BYTES_MIN: u64 = 2 << 30;
+    let memory = Path::new("/dev/shm");
+    let is_fit = rustix::fs::statfs(memory).is_ok_and(|facts| {
+        let free_bytes = facts.f_bavail.saturating_mul(u64::try_from(facts.f_bsize).unwrap_or(0));
+        u64::try_from(facts.f_type) == Ok(TMPFS) && free_bytes >= BYTES_MIN
+    });
+    let in_memory = is_fit.then(|| tempfile::tempdir_in(memory).ok()).flatten();
+    in_memory.unwrap_or_else(|| tempfile::tempdir().unwrap())
+}
+
 /// The Rust files below a folder of the repository: their paths in it, and their texts.
 pub fn rust_sources(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

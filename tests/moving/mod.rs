@@ -13,14 +13,13 @@ mod site;
 mod stores;
 mod ways;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use report::{broken, print};
 pub use row::{Phase, Row};
 pub use ways::{Endpoint, WAYS, Way};
 
-use tempfile::TempDir;
 use tokencached::sandbox::{AppOptions, Options, Quotas, Sandbox};
 
 /// What is run, and for how long.
@@ -75,21 +74,6 @@ pub fn run(plan: &Plan) -> Vec<Row> {
     });
     runtime.block_on(sandbox.stop());
     rows
-}
-
-/// An empty folder in memory, where there is a file system of that kind with room: a disk that pauses for some seconds for
-/// whoever writes to it decides nothing here.
-fn memory_folder() -> TempDir {
-    const TMPFS: u64 = 0x0102_1994;
-    // A MariaDB takes some hundred megabytes.
-    const BYTES_MIN: u64 = 2 << 30;
-    let memory = Path::new("/dev/shm");
-    let is_fit = rustix::fs::statfs(memory).is_ok_and(|facts| {
-        let free_bytes = facts.f_bavail.saturating_mul(u64::try_from(facts.f_bsize).unwrap_or(0));
-        u64::try_from(facts.f_type) == Ok(TMPFS) && free_bytes >= BYTES_MIN
-    });
-    let in_memory = is_fit.then(|| tempfile::tempdir_in(memory).ok()).flatten();
-    in_memory.unwrap_or_else(|| tempfile::tempdir().unwrap())
 }
 
 const SECRET: &str = "5ec4e75ec4e75ec4e75ec4e75ec4e700";
