@@ -134,6 +134,7 @@ fn with_another_user_the_state_and_its_lock_are_that_users() {
     let start = |folder| Node::start_in(folder, &config, &["-u", "nobody"]);
     let node = start(folder);
     let token = any_token(&node);
+    persisted(&node.path("kept/state.json"), &token);
     let owner = |name: &str| fs::metadata(node.path("kept").join(name)).unwrap().uid();
     assert!(owner("state.json") != 0 && owner("state.json.lock") == owner("state.json"));
     let node = start(node.stop());
