@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, OptionFuture};
 use futures_util::stream::{self, BoxStream, FuturesUnordered, SelectAll, StreamExt};
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, watch};
@@ -305,6 +304,8 @@ impl SinkRunner {
         else {
             return Ok(Some(Job::Retract(item.retraction(now))));
         };
+        // It may be written though the write is given up: a disk may go on after a while.
+        item.remember_token(current.value.clone());
         item.end_ms = Some(until_ms);
         self.ends.insert((until_ms, index));
         let contents = entries.iter().map(|entry| self.backend.content(entry, &current)).collect::<Result<_, _>>()?;
@@ -365,11 +366,10 @@ impl SinkRunner {
     fn record_outcome(&mut self, index: usize, outcome: JobOutcome) {
         let Some(item) = self.items.get_mut(index) else { return };
         match outcome {
-            JobOutcome::Written { contents, value, before } => {
+            JobOutcome::Written { contents, before } => {
                 if let Some(entry) = item.entries.first() {
                     self.stats.record_write(sink_write(entry), contents.len() as u64);
                 }
-                item.remember_token(value);
                 let found = item.judge_all(&before);
                 item.record_written(contents);
                 self.hasten_retry(index);
@@ -525,7 +525,7 @@ enum Job {
 
 enum JobOutcome {
     /// With what was at each entry before.
-    Written { contents: Vec<Vec<u8>>, value: Bytes, before: Contents },
+    Written { contents: Vec<Vec<u8>>, before: Contents },
     /// With how many entries were retracted.
     Retracted(u64),
     /// With what is at each entry, if the backend can read.
@@ -536,7 +536,7 @@ impl Job {
     async fn run(self, index: usize, backend: Arc<dyn SinkBackend>) -> (usize, Result<JobOutcome, SinkFault>) {
         let outcome = match self {
             Job::Write(write) => match backend.write(&write).await {
-                Ok(before) => Ok(JobOutcome::Written { contents: write.contents, value: write.current.value, before }),
+                Ok(before) => Ok(JobOutcome::Written { contents: write.contents, before }),
                 Err(fault) => Err(fault),
             },
             Job::Retract(retract) => backend.retract(&retract).await.map(JobOutcome::Retracted),

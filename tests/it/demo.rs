@@ -170,7 +170,7 @@ fn its_status_page_is_where_it_says() {
     let page = printed.split("Status page: ").nth(1).unwrap().lines().next().unwrap();
     let get = |path: &str| run_checked(program("curl").args(["-sS", &format!("{page}{path}")]).env("no_proxy", "*"));
     assert!(get("").contains("<title>tokencached"));
-    assert!(get("v1/status").contains("\"fresh\":4"));
+    wait_for("the other two", || get("v1/status").contains("\"fresh\":4").then_some(()));
 }
 
 #[test]

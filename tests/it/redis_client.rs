@@ -411,7 +411,7 @@ async fn a_killed_server_is_noticed_and_found_again() {
 #[ignore = "needs redis-server"]
 async fn a_server_that_hangs_is_given_up_at_the_deadline() {
     let (redis, port) = Redis::on_tcp(&[]);
-    let client = master(RedisOptions { timeout_ms: 300, ..on_port(port) });
+    let client = master(on_port(port));
     let mut connection = client.connect().await.unwrap();
     let mut subscriber = client.subscribe(&["news"]).await.unwrap();
     redis.ask::<()>(&["PUBLISH", "news", "1"]);

@@ -27,11 +27,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::free_address;
+use crate::support::{TIMEOUT, free_address};
 
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
-/// A test that waits longer than this has failed.
-const DEADLINE: Duration = Duration::from_secs(40);
 
 /// A running refresher with some apps.
 pub struct Node {
@@ -87,12 +85,12 @@ impl Node {
     /// Reports the token as a client's `delete` does. Returns when the verification is over.
     pub async fn report(&self, generation: Option<u64>) {
         let done = self.table.report_refused(&self.credential(), generation).expect("room for a report");
-        tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
+        tokio::time::timeout(TIMEOUT, done).await.unwrap().unwrap();
     }
 
     pub async fn stop(self) {
         self.stop.cancel();
-        tokio::time::timeout(DEADLINE, self.running).await.unwrap().unwrap();
+        tokio::time::timeout(TIMEOUT, self.running).await.unwrap().unwrap();
     }
 
     /// Ends it as `kill -9` does: nothing is finished and nothing is written.
@@ -111,7 +109,7 @@ pub fn token(credential: &Credential) -> Option<String> {
 
 /// Waits for a condition.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = tokio::time::Instant::now() + DEADLINE;
+    let end = tokio::time::Instant::now() + TIMEOUT;
     while !holds() {
         assert!(tokio::time::Instant::now() < end, "never came: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -259,7 +257,7 @@ async fn a_report_by_token_checks_only_the_present_one() {
     assert!(node.table.report_token(&node.credential(), b"another token").is_none());
     sandbox.kill_tokens("wx1");
     let done = node.table.report_token(&node.credential(), first.as_bytes()).unwrap();
-    tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
+    tokio::time::timeout(TIMEOUT, done).await.unwrap().unwrap();
     assert_ne!(node.token().unwrap(), first);
     assert!(node.table.report_token(&node.credential(), first.as_bytes()).is_none(), "it has been replaced");
     assert_eq!((node.status().checks, node.credential().reports.load(Ordering::Relaxed)), (1, 3));
@@ -612,7 +610,7 @@ async fn clients_of_many_apps_in_a_loop_cause_a_bounded_number_of_calls() {
     for credential in &table.credentials() {
         for _ in 0..3 {
             let done = table.report_refused(credential, None).expect("room for a report");
-            tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
+            tokio::time::timeout(TIMEOUT, done).await.unwrap().unwrap();
         }
     }
     let (looks, refused) = (&table.client_checks, &table.client_checks_refused);
@@ -638,7 +636,7 @@ async fn reports_that_are_true_are_looked_into_however_many_there_are() {
     for credential in &table.credentials() {
         let generation = credential.status(boot_ms()).generation;
         let done = table.report_refused(credential, None).expect("room for a report");
-        tokio::time::timeout(DEADLINE, done).await.unwrap().unwrap();
+        tokio::time::timeout(TIMEOUT, done).await.unwrap().unwrap();
         assert_eq!(credential.status(boot_ms()).generation, generation + 1, "{}", credential.appid);
     }
     assert_eq!(table.client_checks_refused.load(Ordering::SeqCst), 0);

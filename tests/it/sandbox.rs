@@ -17,9 +17,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::support::TIMEOUT;
+
 const TOKEN_PATH: &str = "/cgi-bin/token?grant_type=client_credential&appid=wx&secret=s";
-/// No test waits longer than this for anything.
-const DEADLINE: Duration = Duration::from_secs(10);
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn options() -> Options {
@@ -40,7 +40,7 @@ async fn start() -> Sandbox {
 fn client() -> Client {
     // reqwest wants a TLS provider even for plain HTTP; a second installation is refused and harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().timeout(DEADLINE).no_proxy().build().unwrap()
+    Client::builder().timeout(TIMEOUT).no_proxy().build().unwrap()
 }
 
 async fn get(sandbox: &Sandbox, path: &str) -> Response {
@@ -76,7 +76,7 @@ fn token_in(answer: &Value) -> String {
 async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let start = Instant::now();
     while !holds().await {
-        assert!(start.elapsed() < DEADLINE, "not in time: {what}");
+        assert!(start.elapsed() < TIMEOUT, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -91,7 +91,7 @@ async fn raw_request(addr: SocketAddr, path: &str) -> TcpStream {
 /// All bytes until the peer ends the connection, and how it ended.
 async fn read_to_end(mut tcp: TcpStream) -> (String, Result<usize, ErrorKind>) {
     let mut bytes = Vec::new();
-    let read = tokio::time::timeout(DEADLINE, tcp.read_to_end(&mut bytes)).await.expect("the connection stays open");
+    let read = tokio::time::timeout(TIMEOUT, tcp.read_to_end(&mut bytes)).await.expect("the connection stays open");
     (String::from_utf8(bytes).unwrap(), read.map_err(|error| error.kind()))
 }
 
@@ -586,7 +586,7 @@ async fn garbage_on_the_socket_does_no_harm() {
         tcp.write_all(garbage).await.unwrap();
         tcp.shutdown().await.unwrap();
         let mut answer = Vec::new();
-        let _ = tokio::time::timeout(DEADLINE, tcp.read_to_end(&mut answer)).await.expect("the connection stays open");
+        let _ = tokio::time::timeout(TIMEOUT, tcp.read_to_end(&mut answer)).await.expect("the connection stays open");
     }
     mint(&sandbox).await;
 }
@@ -599,7 +599,7 @@ fn tls_pair(folder: &std::path::Path) -> (SandboxTlsFiles, Client) {
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let trusted = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
-    let client = Client::builder().timeout(DEADLINE).no_proxy().tls_certs_only([trusted]).build().unwrap();
+    let client = Client::builder().timeout(TIMEOUT).no_proxy().tls_certs_only([trusted]).build().unwrap();
     (files, client)
 }
 
@@ -622,7 +622,7 @@ async fn https_with_faults() {
 
 async fn read_to_end_bytes(mut tcp: TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let _ = tokio::time::timeout(DEADLINE, tcp.read_to_end(&mut bytes)).await.expect("the connection stays open");
+    let _ = tokio::time::timeout(TIMEOUT, tcp.read_to_end(&mut bytes)).await.expect("the connection stays open");
     bytes
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::SystemTime;
 
 use rustix::io::Errno;
 use tempfile::TempDir;
@@ -13,7 +14,7 @@ use tokencached::config::{self, ProcessEnvironment};
 use tokencached::credential;
 
 use crate::support::disk::Disk;
-use crate::support::{self, APPID, Node, Wechat, as_root, run, signal, tokencached, wait_for, write};
+use crate::support::{self, APPID, Node, Wechat, as_root, memory_folder, run, signal, tokencached, wait_for, write};
 
 const ALIAS: &str = "aliases = [\"access_token\"]";
 const CLASSIC: &str = "aliases = [\"access_token\"]\nendpoint = \"token\"";
@@ -29,6 +30,12 @@ fn stat(node: &Node, name: &str) -> u64 {
 
 fn is_saved(node: &Node) -> bool {
     stat(node, "state_file_saved") == 1
+}
+
+/// Each write makes a new file; its inode number may be that of the one before the last.
+fn last_write(node: &Node) -> Option<(u64, SystemTime)> {
+    let facts = fs::metadata(node.path("state.json")).ok()?;
+    Some((facts.ino(), facts.modified().ok()?))
 }
 
 /// A configuration whose state is that of another folder.
@@ -134,6 +141,7 @@ fn with_another_user_the_state_and_its_lock_are_that_users() {
     let start = |folder| Node::start_in(folder, &config, &["-u", "nobody"]);
     let node = start(folder);
     let token = any_token(&node);
+    persisted(&node.path("kept/state.json"), &token);
     let owner = |name: &str| fs::metadata(node.path("kept").join(name)).unwrap().uid();
     assert!(owner("state.json") != 0 && owner("state.json.lock") == owner("state.json"));
     let node = start(node.stop());
@@ -216,11 +224,14 @@ fn check_says_who_has_the_state_file_and_keeps_nobody_from_it() {
 #[ignore = "waits for real time"]
 fn a_lock_file_that_was_removed_is_made_again_and_another_process_that_came_first_is_left_alone() {
     let wechat = Wechat::short_lived(2);
-    let first = Node::start(&wechat.config("", ALIAS), &[]);
+    // A second server takes what is half written here for a killed one's: no write may go on for long.
+    let first = Node::start_in(memory_folder(), &wechat.config("", ALIAS), &[]);
     let lock = first.path("state.json.lock");
     any_token(&first);
     fs::remove_file(&lock).unwrap();
     wait_for("the lock file with the next write", || lock.exists().then_some(()));
+    let before = last_write(&first);
+    wait_for("a write's end", || (last_write(&first) != before).then_some(()));
     // Somebody "clears a stale lock" and starts a second server.
     fs::remove_file(&lock).unwrap();
     let second = Node::start(&config_on(&wechat, ALIAS, &first.path("state.json")), &[]);
@@ -246,13 +257,8 @@ fn where_there_are_no_locks_it_is_said_once_and_the_state_is_kept() {
         disk.fail(&["flock"], errno);
         let node = Node::start_with(folder, &wechat.config("", CLASSIC), &[], &disk.variables());
         any_token(&node);
-        // Each write makes a new file; its inode number may be that of the one before the last.
-        let written = || {
-            let facts = fs::metadata(node.path("state.json")).ok()?;
-            Some((facts.ino(), facts.modified().ok()?))
-        };
-        let first = wait_for("the state", written);
-        wait_for("another write", || written().filter(|now| *now != first));
+        let first = wait_for("the state", || last_write(&node));
+        wait_for("another write", || last_write(&node).filter(|now| *now != first));
         node.await_log("cannot be locked on this file system");
         assert_eq!(node.log().matches("cannot be locked on this file system").count(), 1, "{}", node.log());
         assert!(is_saved(&node));

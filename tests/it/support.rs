@@ -4,9 +4,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,16 +35,22 @@ pub use tier::{as_root, needs, program, real_time, version_before};
 /// of a renewal that keeps failing without a live token, which is a minute.
 pub const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A port of this machine that nobody listens on. Each is given once, and none is of those that the kernel gives to whoever
-/// asks for any port: another test cannot have it a moment later.
+/// How many ports one run of the tests may give.
+const PORTS: u16 = 2_000;
+/// The first of them; none is of those that the kernel gives to whoever asks for any port. A run beside this one finds the
+/// name taken that goes with it, and has others.
+static FIRST_PORT: LazyLock<(u16, UnixListener)> = LazyLock::new(|| {
+    let name = |first| UnixAddress::from_abstract_name(format!("tests of tokencached, ports from {first}")).unwrap();
+    let mut firsts = (12_000..32_000).step_by(PORTS.into());
+    firsts.find_map(|first| Some((first, UnixListener::bind_addr(&name(first)).ok()?))).expect("fewer runs at once")
+});
+
+/// A port of this machine that nobody listens on. Each is given once: another test cannot have it a moment later.
 pub fn free_port() -> u16 {
-    const FIRST: u32 = 12_000;
-    const COUNT: u32 = 20_000;
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    // Another run of the tests beside this one begins elsewhere.
-    let begin = std::process::id().wrapping_mul(97);
-    (0..COUNT)
-        .map(|_| (FIRST + begin.wrapping_add(GIVEN.fetch_add(1, Relaxed)) % COUNT) as u16)
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    std::iter::repeat_with(|| GIVEN.fetch_add(1, Relaxed))
+        .take_while(|given| *given < PORTS)
+        .map(|given| FIRST_PORT.0 + given)
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a port that nobody listens on")
 }
@@ -49,6 +58,21 @@ pub fn free_port() -> u16 {
 /// The same with its address.
 pub fn free_address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
+
+/// An empty folder in memory, where there is a file system of that kind with room: a disk that pauses for some seconds for
+/// whoever writes to it decides nothing there.
+pub fn memory_folder() -> TempDir {
+    const TMPFS: u64 = 0x0102_1994;
+    // A MariaDB takes some hundred megabytes.
+    const BYTES_MIN: u64 = 2 << 30;
+    let memory = Path::new("/dev/shm");
+    let is_fit = rustix::fs::statfs(memory).is_ok_and(|facts| {
+        let free_bytes = facts.f_bavail.saturating_mul(u64::try_from(facts.f_bsize).unwrap_or(0));
+        u64::try_from(facts.f_type) == Ok(TMPFS) && free_bytes >= BYTES_MIN
+    });
+    let in_memory = is_fit.then(|| tempfile::tempdir_in(memory).ok()).flatten();
+    in_memory.unwrap_or_else(|| tempfile::tempdir().unwrap())
 }
 
 /// The Rust files below a folder of the repository: their paths in it, and their texts.
@@ -112,6 +136,14 @@ pub fn signal(pid: u32, name: &str) {
         _ => panic!("no signal {name}"),
     };
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
+
+/// Whether the thread that writes a process's log has nothing to write: it sleeps then, and runs from when a line is
+/// given to it. True without such a thread, and of one that is stopped.
+fn is_log_written(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    states.filter_map(|state| state.split_once(" (log) ")?.1.chars().next()).all(|state| !"RD".contains(state))
 }
 
 /// A server process with a folder of its own. Killed when dropped.
@@ -244,12 +276,14 @@ impl Node {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// What the server has logged so far.
+    /// What the server has logged so far, to the last line: lines are written on a thread of their own, which is waited for.
+    /// What it does after an answer it may log later, see [`Node::await_log`].
     pub fn log(&self) -> String {
+        wait_for("the log to be written", || is_log_written(self.pid()).then_some(()));
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Waits until the server has logged that: lines are written on a thread of their own.
+    /// Waits until the server has logged that.
     pub fn await_log(&self, text: &str) {
         wait_for(text, || self.log().contains(text).then_some(()));
     }

@@ -217,19 +217,24 @@ fn who_does_not_speak_tls_is_closed_and_nobody_else_notices() {
     // A client that trusts somebody else goes by itself.
     let mut wary = connect(node.address, Authority::new().client(None));
     assert!(ask(&mut wary, "get k\r\n", "").is_err());
+    wait_for("connections to be given back", || {
+        let stats = stats(&mut tls);
+        let errors: u32 = figure(&stats, "ssl_handshake_errors");
+        (figure(&stats, "curr_connections") == 1 && errors >= 3).then_some(())
+    });
     node.await_log("TLS handshake failed");
     assert_eq!(node.log().matches("TLS handshake failed").count(), 1, "{}", node.log());
-    wait_for("connections to be given back", || {
-        tls.write_all(b"stats\r\n").unwrap();
-        let mut answer = String::new();
-        let mut part = [0; 4096];
-        while !answer.ends_with("END\r\n") {
-            let read = tls.read(&mut part).unwrap();
-            answer.push_str(std::str::from_utf8(&part[..read]).unwrap());
-        }
-        let errors: u32 = figure(&answer, "ssl_handshake_errors");
-        (figure(&answer, "curr_connections") == 1 && errors >= 3).then_some(())
-    });
+}
+
+fn stats(tls: &mut Tls) -> String {
+    tls.write_all(b"stats\r\n").unwrap();
+    let mut answer = String::new();
+    let mut part = [0; 4096];
+    while !answer.ends_with("END\r\n") {
+        let read = tls.read(&mut part).unwrap();
+        answer.push_str(std::str::from_utf8(&part[..read]).unwrap());
+    }
+    answer
 }
 
 fn figure(stats: &str, name: &str) -> u32 {
@@ -288,6 +293,7 @@ rights = \"all\"
         assert!(ask(&mut open(file), "mn\r\n", "MN\r\n").is_err(), "{file}");
     }
     assert!(ask(&mut connect(node.address, authority.client(None)), "mn\r\n", "MN\r\n").is_err());
+    wait_for("all to be counted", || (figure(&stats(&mut job), "ssl_handshake_errors") >= 2).then_some(()));
     node.await_log("TLS handshake failed");
     assert_eq!(node.log().matches("TLS handshake failed").count(), 1, "once a minute at most\n{}", node.log());
 }

@@ -10,7 +10,7 @@ use super::stores::{Database, Stores};
 use super::ways::{Endpoint, Move, Way};
 use super::{Plan, SECRET, appid};
 use crate::support::redis::free_port;
-use crate::support::{Node, wait_for};
+use crate::support::{Node, memory_folder, wait_for};
 
 /// The least `expires_in` that most clients are told: they subtract 200 s.
 const LEAST_TOLD_S: u64 = 210;
@@ -217,7 +217,7 @@ impl<'a> Site<'a> {
         if self.node.is_some() && self.way.moves != Move::Sink {
             (0..2).for_each(|server| self.stop(server));
         }
-        let folder = self.node.take().map_or_else(|| tempfile::tempdir().unwrap(), Node::stop);
+        let folder = self.node.take().map_or_else(memory_folder, Node::stop);
         super::site::check(&self.plan.binary, folder.path(), &config)?;
         let binary = std::process::Command::new(&self.plan.binary);
         let port = self.ports[0].to_string();

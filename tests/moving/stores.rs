@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::ways::{Endpoint, Store, Way};
 use crate::support::redis::{Redis, free_port};
-use crate::support::{program, wait_for};
+use crate::support::{memory_folder, program, wait_for};
 
 /// The stores of one site.
 pub(super) enum Stores {
@@ -30,7 +30,7 @@ impl Stores {
                 Stores::Redis { port, _server: redis }
             }
             Store::Table(sql) => Stores::Table(database.unwrap().create(row, sql)),
-            Store::Files => Stores::Files([(); 2].map(|()| tempfile::tempdir().unwrap())),
+            Store::Files => Stores::Files([(); 2].map(|()| memory_folder())),
         }
     }
 
@@ -88,7 +88,7 @@ impl Database {
     }
 
     fn start() -> Database {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = memory_folder();
         let data = folder.path().join("data");
         // At its start a MariaDB removes the temporary tables that it finds there, another server's too.
         let temporary = format!("--tmpdir={}", folder.path().display());

@@ -21,6 +21,9 @@ struct CountingBackend {
     /// Entries whose write never ends.
     hung: Mutex<Vec<String>>,
     refuses: AtomicBool,
+    /// It gives writes up, and then carries them out.
+    is_late: AtomicBool,
+    stored: Mutex<HashMap<String, Vec<u8>>>,
     written: Notify,
 }
 
@@ -55,9 +58,10 @@ impl SinkBackend for CountingBackend {
             if self.refuses.load(Relaxed) {
                 return Err(refusal());
             }
+            let before = self.stored.lock().insert(name.clone(), write.contents[0].clone());
             self.writes.lock().push((name, self.second()));
             self.written.notify_one();
-            Ok(vec![None; write.entries.len()])
+            if self.is_late.load(Relaxed) { Err(refusal()) } else { Ok(vec![before]) }
         }
         .boxed()
     }
@@ -204,4 +208,21 @@ async fn what_can_no_longer_be_looked_at_is_a_failure_until_it_is_written_again(
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(stats.last_error().is_none());
     end.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_after_it_was_given_up_is_not_taken_for_a_foreign_writers() {
+    let (writers, target, end, stats) = start_with_stats(1, 0);
+    target.wait_for(1).await;
+    target.is_late.store(true, Relaxed);
+    publish(&writers, 0, "the-token-that-was-given-up");
+    target.wait_for(2).await;
+    target.is_late.store(false, Relaxed);
+    publish(&writers, 0, "the-token-after-that-one");
+    target.wait_for(3).await;
+    // The next write is judged after this one.
+    publish(&writers, 0, "the-last-token-of-them-all");
+    target.wait_for(4).await;
+    end.cancel();
+    assert_eq!(stats.foreign_writes.load(Relaxed), 0);
 }

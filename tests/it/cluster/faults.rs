@@ -253,6 +253,25 @@ impl<'a> Group<'a> {
         self.members[at].report();
     }
 
+    /// All tokens die, and a client at that node says so of each one that it is refused, as clients do: a call that was on
+    /// its way may bring another dead one. The token that all have in the end, none of these.
+    #[track_caller]
+    pub fn replace_dead_tokens(&mut self, at: usize, but: &[&str]) -> String {
+        self.wechat.kill_tokens(APPID);
+        let mut told = None;
+        self.until("a token that is accepted", |group| {
+            let member = &mut group.members[at];
+            let Some(token) = &member.last else { return false };
+            let is_accepted = group.wechat.judge(token) == Verdict::Accepted;
+            if !is_accepted && told != member.last {
+                told.clone_from(&member.last);
+                member.report();
+            }
+            is_accepted
+        });
+        self.agreed(but)
+    }
+
     /// What was read so far does not count any more.
     pub fn forget(&mut self) {
         for member in &mut self.members {

@@ -68,9 +68,8 @@ impl<'a> Ground<'a> {
     #[track_caller]
     fn renews(&mut self) -> String {
         let before = self.group.agreed(&[]);
-        self.group.kill_tokens_and_tell(self.told % self.group.members.len());
+        let token = self.group.replace_dead_tokens(self.told % self.group.members.len(), &[&before]);
         self.told += 1;
-        let token = self.group.agreed(&[&before]);
         self.group.forget();
         token
     }

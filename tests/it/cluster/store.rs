@@ -9,7 +9,7 @@ use tokencached::cluster::redis::RedisStore;
 use tokencached::cluster::{
     ClusterEvent, ClusterStore, NodeId, RefreshReason, StoreAnswer, StoreClockReading, Unreachable, WatchedRecord,
 };
-use tokencached::redis_client::options::{RedisAt, RedisOptions};
+use tokencached::redis_client::options::RedisAt;
 use tokencached::secret::Secret;
 use tokencached::secret_source::SecretSource;
 use tokio::runtime::Runtime;
@@ -25,7 +25,7 @@ const NEVER_MS: u64 = 3_600_000;
 const PREFIX: &str = "tc";
 
 fn state(redis: &Redis, poll_every_ms: u64) -> StoreOptions {
-    let server = RedisOptions { timeout_ms: 500, ..server(RedisAt::Unix(redis.socket())) };
+    let server = server(RedisAt::Unix(redis.socket()));
     let sealing = SecretSource::Fixed(Secret::new("a secret for tests only".into()));
     StoreOptions { server, sealing, prefix: PREFIX.into(), poll_every_ms, node: "here".into() }
 }

@@ -147,7 +147,7 @@ fn sinks_have_their_figures_in_metrics_and_in_the_api_and_no_token() {
         assert!(!status.body.contains(&token[..16]), "{}", status.body);
         let sinks = status.json()["sinks"].clone();
         let has_failed = !sinks[1]["last_error"].is_null() && sinks[1]["waiting"] == 1;
-        (sinks[0]["writes"] == 1 && has_failed).then_some(sinks)
+        (sinks[0]["writes"] == 1 && sinks[0]["connected"] == true && has_failed).then_some(sinks)
     });
     let (good, bad) = (&shown[0], &shown[1]);
     assert_eq!((&good["type"], &good["target"]), (&"command".into(), &"/bin/true".into()));
@@ -160,9 +160,11 @@ fn sinks_have_their_figures_in_metrics_and_in_the_api_and_no_token() {
     assert_eq!(error["text"], "the command ended with code 1");
     assert!(error["advice"].as_str().unwrap().contains("try it by hand"), "{error}");
     assert_eq!((&bad["waiting"], &bad["last_write"], &bad["writes"]), (&1.into(), &().into(), &0.into()));
-    let scrape = Scrape::of(&http);
-    let of =
-        |name: &str, sink: u32| scrape.value(&format!("tokencached_sink_{name}{{sink=\"{sink}\",type=\"command\"}}"));
+    let series = |name: &str, sink: u32| format!("tokencached_sink_{name}{{sink=\"{sink}\",type=\"command\"}}");
+    // While it is tried again it does not wait.
+    let waits = |scrape: &Scrape| scrape.value(&series("waiting", 1)) == 1.0;
+    let scrape = wait_for("it to wait for the next try", || Some(Scrape::of(&http)).filter(waits));
+    let of = |name: &str, sink: u32| scrape.value(&series(name, sink));
     assert_eq!(scrape.value("tokencached_sink_info{sink=\"1\",type=\"command\",target=\"/bin/false\"}"), 1.0);
     assert_eq!((of("writes_total", 0), of("failing", 0), of("waiting", 0), of("connected", 0)), (1.0, 0.0, 0.0, 1.0));
     assert_eq!((of("writes_total", 1), of("failing", 1), of("waiting", 1)), (0.0, 1.0, 1.0));

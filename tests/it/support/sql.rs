@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tempfile::TempDir;
 
 use super::redis::{Authority, free_port};
-use super::{needs, run, run_checked, wait_for, write};
+use super::{memory_folder, needs, run, run_checked, wait_for, write};
 
 /// What the tests' user of a server has for a password.
 pub const PASSWORD: &str = "hunter22-of-sql";
@@ -322,7 +322,7 @@ impl Store {
     }
 
     pub fn sqlite() -> Store {
-        let store = Store::Sqlite(tempfile::tempdir().unwrap());
+        let store = Store::Sqlite(memory_folder());
         store.ask("PRAGMA user_version = 1");
         store
     }
