@@ -26,8 +26,10 @@ pub(super) struct SinkItem {
     pub foreign_throttle: LogThrottle,
     /// What we wrote last to each entry, unless it was retracted since.
     written: Vec<Option<Vec<u8>>>,
-    /// Our last tokens, the newest last.
-    our_tokens: Vec<Bytes>,
+    /// Our last tokens that were written, and the last that were tried, which a store may write although the write is
+    /// given up; the newest last. However many are tried in vain, what was written before stays known.
+    written_tokens: Vec<Bytes>,
+    tried_tokens: Vec<Bytes>,
 }
 
 impl SinkEntry {
@@ -62,7 +64,8 @@ impl SinkItem {
             entries: entries.into_iter().collect(),
             end_ms: None,
             foreign_throttle: LogThrottle::default(),
-            our_tokens: Vec::new(),
+            written_tokens: Vec::new(),
+            tried_tokens: Vec::new(),
         }
     }
 
@@ -73,12 +76,9 @@ impl SinkItem {
         (until_ms > now.boot_ms).then(|| (current(&published, now, at_least_s), until_ms))
     }
 
-    pub fn remember_token(&mut self, token: Bytes) {
-        self.our_tokens.retain(|known| *known != token);
-        self.our_tokens.push(token);
-        if self.our_tokens.len() > OURS_MAX {
-            self.our_tokens.remove(0);
-        }
+    /// A write of this token begins.
+    pub fn record_try(&mut self, token: Bytes) {
+        remember(&mut self.tried_tokens, token);
     }
 
     pub fn judge_all(&self, found: &[Option<Vec<u8>>]) -> Vec<FoundContent> {
@@ -94,7 +94,7 @@ impl SinkItem {
         };
         let same = written.as_deref() == Some(found);
         let holds = |token: &Bytes| memchr::memmem::find(found, token).is_some();
-        if same || !known.content.holds_value() || self.our_tokens.iter().any(holds) {
+        if same || !known.content.holds_value() || self.written_tokens.iter().chain(&self.tried_tokens).any(holds) {
             return FoundContent::Ours;
         }
         // Before our first write, what is there may be old.
@@ -105,8 +105,12 @@ impl SinkItem {
         }
     }
 
+    /// The write that was begun last is done.
     pub fn record_written(&mut self, contents: Vec<Vec<u8>>) {
         self.written = contents.into_iter().map(Some).collect();
+        if let Some(token) = self.tried_tokens.pop() {
+            remember(&mut self.written_tokens, token);
+        }
     }
 
     /// What to retract. After a restart the expected bytes are what a former process will have written, as far as that is
@@ -127,6 +131,14 @@ impl SinkItem {
 
     pub fn is_written(&self) -> bool {
         self.written.iter().any(Option::is_some)
+    }
+}
+
+fn remember(tokens: &mut Vec<Bytes>, token: Bytes) {
+    tokens.retain(|known| *known != token);
+    tokens.push(token);
+    if tokens.len() > OURS_MAX {
+        tokens.remove(0);
     }
 }
 
@@ -174,8 +186,22 @@ mod tests {
 
     fn write(item: &mut SinkItem) {
         let (current, _) = item.value_to_write(0, NOW, 0).unwrap();
+        item.record_try(current.value.clone());
         item.record_written(item.entries.iter().map(|entry| entry.render(&current)).collect());
-        item.remember_token(current.value);
+    }
+
+    #[test]
+    fn what_was_written_stays_known_however_many_writes_fail_after_it() {
+        let (mut item, writer) = item();
+        publish(&writer, TOKEN, 70_500);
+        write(&mut item);
+        for number in 0..9 {
+            item.record_try(format!("token-that-never-came-{number:04}").into());
+        }
+        let judge = |token: &str| item.judge(0, Some(token.as_bytes()));
+        assert_eq!(judge(&format!("{TOKEN} by another node")), FoundContent::Ours);
+        assert_eq!(judge("token-that-never-came-0008"), FoundContent::Ours, "it may have come after all");
+        assert_eq!(judge(OTHER), FoundContent::ForeignToken);
     }
 
     #[test]

@@ -305,7 +305,7 @@ impl SinkRunner {
             return Ok(Some(Job::Retract(item.retraction(now))));
         };
         // It may be written though the write is given up: a disk may go on after a while.
-        item.remember_token(current.value.clone());
+        item.record_try(current.value.clone());
         item.end_ms = Some(until_ms);
         self.ends.insert((until_ms, index));
         let contents = entries.iter().map(|entry| self.backend.content(entry, &current)).collect::<Result<_, _>>()?;
