@@ -230,7 +230,7 @@ impl AccessControl {
         }
         let call = format!("{} {}", shown_method(&head.method), shown_path(head.uri.path()));
         let key = self.key(key.trim_ascii(), caller.peer, &call, SecretTarget::Key, now_ms)?;
-        self.known_caller(&key, Authentication::Key(*key.digest()), caller, now_ms)
+        self.known_caller(&key, Authentication::Key(key.digest), caller, now_ms)
     }
 
     /// A caller with this key, unless it asks too often with it.
@@ -241,7 +241,7 @@ impl AccessControl {
         caller: Caller,
         now_ms: BootMs,
     ) -> Result<Caller, Problem> {
-        self.by_key.try_take((*key.digest(), address_group(caller.peer)), now_ms).map_err(Problem::too_often)?;
+        self.by_key.try_take((key.digest, address_group(caller.peer)), now_ms).map_err(Problem::too_often)?;
         Ok(Caller { name: Some(key.name.clone()), rights: key.rights.clone(), by, ..caller })
     }
 
@@ -295,7 +295,7 @@ impl AccessControl {
     pub fn log_in(&self, caller: &Caller, key: &[u8], now_ms: BootMs) -> Result<String, Problem> {
         let key = self.key(key, caller.peer, "POST /login", SecretTarget::Login, now_ms)?;
         let broken = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-session", "the system has no random bytes");
-        let number = self.sessions.begin(*key.digest(), now_ms).ok_or_else(broken)?;
+        let number = self.sessions.begin(key.digest, now_ms).ok_or_else(broken)?;
         tracing::info!(key = %key.name, peer = %caller.peer, "logged in to the HTTP API");
         Ok(cookie(&number, LIFE_MS / 1000, caller.secure))
     }

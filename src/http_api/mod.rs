@@ -90,7 +90,7 @@ impl ReloadHandle {
             let mut in_use = self.keys_in_use.lock();
             match options.read_keys() {
                 Ok(Some((keys, digest))) => {
-                    let count = keys.len();
+                    let count = keys.count();
                     self.access_control.set_keys(keys);
                     *in_use = Some(digest);
                     tracing::info!(keys = count, "API keys reloaded");
@@ -136,7 +136,7 @@ impl WatchedFiles for KeysFile {
         let digest = Some(digest_of(contents));
         let (Some(text), false) = (contents.first(), *in_use == digest) else { return Ok(()) };
         let keys = ApiKeys::parse(text).map_err(|fault| NotApplied::Bad(fault.to_string()))?;
-        let count = keys.len();
+        let count = keys.count();
         self.0.access_control.set_keys(keys);
         *in_use = digest;
         tracing::info!(keys = count, "API keys reloaded: their file has changed");
