@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 pub use connections::{ConnectionInfo, ConnectionState, ConnectionTable};
 pub(crate) use figure::figures;
 pub use figure::{Figure, FigureValue, Metric, MetricType, by_names};
-pub use sinks::{SinkError, SinkStats, SinkWrite};
+pub use sinks::{RecentSinkEvents, SinkError, SinkStats, SinkWrite};
 pub use workers::Counter;
 
 use workers::{CounterSet, Workers};

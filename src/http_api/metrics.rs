@@ -198,7 +198,7 @@ fn write_sinks(out: &mut MetricsWriter, stats: &Stats, now: Now) {
     out.family(Metric::info("tokencached_sink", "Where the sink writes values to."), targets);
     out.labelled_figures(SinkSample::FIGURES, SinkSample::METRICS, all.iter());
     let failures = all.iter().flat_map(|(labels, of)| {
-        of.sink.failures().into_iter().map(|(class, count)| (with_label(labels, "class", class), count as f64))
+        of.failures.iter().map(|(class, count)| (with_label(labels, "class", class), *count as f64))
     });
     out.family(Metric::counter("tokencached_sink_failures", "Failures, by class."), failures);
 }

@@ -146,6 +146,7 @@ pub fn sinks_json(context: &ApiContext) -> Value {
 }
 
 fn sink_json(sink: &SinkStats) -> Value {
+    let recent = sink.recent().clone();
     json!({
         "type": sink.sink_type,
         "target": sink.target,
@@ -154,9 +155,9 @@ fn sink_json(sink: &SinkStats) -> Value {
         "writes": sink.writes.load(Relaxed),
         "deletes": sink.deletes.load(Relaxed),
         "foreign_writes": sink.foreign_writes.load(Relaxed),
-        "failures": sink.failures(),
-        "last_write": sink.last_write().map(last_write_json),
-        "last_error": sink.last_error().map(|error| json!({
+        "failures": recent.failures,
+        "last_write": recent.last_write.map(last_write_json),
+        "last_error": recent.last_error.map(|error| json!({
             "class": error.class,
             "whose": error.responsible,
             "text": error.what,
@@ -177,17 +178,13 @@ fn last_write_json(write: SinkWrite) -> Value {
 
 /// How many credentials are in each state.
 fn count_by_state(context: &ApiContext, now: Now) -> Value {
-    let mut counts: Map<String, Value> = Map::new();
-    for state in CredentialState::ALL {
-        counts.insert(state.name().to_owned(), json!(0));
-    }
-    for credential in context.table().credentials() {
-        let name = credential.status(now.boot_ms).state.name();
-        let count = counts.get(name).and_then(Value::as_u64).unwrap_or(0);
-        counts.insert(name.to_owned(), json!(count + 1));
-    }
-    counts.insert("total".to_owned(), json!(context.table().credentials().len()));
-    Value::Object(counts)
+    let credentials = context.table().credentials();
+    let states: Vec<CredentialState> = credentials.iter().map(|of| of.status(now.boot_ms).state).collect();
+    let count = |state| states.iter().filter(|of| **of == state).count();
+    let counts = CredentialState::ALL.map(|state| (state.name(), count(state)));
+    Value::Object(
+        counts.into_iter().chain([("total", states.len())]).map(|(name, n)| (name.into(), n.into())).collect(),
+    )
 }
 
 #[cfg(test)]
