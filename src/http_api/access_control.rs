@@ -34,8 +34,8 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 pub struct AccessControl {
     keys: ArcSwap<ApiKeys>,
-    /// There is a file of keys, so nobody is answered without one.
-    has_keys_file: bool,
+    /// There is a file of keys, so nobody is answered without one, and people log in.
+    pub has_keys: bool,
     sessions: Sessions,
     allowed_hosts: Vec<String>,
     trusted: Vec<Network>,
@@ -159,7 +159,7 @@ impl AccessControl {
             every_ms: 1_000.0 / f64::from(options.requests_per_s.max(1)),
         };
         AccessControl {
-            has_keys_file: keys.is_some(),
+            has_keys: keys.is_some(),
             keys: ArcSwap::from_pointee(keys.unwrap_or_default()),
             sessions: Sessions::default(),
             allowed_hosts: options.allowed_hosts.clone(),
@@ -173,11 +173,6 @@ impl AccessControl {
     /// Replaces the keys. Sessions of keys that are gone have ended.
     pub fn set_keys(&self, keys: ApiKeys) {
         self.keys.store(Arc::new(keys));
-    }
-
-    /// Whether there are keys, so that people log in.
-    pub fn has_keys(&self) -> bool {
-        self.has_keys_file
     }
 
     /// Finds out who sends a request, by its head. A bare health check is always answered, if need be as anonymous: a load
@@ -210,7 +205,7 @@ impl AccessControl {
         if !is_limited_elsewhere(head) {
             self.by_peer.try_take(address_group(peer), now_ms).map_err(Problem::too_often)?;
         }
-        let here = !self.has_keys_file && !via_proxy && peer.is_loopback();
+        let here = !self.has_keys && !via_proxy && peer.is_loopback();
         if here {
             return Ok(Caller { rights: Arc::new(HttpRights::ALL), by: Authentication::Loopback, ..caller });
         }
@@ -266,30 +261,6 @@ impl AccessControl {
     /// The rights of a key, for calls that take it in a parameter of their own.
     pub fn rights_of(&self, given: &[u8]) -> Option<Arc<HttpRights>> {
         self.keys.load().find(given).map(|key| key.rights.clone())
-    }
-
-    /// Counts a wrong secret of WeChat's own calls. The error says that there were too many. `app` may be logged.
-    pub fn record_wrong_secret(
-        &self,
-        peer: IpAddr,
-        call: &str,
-        app: &str,
-        target: SecretTarget,
-        now_ms: BootMs,
-    ) -> Result<(), u64> {
-        self.wrong_secrets.record(peer, target, now_ms, |times| match target {
-            SecretTarget::UnknownApp => tracing::warn!(
-                %peer,
-                times,
-                "authentication failed: {call} for {app}: no such app here: correct the appid in the program there, or add the app"
-            ),
-            _ => tracing::warn!(
-                appid = %app,
-                %peer,
-                times,
-                "authentication failed: {call}: wrong secret: correct it in the program there"
-            ),
-        })
     }
 
     pub fn log_in(&self, caller: &Caller, key: &[u8], now_ms: BootMs) -> Result<String, Problem> {

@@ -84,7 +84,7 @@ pub async fn get_journal(call: HttpApiCall) -> JsonResult {
 pub async fn get_session(call: HttpApiCall) -> JsonResult {
     call.params(&[])?;
     Ok(Json(json!({
-        "login": call.context.reload_handle.access_control.has_keys(),
+        "login": call.context.reload_handle.access_control.has_keys,
         "known": call.caller.is_logged_in(),
         "name": call.caller.name.as_deref(),
         "rights": call.caller.rights.words(),
@@ -100,7 +100,7 @@ struct LoginBody {
 pub async fn log_in(call: HttpApiCall, body: Bytes) -> Result<Response, Problem> {
     call.caller.require_api_header()?;
     let access_control = &call.context.reload_handle.access_control;
-    if !access_control.has_keys() {
+    if !access_control.has_keys {
         return Err(Problem::new(StatusCode::CONFLICT, "no-keys", "there are no keys to log in with: see keys_file"));
     }
     let login: LoginBody = parse_body(&body)?;

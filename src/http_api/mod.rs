@@ -86,7 +86,7 @@ impl ReloadHandle {
     /// need a restart.
     pub fn reload(&self, options: &Options) {
         self.keys_file.store(options.keys_file.clone().map(Arc::new));
-        if self.access_control.has_keys() {
+        if self.access_control.has_keys {
             let mut in_use = self.keys_in_use.lock();
             match options.read_keys() {
                 Ok(Some((keys, digest))) => {
@@ -110,7 +110,7 @@ impl ReloadHandle {
 
     /// The files of keys and certificates, to be watched.
     pub fn watched(self: &Arc<ReloadHandle>) -> Vec<Box<dyn WatchedFiles>> {
-        let keys = self.access_control.has_keys().then(|| Box::new(KeysFile(self.clone())) as Box<dyn WatchedFiles>);
+        let keys = self.access_control.has_keys.then(|| Box::new(KeysFile(self.clone())) as Box<dyn WatchedFiles>);
         let tls = self.tls.as_ref().map(|tls| tls.watched("the certificate and key of the HTTP API in"));
         keys.into_iter().chain(tls).collect()
     }
@@ -202,9 +202,8 @@ fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     Ok(listener)
 }
 
-pub struct HttpApi {
-    thread: JoinHandle<()>,
-}
+/// The HTTP API while it is served.
+pub struct HttpApi(JoinHandle<()>);
 
 impl HttpApi {
     /// Starts serving; ends when the shutdown fires.
@@ -231,14 +230,12 @@ impl HttpApi {
             runtime.block_on(server::serve(listeners, context, &supervisor));
             runtime.shutdown_background();
         })?;
-        Ok(HttpApi { thread })
+        Ok(HttpApi(thread))
     }
 
     pub async fn join(self) {
-        let thread = self.thread;
-        match tokio::task::spawn_blocking(move || thread.join()).await {
-            Ok(Ok(())) => {}
-            _ => tracing::error!("the thread of the HTTP API panicked"),
+        if !matches!(tokio::task::spawn_blocking(|| self.0.join()).await, Ok(Ok(()))) {
+            tracing::error!("the thread of the HTTP API panicked");
         }
     }
 }
