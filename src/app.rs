@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::StartError;
 pub use self::options::Options;
-pub use self::startup::{Bound, Configured, Reloader, Unprivileged, await_state, check_files};
+pub use self::startup::{Bound, Reloader, Unprivileged, await_state, check_files};
 use crate::cache::{self, Cache};
 use crate::cluster;
 use crate::descriptors::DescriptorNeeds;
@@ -255,7 +255,7 @@ mod tests {
     async fn a_refresher_that_dies_ends_the_server_and_the_error_names_it() {
         let options =
             Options { server: server::Options { listen: Vec::new(), ..Default::default() }, ..Default::default() };
-        let unprivileged = Configured::new(options).bind().unwrap().drop_privileges().unwrap();
+        let unprivileged = Bound::open(options).unwrap().drop_privileges().unwrap();
         let mut app = unprivileged.start(CancellationToken::new()).unwrap();
         app.refresher = app.refresher.with_watchdog(Duration::from_secs(1), || panic!("as a bug would"));
         assert!(matches!(app.run().await, Err(StartError::PartEnded(part)) if part == "the refresher"));

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{self, Configured, StartError};
+use crate::app::{self, Bound, StartError};
 use crate::cli::{AccountArg, DemoArgs, SandboxArgs};
 use crate::credential::{self, Alias};
 use crate::http_api;
@@ -76,8 +76,7 @@ pub fn apps(lifetime: Duration) -> Vec<credential::App> {
 }
 
 async fn run_one_node(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) -> Result<(), StartError> {
-    let bound =
-        Configured::new(configuration(args, sandbox)).bind_with(|options| open_http(options, args).map(Some))?;
+    let bound = Bound::open_with(configuration(args, sandbox), |options| open_http(options, args).map(Some))?;
     let http = bound.http_addresses().first().copied();
     let app = bound.drop_privileges()?.start(shutdown)?;
     let address = app.addresses().first().copied().unwrap_or(SocketAddr::new(args.listen, args.port));
