@@ -75,9 +75,7 @@ impl Running {
         let mut watched = authenticator.watched();
         watched.extend(http.iter().flat_map(|http| http.reload_handle().watched()));
         watched.extend(watched_secrets(&options));
-        let http = http.zip(options.http.as_ref()).map(|(listeners, http)| {
-            HttpApi::start(listeners, http, &options.credentials.apps, service.clone(), &supervisor)
-        });
+        let http = http.map(|http| HttpApi::start(http, &options.credentials.apps, service.clone(), &supervisor));
         let http = http.transpose().map_err(StartError::system("cannot start the HTTP port's thread"))?;
         let (limits, threads) = (limits(&options.server), options.server.threads);
         let server = Server::new(listeners, service, authenticator, limits, threads, &supervisor)

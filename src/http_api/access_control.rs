@@ -22,7 +22,7 @@ use super::wrong_secrets::{SecretTarget, WrongSecrets};
 use crate::access::{ApiKey, ApiKeyDigest, ApiKeys, HttpRights};
 use crate::address_group::address_group;
 use crate::clock::BootMs;
-use crate::network::{Network, without_brackets};
+use crate::network::without_brackets;
 
 /// Must be `1` in requests that act, and in requests that read a token without a key. No page can send it to another site.
 pub const HEADER: &str = "x-tokencached";
@@ -37,8 +37,7 @@ pub struct AccessControl {
     /// There is a file of keys, so nobody is answered without one, and people log in.
     pub has_keys: bool,
     sessions: Sessions,
-    allowed_hosts: Vec<String>,
-    trusted: Vec<Network>,
+    options: Arc<Options>,
     /// Requests without a key.
     by_peer: RateLimit<IpAddr>,
     /// Requests with a key, by key and address: callers that share a key do not delay each other.
@@ -153,7 +152,7 @@ impl Caller {
 }
 
 impl AccessControl {
-    pub fn new(options: &Options, keys: Option<ApiKeys>) -> AccessControl {
+    pub fn new(options: Arc<Options>, keys: Option<ApiKeys>) -> AccessControl {
         let rate = Rate {
             burst: options.requests_per_s.saturating_mul(BURST_S),
             every_ms: 1_000.0 / f64::from(options.requests_per_s.max(1)),
@@ -162,8 +161,7 @@ impl AccessControl {
             has_keys: keys.is_some(),
             keys: ArcSwap::from_pointee(keys.unwrap_or_default()),
             sessions: Sessions::default(),
-            allowed_hosts: options.allowed_hosts.clone(),
-            trusted: options.trusted_proxies.clone(),
+            options,
             by_peer: RateLimit::new(rate),
             by_key: RateLimit::new(rate),
             wrong_secrets: WrongSecrets::new(),
@@ -186,7 +184,7 @@ impl AccessControl {
 
     fn authenticate(&self, head: &Head, addresses: &ConnectionAddresses, now_ms: BootMs) -> Result<Caller, Problem> {
         let headers = &head.headers;
-        let via_proxy = self.is_trusted(addresses.peer.ip());
+        let via_proxy = self.options.is_trusted(addresses.peer.ip());
         let peer = self.peer(headers, addresses, via_proxy)?;
         self.check_host(head, addresses)?;
         check_origin(head)?;
@@ -289,10 +287,6 @@ impl AccessControl {
         }
     }
 
-    fn is_trusted(&self, ip: IpAddr) -> bool {
-        self.trusted.iter().any(|network| network.contains(ip))
-    }
-
     /// The client's address: what a trusted proxy says, else the other end of the connection.
     fn peer(&self, headers: &HeaderMap, addresses: &ConnectionAddresses, via_proxy: bool) -> Result<IpAddr, Problem> {
         let peer = addresses.peer.ip().to_canonical();
@@ -307,7 +301,7 @@ impl AccessControl {
         for hop in forwarded_addresses(headers).iter().rev() {
             let ip =
                 hop.ok_or_else(|| Problem::bad("X-Forwarded-For or Forwarded holds something that is no address"))?;
-            if !self.is_trusted(ip) {
+            if !self.options.is_trusted(ip) {
                 return Ok(ip);
             }
         }
@@ -325,7 +319,7 @@ impl AccessControl {
             Ok(ip) => ip.to_canonical() == addresses.local.ip().to_canonical(),
             Err(_) => name == "localhost" && addresses.local.ip().to_canonical().is_loopback(),
         };
-        if own || self.allowed_hosts.contains(&name) { Ok(()) } else { Err(unknown_host_problem()) }
+        if own || self.options.allowed_hosts.contains(&name) { Ok(()) } else { Err(unknown_host_problem()) }
     }
 }
 
@@ -458,7 +452,7 @@ mod tests {
     fn access_control(change: impl FnOnce(&mut Options), keys: Option<&str>) -> AccessControl {
         let mut options = Options::at(Vec::new());
         change(&mut options);
-        AccessControl::new(&options, keys.map(|text| ApiKeys::parse(text.as_bytes()).unwrap()))
+        AccessControl::new(Arc::new(options), keys.map(|text| ApiKeys::parse(text.as_bytes()).unwrap()))
     }
 
     fn addresses(peer: &str) -> ConnectionAddresses {

@@ -74,6 +74,8 @@ pub struct BoundListeners {
 
 /// What can be replaced while the HTTP API is served: keys and certificates.
 pub struct ReloadHandle {
+    /// Those of the start.
+    options: Arc<Options>,
     access_control: AccessControl,
     tls: Option<Arc<Tls>>,
     keys_file: ArcSwapOption<PathBuf>,
@@ -162,12 +164,9 @@ impl BoundListeners {
         let tls = tls.map_err(|error| format!("TLS of the HTTP API: {error}"))?.map(Arc::new);
         let (keys, in_use) = options.read_keys()?.unzip();
         let keys_file = ArcSwapOption::new(options.keys_file.clone().map(Arc::new));
-        Ok(ReloadHandle {
-            access_control: AccessControl::new(options, keys),
-            tls,
-            keys_file,
-            keys_in_use: Mutex::new(in_use),
-        })
+        let options = Arc::new(options.clone());
+        let access_control = AccessControl::new(options.clone(), keys);
+        Ok(ReloadHandle { options, access_control, tls, keys_file, keys_in_use: Mutex::new(in_use) })
     }
 
     /// The addresses that it listens on, with real port numbers.
@@ -209,16 +208,14 @@ impl HttpApi {
     /// Starts serving; ends when the shutdown fires.
     pub fn start(
         bound: BoundListeners,
-        options: &Options,
         apps: &[App],
         service: Arc<Service>,
         supervisor: &Supervisor,
     ) -> std::io::Result<HttpApi> {
-        if options.old_metric_names {
+        if bound.reload_handle.options.old_metric_names {
             tracing::warn!("/metrics gives the metric names of before: old_metric_names in [http] is true");
         }
-        let context =
-            Arc::new(ApiContext::new(options, apps, service, bound.reload_handle, supervisor.shutdown().clone()));
+        let context = Arc::new(ApiContext::new(apps, service, bound.reload_handle, supervisor.shutdown().clone()));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)

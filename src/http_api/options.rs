@@ -1,7 +1,7 @@
 //! The settings of the HTTP API.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::access::ApiKeys;
@@ -77,6 +77,10 @@ impl Options {
         let in_plain_text = !open.is_empty() && self.tls.is_none() && self.trusted_proxies.is_empty();
         Ok(in_plain_text
             .then(|| format!("keys and tokens pass {open} in plain text; [http.tls] would hide them from the network")))
+    }
+
+    pub fn is_trusted(&self, proxy: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(proxy))
     }
 
     /// Reads the file of API keys, and gives its digest with them; `None` without a file. The error is a sentence that
