@@ -25,7 +25,6 @@ use crate::sandbox::{AppOptions, Options, Quotas, Sandbox, SandboxPlatform, Sand
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
 use crate::server;
-use crate::telemetry;
 
 /// The demo's first app, with the keys that tutorials use.
 const FIRST_APPID: &str = "wx1111111111111111";
@@ -107,16 +106,13 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> app::Options {
             threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
             ..server::Options::default()
         },
-        access: server::Access::default(),
         credentials: credential::Options {
             state_path: None,
             cluster: None,
             upstream: ClientOptions::at(sandbox.base_url()),
             apps: apps(args.lifetime),
         },
-        http: None,
-        sinks: Vec::new(),
-        log: telemetry::Options::default(),
+        ..app::Options::default()
     }
 }
 
