@@ -6,7 +6,6 @@
 //! Writing a line never blocks its caller: [`queue`] takes the lines, and a thread of its own writes them.
 
 mod advice;
-mod options;
 mod queue;
 
 use std::borrow::Cow;
@@ -30,7 +29,6 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::advice::{ChineseFields, ChineseJson};
-pub use self::options::Options;
 use self::queue::LogQueue;
 use crate::texts::Language;
 
@@ -44,6 +42,16 @@ const ESCAPE: u8 = 0x1b;
 static SET_VERBOSITY: OnceLock<Box<dyn Fn(u8) + Send + Sync>> = OnceLock::new();
 static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 static DROPPED: LazyLock<Arc<AtomicU64>> = LazyLock::new(Arc::default);
+
+/// The settings of the log.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// 0 warnings and what an operator must know, 1 (`-v`), 2 (`-vv`), 3.
+    pub verbosity: u8,
+    pub json: bool,
+    /// What `advice` is written in; everything else is English.
+    pub advice_language: Language,
+}
 
 /// Starts logging for the whole process; fails if it was started before.
 pub fn init(log: &Options) -> Result<(), String> {

@@ -372,12 +372,7 @@ fn shown_path(path: &str) -> &'static str {
 }
 
 fn shown_method(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        _ => "another method on",
-    }
+    ["GET", "HEAD", "POST"].into_iter().find(|known| *known == method.as_str()).unwrap_or("another method on")
 }
 
 fn unknown_host_problem() -> Problem {

@@ -33,6 +33,15 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 const WAIT_S_MAX: u64 = 60;
 const VERIFICATION_MAX: Duration = Duration::from_secs(20);
 
+/// In OpenAPI 3.1. `tests/it/http_api/openapi.rs` compares the server with it.
+const DESCRIPTION: &str = include_str!("openapi.json");
+
+/// `GET /v1/openapi.json`. It says nothing about this server, so anybody may read it.
+pub async fn get_description(call: HttpApiCall) -> Result<Response, Problem> {
+    call.params(&[])?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], DESCRIPTION).into_response())
+}
+
 pub async fn get_status(call: HttpApiCall) -> JsonResult {
     call.params(&[])?;
     call.caller.require_status()?;

@@ -7,14 +7,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
-use super::call::{CallerExtractor, ContextExtractor, QueryParams};
+use super::call::HttpApiCall;
 use super::connections::HttpConnections;
 use super::context::ApiContext;
 use super::credential_metrics;
@@ -39,19 +38,14 @@ const PIECE_BYTES: usize = 64 * 1024;
 
 /// `GET /metrics`, with `old_names=1` by the names of before, with `old_names=0` by the new ones. It is written on a
 /// thread of its own, so that others are answered meanwhile, however many apps there are.
-pub async fn scrape(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    let params = QueryParams::of(&uri, &["old_names"])?;
-    caller.require_status()?;
+pub async fn scrape(call: HttpApiCall) -> Result<Response, Problem> {
+    let params = call.params(&["old_names"])?;
+    call.caller.require_status()?;
+    let context = call.context;
     let old_names = params.choice("old_names")?.unwrap_or(context.settings.old_metric_names);
     let turn = tokio::time::timeout(WAIT_MAX, context.scrapes.clone().acquire_owned()).await;
     let Ok(Ok(permit)) = turn else {
-        let detail = "other scrapes are still being written or taken";
-        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
-        return Err(Problem { retry_after_s: Some(5), ..problem });
+        return Err(Problem::busy("other scrapes are still being written or taken", 5));
     };
     let written = tokio::task::spawn_blocking(move || write_all(&context, old_names)).await;
     let Ok(text) = written else {

@@ -9,7 +9,7 @@
 //! | `server`, `connections`, `answer_stream` | limit, serve and end connections |
 //! | `admission`, `access_control`, `sessions`, `limits`, `wrong_secrets` | who the caller is, and what it may do how often |
 //! | `routes`, `call`, `context`, `problem` | from a path to its handler; what handlers get and share; errors |
-//! | `api`, `apps`, `credentials`, `events`, `status`, `jssdk`, `health` | the JSON API, described by `openapi` |
+//! | `api`, `apps`, `credentials`, `events`, `status`, `jssdk`, `health` | the JSON API, described by `openapi.json` |
 //! | `metrics`, `credential_metrics`, `sink_metrics` | `/metrics` |
 //! | `wechat`, `wechat_expiry`, `app_secret`, `issued_tokens` | WeChat's own calls |
 //! | `page` | the status page |
@@ -35,7 +35,6 @@ mod metrics;
 mod metrics_writer;
 mod old_fields;
 mod old_metric_names;
-mod openapi;
 pub mod options;
 mod page;
 mod problem;
