@@ -200,7 +200,7 @@ fn in_flight_bytes_max(server: &server::Options) -> u64 {
 }
 
 /// The lines of `stats settings`, named as memcached names them.
-fn shown_settings(config: &Options, addresses: &[SocketAddr]) -> Vec<(String, String)> {
+fn shown_settings(config: &Options, addresses: &[SocketAddr]) -> Vec<(&'static str, String)> {
     let server = &config.server;
     let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let inter: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
@@ -210,7 +210,7 @@ fn shown_settings(config: &Options, addresses: &[SocketAddr]) -> Vec<(String, St
         Protocol::Auto => "auto-negotiate",
         other => other.word(),
     };
-    [
+    vec![
         ("maxbytes", server.memory_bytes.to_string()),
         ("maxconns", server.max_connections.to_string()),
         ("tcpport", addresses.first().map_or(0, SocketAddr::port).to_string()),
@@ -240,9 +240,6 @@ fn shown_settings(config: &Options, addresses: &[SocketAddr]) -> Vec<(String, St
         ("refuse_with", server.refuse_with.word().to_owned()),
         ("first_get_wait_ms", server.first_get_wait_ms.to_string()),
     ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
 }
 
 #[cfg(test)]
