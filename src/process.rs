@@ -225,7 +225,6 @@ pub fn user_to_become(name: &str) -> Option<u32> {
     user.ok().flatten().map(|user| user.uid.as_raw())
 }
 
-/// The id of a group.
 pub fn group_id(name: &str) -> io::Result<u32> {
     let group = Group::from_name(name)?.ok_or_else(|| io::Error::other(format!("there is no group {name:?}")))?;
     Ok(group.gid.as_raw())

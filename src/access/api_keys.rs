@@ -20,21 +20,15 @@ const HASHED: &str = "sha256:";
 /// What the bearer of a key may do on the HTTP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpRights {
-    status: bool,
+    /// The whole server's figures, and how every credential fares; never a token.
+    pub status: bool,
     read: ManagedApps,
     refresh: ManagedApps,
 }
 
 impl HttpRights {
-    /// Nothing at all.
     pub const NONE: HttpRights = HttpRights { status: false, read: ManagedApps::None, refresh: ManagedApps::None };
-    /// Everything.
     pub const ALL: HttpRights = HttpRights { status: true, read: ManagedApps::All, refresh: ManagedApps::All };
-
-    /// The whole server's figures, and how every credential fares; never a token.
-    pub fn status(&self) -> bool {
-        self.status
-    }
 
     /// The tokens and tickets of this app.
     pub fn read(&self, app: &str) -> bool {
@@ -108,7 +102,6 @@ pub struct ApiKey {
     pub rights: Arc<HttpRights>,
 }
 
-/// All keys, in the file's order.
 pub type ApiKeys = DigestTable<Arc<ApiKey>>;
 
 /// What is wrong with the file; never quotes it.
@@ -202,7 +195,7 @@ mod tests {
         let rights = keys.find(KEY.as_bytes()).unwrap().rights.clone();
         assert!(rights.read("wx1") && rights.read("wx2") && !rights.read("wx") && !rights.read("ww1:2"));
         assert!(rights.refresh("ww1:2") && !rights.refresh("ww1") && !rights.refresh("wx1"));
-        assert!(!rights.status() && rights.can_see("wx1") && rights.can_see("ww1:2") && !rights.can_see("wx3"));
+        assert!(!rights.status && rights.can_see("wx1") && rights.can_see("ww1:2") && !rights.can_see("wx3"));
         let all = keys.find(format!("{KEY}b").as_bytes()).unwrap();
         assert_eq!(*all.rights, HttpRights::ALL);
     }

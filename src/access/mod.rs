@@ -35,7 +35,6 @@ impl<T> DigestTable<T> {
         bool::from(found).then_some(one)
     }
 
-    /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()
     }

@@ -88,7 +88,7 @@ impl Caller {
     }
 
     pub fn require_status(&self) -> Result<(), Problem> {
-        self.require(self.rights.status(), "this needs the right status")
+        self.require(self.rights.status, "this needs the right status")
     }
 
     /// An error without the right to read this app's tokens, or if a foreign page could have sent the request.
@@ -596,10 +596,10 @@ mod tests {
         for path in ["/livez", "/readyz"] {
             for headers in strange {
                 let caller = asked(path, headers).unwrap();
-                assert!(!caller.rights.status(), "{path} {headers:?}");
+                assert!(!caller.rights.status, "{path} {headers:?}");
                 assert!(asked(&format!("{path}?app=wx1"), headers).is_err(), "{path} {headers:?}");
             }
-            assert!(asked(path, &[("host", "localhost")]).unwrap().rights.status());
+            assert!(asked(path, &[("host", "localhost")]).unwrap().rights.status);
             assert!((0..100).all(|_| asked(path, &[("host", "localhost")]).is_ok()), "and not counted");
         }
         assert!(asked("/livez/x", &[]).is_err());

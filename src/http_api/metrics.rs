@@ -59,7 +59,6 @@ pub async fn scrape(call: HttpApiCall) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// A scrape that is being sent.
 struct ScrapeBody {
     left: Bytes,
     deadline: Pin<Box<Sleep>>,
@@ -90,7 +89,6 @@ impl hyper::body::Body for ScrapeBody {
     }
 }
 
-/// All metrics.
 fn write_all(context: &ApiContext, has_old_names: bool) -> String {
     let (service, now) = (&context.service, Now::read());
     let mut out = MetricsWriter::new(has_old_names);

@@ -125,9 +125,4 @@ impl MetricsPerCredential {
         ("all", MetricsPerCredential::All),
         ("troubled", MetricsPerCredential::Troubled),
     ];
-
-    /// As the configuration spells it.
-    pub fn word(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, of)| *of == self).map_or("auto", |(word, _)| word)
-    }
 }

@@ -13,7 +13,6 @@ use super::{admission, api, credentials, health, jssdk, metrics, page, wechat};
 
 type Route = MethodRouter<Arc<ApiContext>>;
 
-/// All routes of the HTTP API.
 pub fn build(context: Arc<ApiContext>) -> Router {
     let refusing = |route: Route, methods: &'static str| route.fallback(async move || wrong_method(methods));
     let read = |route| refusing(route, "GET, HEAD");

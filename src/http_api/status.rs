@@ -14,7 +14,6 @@ use crate::service::figures::ServerSample;
 use crate::stats::{SinkStats, SinkWrite, by_names};
 use crate::texts;
 
-/// Names and values of figures.
 pub type Figures = Vec<(&'static str, u64)>;
 
 /// Counters and levels, by memcached's names where it has them.
@@ -44,7 +43,6 @@ const RATES: &[(&str, &str)] = &[
 /// Levels that are charted as they are.
 const LEVELS: &[(&str, &str)] = &[("connections", "curr_connections"), ("items", "curr_items"), ("bytes", "bytes")];
 
-/// What the charts show.
 #[derive(Default)]
 pub struct History {
     last: Option<Figures>,
@@ -91,7 +89,6 @@ impl History {
     }
 }
 
-/// `GET /v1/status`.
 pub fn status_json(context: &ApiContext, now: Now) -> Value {
     let table = context.table();
     let started = context.service.started();
@@ -117,7 +114,6 @@ pub fn status_json(context: &ApiContext, now: Now) -> Value {
     with_old_fields(shown, &["shared_state"])
 }
 
-/// Figures as an object.
 pub fn figures_json(figures: impl IntoIterator<Item = (&'static str, u64)>) -> Value {
     let figures = figures.into_iter().map(|(name, value)| (name.to_owned(), json!(value)));
     with_old_fields(Value::Object(figures.collect()), &["side_connections"])
@@ -176,7 +172,6 @@ fn last_write_json(write: SinkWrite) -> Value {
     with_old_fields(shown, &["kind"])
 }
 
-/// How many credentials are in each state.
 fn count_by_state(context: &ApiContext, now: Now) -> Value {
     let credentials = context.table().credentials();
     let states: Vec<CredentialState> = credentials.iter().map(|of| of.status(now.boot_ms).state).collect();
