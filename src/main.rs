@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 fn exit_code(error: &StartError) -> u8 {
     match error {
         StartError::Refused(_) => EXIT_CONFIG,
-        StartError::Unavailable(_) | StartError::System { .. } => EXIT_UNAVAILABLE,
+        StartError::Unavailable(_) => EXIT_UNAVAILABLE,
         StartError::PartEnded(_) => EXIT_SOFTWARE,
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
@@ -53,10 +53,9 @@ pub async fn scrape(call: HttpApiCall) -> Result<Response, Problem> {
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail));
     };
     let deadline = Box::pin(tokio::time::sleep(SEND_MAX));
-    let mut response = Body::new(ScrapeBody { left: Bytes::from(text), deadline, _permit: permit }).into_response();
-    let content_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    Ok(response)
+    let scrape = Body::new(ScrapeBody { left: Bytes::from(text), deadline, _permit: permit });
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], scrape).into_response())
 }
 
 struct ScrapeBody {
