@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::StartError;
 pub use self::options::Options;
-pub use self::startup::{Bound, Configured, Reloader, Unprivileged, await_state, check_files};
+pub use self::startup::{Bound, Reloader, Unprivileged, await_state, check_files};
 use crate::cache::{self, Cache};
 use crate::cluster;
 use crate::descriptors::DescriptorNeeds;
@@ -75,9 +75,7 @@ impl Running {
         let mut watched = authenticator.watched();
         watched.extend(http.iter().flat_map(|http| http.reload_handle().watched()));
         watched.extend(watched_secrets(&options));
-        let http = http.zip(options.http.as_ref()).map(|(listeners, http)| {
-            HttpApi::start(listeners, http, &options.credentials.apps, service.clone(), &supervisor)
-        });
+        let http = http.map(|http| HttpApi::start(http, &options.credentials.apps, service.clone(), &supervisor));
         let http = http.transpose().map_err(StartError::system("cannot start the HTTP port's thread"))?;
         let (limits, threads) = (limits(&options.server), options.server.threads);
         let server = Server::new(listeners, service, authenticator, limits, threads, &supervisor)
@@ -202,7 +200,7 @@ fn in_flight_bytes_max(server: &server::Options) -> u64 {
 }
 
 /// The lines of `stats settings`, named as memcached names them.
-fn shown_settings(config: &Options, addresses: &[SocketAddr]) -> Vec<(String, String)> {
+fn shown_settings(config: &Options, addresses: &[SocketAddr]) -> Vec<(&'static str, String)> {
     let server = &config.server;
     let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let inter: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
@@ -212,7 +210,7 @@ fn shown_settings(config: &Options, addresses: &[SocketAddr]) -> Vec<(String, St
         Protocol::Auto => "auto-negotiate",
         other => other.word(),
     };
-    [
+    vec![
         ("maxbytes", server.memory_bytes.to_string()),
         ("maxconns", server.max_connections.to_string()),
         ("tcpport", addresses.first().map_or(0, SocketAddr::port).to_string()),
@@ -242,9 +240,6 @@ fn shown_settings(config: &Options, addresses: &[SocketAddr]) -> Vec<(String, St
         ("refuse_with", server.refuse_with.word().to_owned()),
         ("first_get_wait_ms", server.first_get_wait_ms.to_string()),
     ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
 }
 
 #[cfg(test)]
@@ -255,7 +250,7 @@ mod tests {
     async fn a_refresher_that_dies_ends_the_server_and_the_error_names_it() {
         let options =
             Options { server: server::Options { listen: Vec::new(), ..Default::default() }, ..Default::default() };
-        let unprivileged = Configured::new(options).bind().unwrap().drop_privileges().unwrap();
+        let unprivileged = Bound::open(options).unwrap().drop_privileges().unwrap();
         let mut app = unprivileged.start(CancellationToken::new()).unwrap();
         app.refresher = app.refresher.with_watchdog(Duration::from_secs(1), || panic!("as a bug would"));
         assert!(matches!(app.run().await, Err(StartError::PartEnded(part)) if part == "the refresher"));

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{self, Configured, StartError};
+use crate::app::{self, Bound, StartError};
 use crate::cli::{AccountArg, DemoArgs, SandboxArgs};
 use crate::credential::{self, Alias};
 use crate::http_api;
@@ -25,7 +25,6 @@ use crate::sandbox::{AppOptions, Options, Quotas, Sandbox, SandboxPlatform, Sand
 use crate::secret::Secret;
 use crate::secret_source::SecretSource;
 use crate::server;
-use crate::telemetry;
 
 /// The demo's first app, with the keys that tutorials use.
 const FIRST_APPID: &str = "wx1111111111111111";
@@ -76,8 +75,7 @@ pub fn apps(lifetime: Duration) -> Vec<credential::App> {
 }
 
 async fn run_one_node(args: &DemoArgs, sandbox: &Sandbox, shutdown: CancellationToken) -> Result<(), StartError> {
-    let bound =
-        Configured::new(configuration(args, sandbox)).bind_with(|options| open_http(options, args).map(Some))?;
+    let bound = Bound::open_with(configuration(args, sandbox), |options| open_http(options, args).map(Some))?;
     let http = bound.http_addresses().first().copied();
     let app = bound.drop_privileges()?.start(shutdown)?;
     let address = app.addresses().first().copied().unwrap_or(SocketAddr::new(args.listen, args.port));
@@ -108,16 +106,13 @@ fn configuration(args: &DemoArgs, sandbox: &Sandbox) -> app::Options {
             threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
             ..server::Options::default()
         },
-        access: server::Access::default(),
         credentials: credential::Options {
             state_path: None,
             cluster: None,
             upstream: ClientOptions::at(sandbox.base_url()),
             apps: apps(args.lifetime),
         },
-        http: None,
-        sinks: Vec::new(),
-        log: telemetry::Options::default(),
+        ..app::Options::default()
     }
 }
 

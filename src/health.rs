@@ -25,36 +25,18 @@ const BINARY_VERSION: [u8; 24] = [0x80, 0x0b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 /// How each answer of the binary protocol begins.
 const BINARY_ANSWER: u8 = 0x81;
 
-/// What is asked of the HTTP API, if there is one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// It answers and goes on renewing.
-    IsAlive,
-    /// Clients may be sent to it.
-    IsReady,
-}
-
-impl Question {
-    fn path(self) -> &'static str {
-        match self {
-            Question::IsAlive => "/livez",
-            Question::IsReady => "/readyz",
-        }
-    }
-}
+/// Asked of the HTTP API, if there is one: whether it answers and goes on renewing.
+pub const IS_ALIVE: &str = "/livez";
+/// The same: whether clients may be sent to it.
+pub const IS_READY: &str = "/readyz";
 
 /// Asks until the answer is good or the time is over. Either answer is a sentence.
-pub async fn wait(
-    config: &Options,
-    question: Question,
-    timeout: Duration,
-    at_most: Duration,
-) -> Result<String, String> {
+pub async fn wait(config: &Options, path: &str, timeout: Duration, at_most: Duration) -> Result<String, String> {
     let end = Instant::now() + at_most;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let timeout = if at_most.is_zero() { timeout } else { timeout.min(left) };
-        let answer = examine(config, question, timeout).await;
+        let answer = examine(config, path, timeout).await;
         if answer.is_ok() || Instant::now() + ASK_AGAIN > end {
             return answer;
         }
@@ -63,8 +45,8 @@ pub async fn wait(
 }
 
 /// Asks once: the memcached port, then the HTTP API if there is one. Either answer is a sentence.
-pub async fn examine(config: &Options, question: Question, timeout: Duration) -> Result<String, String> {
-    let asked = tokio::time::timeout(timeout, ask(config, question)).await;
+pub async fn examine(config: &Options, path: &str, timeout: Duration) -> Result<String, String> {
+    let asked = tokio::time::timeout(timeout, ask(config, path)).await;
     let said = asked.unwrap_or_else(|_| Err(format!("no answer within {} s", seconds(timeout))));
     said.map(|what| format!("healthy: {what}")).map_err(|what| format!("not healthy: {what}"))
 }
@@ -74,7 +56,7 @@ fn seconds(time: Duration) -> f64 {
     Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
 }
 
-async fn ask(config: &Options, question: Question) -> Result<String, String> {
+async fn ask(config: &Options, path: &str) -> Result<String, String> {
     let listeners = config.listeners();
     let mut said = Vec::new();
     // One without TLS costs both sides less.
@@ -84,8 +66,8 @@ async fn ask(config: &Options, question: Question) -> Result<String, String> {
         said.push(format!("{at} answers"));
     }
     if let Some((http, at)) = config.http.as_ref().and_then(|http| Some((http, *http.listen.first()?))) {
-        let url = format!("{}://{at}{}", if http.tls.is_some() { "https" } else { "http" }, question.path());
-        let answer = ask_http_api(http, at, question).await.map_err(|what| format!("{url}: {what}"))?;
+        let url = format!("{}://{at}{path}", if http.tls.is_some() { "https" } else { "http" });
+        let answer = ask_http_api(http, at, path).await.map_err(|what| format!("{url}: {what}"))?;
         said.push(format!("{url} says {answer:?}"));
     }
     if said.is_empty() { Err("the server listens nowhere".to_owned()) } else { Ok(said.join(", ")) }
@@ -129,7 +111,7 @@ fn is_complete(answer: &[u8]) -> bool {
 }
 
 /// Gives the word of the server about itself.
-async fn ask_http_api(options: &http_api::Options, address: SocketAddr, question: Question) -> Result<String, String> {
+async fn ask_http_api(options: &http_api::Options, address: SocketAddr, path: &str) -> Result<String, String> {
     let reached = reached_by(address)?;
     let connected = Connection::tcp(&reached).await;
     let mut connection = connected.map_err(|error| format!("cannot connect: {error}"))?;
@@ -137,7 +119,7 @@ async fn ask_http_api(options: &http_api::Options, address: SocketAddr, question
         return Err("the TLS handshake is refused".to_owned());
     }
     let host = reached.first().unwrap_or(&address);
-    let request = format!("GET {} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n", question.path());
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let answer = connection.ask(request.as_bytes(), |_| false, ANSWER_BYTES_MAX).await?.unwrap_or_default();
     let answer = String::from_utf8_lossy(&answer);
     let code = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));

@@ -80,7 +80,6 @@ pub(crate) async fn handshake(stream: TcpStream, tls: Option<&Tls>) -> io::Resul
     }
 }
 
-/// The socket inside.
 pub fn socket(stream: &HttpStream) -> &TcpStream {
     match stream {
         Either::Left(stream) => stream,

@@ -10,11 +10,11 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokencached::app::{self, Configured, Reloader, StartError};
+use tokencached::app::{self, Bound, Reloader, StartError};
 use tokencached::check::Detail;
 use tokencached::cli::{self, CheckArgs, CliCommand, GenerateArgs, HealthArgs, ServeArgs};
 use tokencached::config::{self, Config, Loaded, ProcessEnvironment};
-use tokencached::health::{self, Question};
+use tokencached::health;
 use tokencached::process::{Daemonized, systemd};
 use tokencached::server::ListenAt;
 use tokencached::{check, clock, demo, descriptors, process, sink, telemetry};
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 fn exit_code(error: &StartError) -> u8 {
     match error {
         StartError::Refused(_) => EXIT_CONFIG,
-        StartError::Unavailable(_) | StartError::System { .. } => EXIT_UNAVAILABLE,
+        StartError::Unavailable(_) => EXIT_UNAVAILABLE,
         StartError::PartEnded(_) => EXIT_SOFTWARE,
     }
 }
@@ -91,7 +91,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, StartError> {
     loaded.notices.iter().for_each(|notice| tracing::info!("{notice}"));
     fit_below_file_limit(&mut loaded.config);
     let config = &loaded.config;
-    let bound = Configured::new(config.clone()).bind()?;
+    let bound = Bound::open(config.clone())?;
     let (reloader, http_addresses) = (bound.reloader(), bound.http_addresses());
     let unprivileged = bound.drop_privileges()?;
     if config.server.user.is_some() {
@@ -344,7 +344,7 @@ const NOBODY_KNOWS_WHERE: &str = "not healthy: the configuration is refused, so 
 
 /// Says in a sentence how the server is. It is asked where the same configuration makes it listen.
 fn run_health(args: &HealthArgs) -> Result<ExitCode, StartError> {
-    let question = if args.ready { Question::IsReady } else { Question::IsAlive };
+    let question = if args.ready { health::IS_READY } else { health::IS_ALIVE };
     let answer = match load(&args.serve) {
         Ok(loaded) => block_on(health::wait(&loaded.config, question, args.timeout, args.wait))?,
         Err(_) => Err(NOBODY_KNOWS_WHERE.to_owned()),

@@ -1,7 +1,7 @@
 //! What memcached's flags ask of the process itself: `-d`, `-P`, `-u`, `-k`, `-r`, the file limit for `-c`; and the
 //! messages to [`systemd`].
 //!
-//! Everything here but `systemd` belongs to the start or the end and blocks. [`crate::app::Configured`] keeps the order
+//! Everything here but `systemd` belongs to the start or the end and blocks. [`crate::app::Bound`] keeps the order
 //! of a start: privileges are dropped after the ports are open and before the workers run. Never ends the process: `main`
 //! does.
 
@@ -225,7 +225,6 @@ pub fn user_to_become(name: &str) -> Option<u32> {
     user.ok().flatten().map(|user| user.uid.as_raw())
 }
 
-/// The id of a group.
 pub fn group_id(name: &str) -> io::Result<u32> {
     let group = Group::from_name(name)?.ok_or_else(|| io::Error::other(format!("there is no group {name:?}")))?;
     Ok(group.gid.as_raw())

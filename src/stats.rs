@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 pub use connections::{ConnectionInfo, ConnectionState, ConnectionTable};
 pub(crate) use figure::figures;
 pub use figure::{Figure, FigureValue, Metric, MetricType, by_names};
-pub use sinks::{SinkError, SinkStats, SinkWrite};
+pub use sinks::{RecentSinkEvents, SinkError, SinkStats, SinkWrite};
 pub use workers::Counter;
 
 use workers::{CounterSet, Workers};
@@ -28,7 +28,6 @@ macro_rules! worker_stats {
         #[repr(align(128))]
         pub struct WorkerStats { $($(#[$doc])* pub $name: Counter),* }
 
-        /// The sum over all workers.
         #[derive(Default, Debug, Clone, Copy)]
         pub struct WorkerTotals { $($(#[$doc])* pub $name: u64),* }
 
@@ -68,7 +67,6 @@ pub struct ConnectionMemoryStats {
     pub bytes_max: AtomicU64,
 }
 
-/// All counters of the server.
 #[derive(Default, Debug)]
 pub struct Stats {
     workers: Workers<WorkerStats>,
@@ -83,7 +81,6 @@ pub struct Stats {
     /// Log lines that could not be written in time, or at all.
     pub log_lines_dropped: Arc<AtomicU64>,
     pub connection_memory: ConnectionMemoryStats,
-    /// Who is connected.
     pub connections: ConnectionTable,
     sinks: Mutex<Vec<Arc<SinkStats>>>,
 }

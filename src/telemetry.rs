@@ -6,7 +6,6 @@
 //! Writing a line never blocks its caller: [`queue`] takes the lines, and a thread of its own writes them.
 
 mod advice;
-mod options;
 mod queue;
 
 use std::borrow::Cow;
@@ -27,10 +26,9 @@ use tracing_subscriber::fmt::{self, FormatFields, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use self::advice::{ChineseFields, ChineseJson};
-pub use self::options::Options;
 use self::queue::LogQueue;
 use crate::texts::Language;
 
@@ -45,22 +43,26 @@ static SET_VERBOSITY: OnceLock<Box<dyn Fn(u8) + Send + Sync>> = OnceLock::new();
 static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 static DROPPED: LazyLock<Arc<AtomicU64>> = LazyLock::new(Arc::default);
 
-#[derive(Debug, thiserror::Error)]
-pub enum LogFault {
-    #[error("the thread that writes them cannot be started: {0}")]
-    Thread(io::Error),
-    #[error("{0}")]
-    Twice(#[from] TryInitError),
+/// The settings of the log.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// 0 warnings and what an operator must know, 1 (`-v`), 2 (`-vv`), 3.
+    pub verbosity: u8,
+    pub json: bool,
+    /// What `advice` is written in; everything else is English.
+    pub advice_language: Language,
 }
 
 /// Starts logging for the whole process; fails if it was started before.
-pub fn init(log: &Options) -> Result<(), LogFault> {
+pub fn init(log: &Options) -> Result<(), String> {
     let directives = std::env::var("RUST_LOG").unwrap_or_default();
     let style = Style::of(log);
-    let queue = start_queue(style).map_err(LogFault::Thread)?;
+    let queue = start_queue(style);
+    let queue = queue.map_err(|error| format!("the thread that writes them cannot be started: {error}"))?;
     let (filtered, handle) = reload::Layer::new(filter(log.verbosity, &directives));
     let format = style.layer(line_writer(move |line| queue.push(&one_line(line))));
-    tracing_subscriber::registry().with(format.with_filter(filtered)).try_init()?;
+    let subscriber = tracing_subscriber::registry().with(format.with_filter(filtered));
+    subscriber.try_init().map_err(|error| error.to_string())?;
     let _ = SET_VERBOSITY.set(Box::new(move |verbosity| {
         // Fails only when the log is gone.
         let _ = handle.reload(filter(verbosity, &directives));

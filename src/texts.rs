@@ -97,8 +97,8 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 
 struct Table {
     whole: HashMap<String, &'static str>,
-    /// By the byte that they begin with; `None` for those that begin with a hole. A few of the hundreds fit each text.
-    templates: HashMap<Option<u8>, Vec<Template>>,
+    /// By the longest word that every text of theirs has, empty if there is none: few of them are compared with a text.
+    templates: HashMap<String, Vec<Template>>,
 }
 
 struct Template {
@@ -127,15 +127,18 @@ impl Table {
             return;
         }
         let weight = between.iter().map(|text| text.len()).sum();
-        let of_first = self.templates.entry(between[0].bytes().next()).or_default();
-        of_first.push(Template { number, between, holes, weight, chinese });
+        // What touches a hole may be a part of a word.
+        let words = between.join("{}");
+        let longest = words.split(' ').filter(|word| !word.contains("{}")).max_by_key(|word| word.len());
+        let of_word = self.templates.entry(longest.unwrap_or_default().to_owned()).or_default();
+        of_word.push(Template { number, between, holes, weight, chinese });
     }
 
     /// The template with the most text of its own among those that match; the later of two with as much.
     fn best<'t>(&self, text: &'t str) -> Option<(&Template, Vec<&'t str>)> {
-        let first = text.bytes().next().map(Some).into_iter().chain([None]);
-        let begin_alike = first.filter_map(|first| self.templates.get(&first)).flatten();
-        let matching = begin_alike.filter_map(|template| Some((template, template.holes_in(text)?)));
+        let words = text.split(' ').filter(|word| !word.is_empty()).chain([""]);
+        let with_word = words.filter_map(|word| self.templates.get(word)).flatten();
+        let matching = with_word.filter_map(|template| Some((template, template.holes_in(text)?)));
         matching.max_by_key(|(template, _)| (template.weight, template.number))
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! Keeps a digest in place of a key. A comparison takes the same time whatever is given.
 
-use std::fmt;
 use std::sync::Arc;
 
+use hex::FromHex;
 use sha2::{Digest, Sha256};
 
-use super::{ManagedApps, find_by_digest};
+use super::{DigestTable, ManagedApps};
 
 /// What names a key without giving it away.
 pub type ApiKeyDigest = super::Digest;
@@ -20,21 +20,15 @@ const HASHED: &str = "sha256:";
 /// What the bearer of a key may do on the HTTP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpRights {
-    status: bool,
+    /// The whole server's figures, and how every credential fares; never a token.
+    pub status: bool,
     read: ManagedApps,
     refresh: ManagedApps,
 }
 
 impl HttpRights {
-    /// Nothing at all.
     pub const NONE: HttpRights = HttpRights { status: false, read: ManagedApps::None, refresh: ManagedApps::None };
-    /// Everything.
     pub const ALL: HttpRights = HttpRights { status: true, read: ManagedApps::All, refresh: ManagedApps::All };
-
-    /// The whole server's figures, and how every credential fares; never a token.
-    pub fn status(&self) -> bool {
-        self.status
-    }
 
     /// The tokens and tickets of this app.
     pub fn read(&self, app: &str) -> bool {
@@ -100,26 +94,15 @@ fn add(apps: &mut ManagedApps, app: &str) {
     }
 }
 
-/// One key.
 pub struct ApiKey {
-    digest: ApiKeyDigest,
+    /// Stands for the key in sessions and counters.
+    pub digest: ApiKeyDigest,
     /// For logs and for the page; several keys may share it.
     pub name: Arc<str>,
     pub rights: Arc<HttpRights>,
 }
 
-impl ApiKey {
-    /// Stands for the key in sessions and counters.
-    pub fn digest(&self) -> &ApiKeyDigest {
-        &self.digest
-    }
-}
-
-/// All keys. `Debug` shows a count and nothing else.
-#[derive(Default)]
-pub struct ApiKeys {
-    keys: Vec<Arc<ApiKey>>,
-}
+pub type ApiKeys = DigestTable<Arc<ApiKey>>;
 
 /// What is wrong with the file; never quotes it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -152,63 +135,32 @@ impl ApiKeys {
                 return Err(ApiKeysFault::Short(number));
             };
             let digest = match key.strip_prefix(HASHED) {
-                Some(hex) => unhex(hex).ok_or(ApiKeysFault::BadHash(number))?,
+                Some(hex) => ApiKeyDigest::from_hex(hex).map_err(|_| ApiKeysFault::BadHash(number))?,
                 None if key.len() < KEY_BYTES_MIN => return Err(ApiKeysFault::Weak(number)),
                 None => digest_of(key.as_bytes()),
             };
             let rights = HttpRights::of_words(words).ok_or(ApiKeysFault::UnknownRight(number))?;
-            keys.push(Arc::new(ApiKey { digest, name: name.into(), rights: Arc::new(rights) }));
+            keys.push((digest, Arc::new(ApiKey { digest, name: name.into(), rights: Arc::new(rights) })));
         }
-        if keys.is_empty() { Err(ApiKeysFault::Empty) } else { Ok(ApiKeys { keys }) }
+        if keys.is_empty() { Err(ApiKeysFault::Empty) } else { Ok(DigestTable(keys)) }
     }
 
-    /// The key that this is. Looks at every key, always.
     pub fn find(&self, given: &[u8]) -> Option<Arc<ApiKey>> {
         self.by_digest(&digest_of(given))
     }
 
     /// The same, of a key that was found before and may have gone since.
     pub fn by_digest(&self, given: &ApiKeyDigest) -> Option<Arc<ApiKey>> {
-        find_by_digest(&self.keys, |key| &key.digest, given).cloned()
+        self.find_digest(given).cloned()
     }
 
-    /// Every key, in the file's order.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<ApiKey>> {
-        self.keys.iter()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    /// There is none.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-}
-
-impl fmt::Debug for ApiKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ApiKeys({})", self.keys.len())
+    pub fn iter(&self) -> impl Iterator<Item = &ApiKey> {
+        self.0.iter().map(|(_, key)| &**key)
     }
 }
 
 fn digest_of(key: &[u8]) -> ApiKeyDigest {
     Sha256::digest(key).into()
-}
-
-fn unhex(hex: &str) -> Option<ApiKeyDigest> {
-    let mut digest = [0; 32];
-    let bytes = hex.as_bytes();
-    if bytes.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in digest.iter_mut().zip(bytes.chunks_exact(2)) {
-        let digit = |at: u8| char::from(at).to_digit(16);
-        *byte = u8::try_from(digit(*pair.first()?)? * 16 + digit(*pair.get(1)?)?).ok()?;
-    }
-    Some(digest)
 }
 
 #[cfg(test)]
@@ -243,14 +195,14 @@ mod tests {
         let rights = keys.find(KEY.as_bytes()).unwrap().rights.clone();
         assert!(rights.read("wx1") && rights.read("wx2") && !rights.read("wx") && !rights.read("ww1:2"));
         assert!(rights.refresh("ww1:2") && !rights.refresh("ww1") && !rights.refresh("wx1"));
-        assert!(!rights.status() && rights.can_see("wx1") && rights.can_see("ww1:2") && !rights.can_see("wx3"));
+        assert!(!rights.status && rights.can_see("wx1") && rights.can_see("ww1:2") && !rights.can_see("wx3"));
         let all = keys.find(format!("{KEY}b").as_bytes()).unwrap();
         assert_eq!(*all.rights, HttpRights::ALL);
     }
 
     #[test]
     fn what_is_wrong_is_named_by_its_line_and_never_quoted() {
-        let wrong = |text: &str| ApiKeys::parse(text.as_bytes()).map(|keys| keys.len()).unwrap_err();
+        let wrong = |text: &str| ApiKeys::parse(text.as_bytes()).map(|keys| keys.count()).unwrap_err();
         assert_eq!(wrong("\n# only\n"), ApiKeysFault::Empty);
         assert_eq!(wrong(&format!("\na {KEY}\n")), ApiKeysFault::Short(2));
         assert_eq!(wrong("a short status"), ApiKeysFault::Weak(1));

@@ -6,7 +6,6 @@ use crate::invalid_value::{InvalidValue, quoted};
 pub const HOW_TO_WRITE_RIGHTS: &str =
     "Write \"all\", \"ordinary\", \"managed\" or \"app:<appid>\", or a list of them; \"read_only\" may be added.";
 
-/// Which managed keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManagedApps {
     All,
@@ -76,7 +75,6 @@ impl Rights {
         self.managed == ManagedApps::All || is_named()
     }
 
-    /// Nothing may be changed.
     pub fn read_only(&self) -> bool {
         self.read_only
     }

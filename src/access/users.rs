@@ -3,23 +3,14 @@
 //! Keeps a digest in place of a password. A comparison takes the same time whoever is asked for and however much
 //! of the password is right.
 
-use std::fmt;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Digest, Rights, find_by_digest};
+use super::{Digest, DigestTable, Rights};
 
-/// Everybody who may log in, with their rights. Its `Debug` shows a count and nothing else.
-#[derive(Default)]
-pub struct Users {
-    users: Vec<User>,
-}
-
-struct User {
-    digest: Digest,
-    rights: Arc<Rights>,
-}
+/// Everybody who may log in, a line of the file each, with their rights.
+pub type Users = DigestTable<Arc<Rights>>;
 
 /// What is wrong with the file; never quotes it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,32 +43,15 @@ impl Users {
             has_user = true;
             // memcached reads an empty password and can never be told it; SASL could tell it.
             if let Some(rights) = rights_of(name).filter(|_| !password.is_empty()) {
-                users.push(User { digest: digest(name, password), rights });
+                users.push((digest(name, password), rights));
             }
         }
-        if has_user { Ok(Users { users }) } else { Err(UsersFault::Empty) }
+        if has_user { Ok(DigestTable(users)) } else { Err(UsersFault::Empty) }
     }
 
-    /// The rights of a user who knows the password. Looks at every user, always.
+    /// The rights of a user who knows the password.
     pub fn authenticate(&self, name: &[u8], password: &[u8]) -> Option<Arc<Rights>> {
-        let user = find_by_digest(&self.users, |user| &user.digest, &digest(name, password))?;
-        Some(user.rights.clone())
-    }
-
-    /// How many lines are in effect.
-    pub fn len(&self) -> usize {
-        self.users.len()
-    }
-
-    /// Nobody can log in.
-    pub fn is_empty(&self) -> bool {
-        self.users.is_empty()
-    }
-}
-
-impl fmt::Debug for Users {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Users({})", self.users.len())
+        self.find_digest(&digest(name, password)).cloned()
     }
 }
 
@@ -133,6 +107,6 @@ mod tests {
 
     #[test]
     fn debug_shows_a_count() {
-        assert_eq!(format!("{:?}", users("alice:secret\n")), "Users(1)");
+        assert_eq!(format!("{:?}", users("alice:secret\n")), "DigestTable(1)");
     }
 }

@@ -13,8 +13,6 @@ pub enum StartError {
     /// The start could not get something that it needs: an address, the state file, a process of the demo.
     #[error("{0}")]
     Unavailable(String),
-    #[error("{what}: {error}")]
-    System { what: &'static str, error: io::Error },
     /// A part that must run for as long as the server does has ended before it.
     #[error("{0} has ended; the log says why. Start the server again")]
     PartEnded(String),
@@ -23,6 +21,6 @@ pub enum StartError {
 impl StartError {
     /// For `map_err`: what the system has refused.
     pub fn system(what: &'static str) -> impl Fn(io::Error) -> StartError + Copy {
-        move |error| StartError::System { what, error }
+        move |error| StartError::Unavailable(format!("{what}: {error}"))
     }
 }

@@ -1,4 +1,4 @@
-//! The start of a server in steps: [`Configured`] -> [`Bound`] -> [`Unprivileged`] -> [`Running`].
+//! The start of a server in steps: [`Options`] -> [`Bound`] -> [`Unprivileged`] -> [`Running`].
 //!
 //! Each step is a type that only the step before makes and that the next one uses up, so none can be left out or come
 //! too early. The first two may do what only root can. Never reads arguments or a configuration file, and never decides
@@ -18,12 +18,6 @@ use crate::http_api::{BoundListeners, ReloadHandle};
 use crate::process::{self, PidFile};
 use crate::server::{self, Authenticator, BoundListener, ListenAt, Listener, ListenerPolicy, SocketOwner};
 
-/// Checked settings. Nothing is open yet.
-#[derive(Debug)]
-pub struct Configured {
-    options: Options,
-}
-
 /// Every socket is bound, and users, keys and certificates are read. Nothing is accepted yet.
 pub struct Bound {
     pub(super) options: Options,
@@ -42,32 +36,26 @@ pub struct Reloader {
     http: Option<Arc<ReloadHandle>>,
 }
 
-impl Configured {
-    pub fn new(options: Options) -> Configured {
-        Configured { options }
-    }
-
+impl Bound {
     /// Reads users, keys and certificates, opens the ports, writes the pid file.
-    pub fn bind(self) -> Result<Bound, StartError> {
-        self.bind_with(|options| options.http.as_ref().map(BoundListeners::open).transpose())
+    pub fn open(options: Options) -> Result<Bound, StartError> {
+        Bound::open_with(options, |options| options.http.as_ref().map(BoundListeners::open).transpose())
     }
 
-    /// As [`Configured::bind`], with the HTTP port that `open_http` opens; it may choose another one.
-    pub fn bind_with(
-        mut self,
+    /// The same, with the HTTP port that `open_http` opens; it may choose another one.
+    pub fn open_with(
+        mut options: Options,
         open_http: impl FnOnce(&mut Options) -> Result<Option<BoundListeners>, String>,
     ) -> Result<Bound, StartError> {
-        let authenticator = read_access(&self.options)?;
-        let listeners = bind_listeners(&self.options).map_err(StartError::Unavailable)?;
-        let http = open_http(&mut self.options);
-        let http = http.map_err(|fault| StartError::Unavailable(with_remedy_for_tls(fault, &self.options)))?;
-        let pid_file = self.options.server.pid_file.as_deref().map(PidFile::write).transpose();
+        let authenticator = Arc::new(read_access(&options)?);
+        let listeners = bind_listeners(&options).map_err(StartError::Unavailable)?;
+        let http = open_http(&mut options);
+        let http = http.map_err(|fault| StartError::Unavailable(with_remedy_for_tls(fault, &options)))?;
+        let pid_file = options.server.pid_file.as_deref().map(PidFile::write).transpose();
         let pid_file = pid_file.map_err(StartError::system("cannot write the pid file (-P)"))?;
-        Ok(Bound { options: self.options, authenticator: Arc::new(authenticator), listeners, http, pid_file })
+        Ok(Bound { options, authenticator, listeners, http, pid_file })
     }
-}
 
-impl Bound {
     /// Where the HTTP port is, with real port numbers.
     pub fn http_addresses(&self) -> Vec<SocketAddr> {
         self.http.as_ref().map(BoundListeners::addresses).unwrap_or_default()

@@ -6,8 +6,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Command, CommandFactory, Subcommand, ValueEnum};
-use clap_complete::aot::{self, Generator};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Command, CommandFactory, Subcommand};
+use clap_complete::aot::{Generator, Shell};
 use clap_mangen::Man;
 
 use super::Cli;
@@ -24,14 +25,10 @@ enum What {
     /// Write the manual pages into a folder
     Man { folder: PathBuf },
     /// Print the completions of a shell
-    Completions { shell: Shell },
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum Shell {
-    Bash,
-    Zsh,
-    Fish,
+    Completions {
+        #[arg(value_parser = PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|shell| shell.parse::<Shell>()))]
+        shell: Shell,
+    },
 }
 
 impl GenerateArgs {
@@ -39,9 +36,7 @@ impl GenerateArgs {
     pub fn run(&self, out: &mut dyn Write) -> io::Result<()> {
         match &self.what {
             What::Man { folder } => write_pages(folder),
-            What::Completions { shell: Shell::Bash } => print_completions(&aot::Bash, out),
-            What::Completions { shell: Shell::Zsh } => print_completions(&aot::Zsh, out),
-            What::Completions { shell: Shell::Fish } => print_completions(&aot::Fish, out),
+            What::Completions { shell } => print_completions(*shell, out),
         }
     }
 }
@@ -59,7 +54,7 @@ fn visible() -> Command {
     command.subcommands(shown)
 }
 
-fn print_completions(shell: &dyn Generator, out: &mut dyn Write) -> io::Result<()> {
+fn print_completions(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
     let mut command = visible();
     command.set_bin_name("tokencached");
     command.build();

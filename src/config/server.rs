@@ -197,7 +197,7 @@ impl Reader<'_> {
                 "Write a line user:password for each user, as for memcached -Y, into a file this process can read.";
             let users =
                 self.judge_access_file(path, access.read_users(), ["passwords", "auth_credential", usual], place);
-            if users.is_some_and(|(users, _)| users.is_empty()) {
+            if users.is_some_and(|(users, _)| users.count() == 0) {
                 self.warnings.push(format!("nobody in {} may log in: see [[user]]", path.display()));
             }
         }

@@ -23,6 +23,8 @@ pub enum ProcessEvent {
     Line(usize, String),
     /// It has closed its output: it has ended, or is about to.
     Ended(usize),
+    /// It is to be started again now.
+    RestartDue(usize),
 }
 
 pub struct ChildProcess {
@@ -32,13 +34,11 @@ pub struct ChildProcess {
     /// Of the process that was started last.
     pub pid: u32,
     child: Option<Child>,
-    /// When it is started again.
-    pub restart_at: Option<Instant>,
 }
 
 impl ChildProcess {
     pub fn new(index: usize, name: impl Into<String>, command: Vec<OsString>) -> ChildProcess {
-        ChildProcess { name: name.into(), index, command, pid: 0, child: None, restart_at: None }
+        ChildProcess { name: name.into(), index, command, pid: 0, child: None }
     }
 
     /// Starts it. What it writes goes to `events`.
@@ -58,7 +58,7 @@ impl ChildProcess {
         let child = command.spawn().map_err(fault)?;
         // Close this process's copies of the pipe's writing end.
         drop(command);
-        (self.pid, self.child, self.restart_at) = (child.id(), Some(child), None);
+        (self.pid, self.child) = (child.id(), Some(child));
         let (index, events) = (self.index, events.clone());
         std::thread::spawn(move || read_lines(output, index, &events));
         Ok(())

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::child_process::{self, ChildProcess, ProcessEvent};
@@ -248,43 +248,33 @@ impl MultiNodeDemo {
     async fn watch(&mut self) {
         loop {
             self.announce();
-            let next = self
-                .processes
-                .iter()
-                .filter_map(|process| process.restart_at)
-                .chain(self.renewals.next_deadline())
-                .min();
-            let wait = async {
-                match next {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                Some(event) = self.events.recv() => self.handle_event(event),
-                () = wait => self.restart_due(),
+            let next = self.renewals.next_deadline().unwrap_or_else(|| Instant::now() + REDIS_RESTART_AFTER);
+            if let Ok(Some(event)) = timeout_at(next, self.events.recv()).await {
+                self.handle_event(event);
             }
         }
     }
 
-    fn restart_due(&mut self) {
-        let now = Instant::now();
-        for at in 0..self.processes.len() {
-            if self.processes[at].restart_at.is_none_or(|time| time > now) {
-                continue;
-            }
-            let started = match at < self.addresses.len() {
-                true => self.start_node(at),
-                false => std::fs::remove_file(self.socket())
-                    .or(Ok(()))
-                    .and_then(|()| self.processes[at].start(&self.event_sender)),
-            };
-            match started {
-                Ok(()) => print(&texts::started_again(&self.processes[at])),
-                Err(fault) => {
-                    print_error(&self.processes[at].name, &fault);
-                    self.processes[at].restart_at = Some(now + NODE_RESTART_AFTER);
-                }
+    fn restart_after(&self, wait: Duration, at: usize) {
+        let events = self.event_sender.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let _ = events.send(ProcessEvent::RestartDue(at));
+        });
+    }
+
+    fn restart(&mut self, at: usize) {
+        let started = match at < self.addresses.len() {
+            true => self.start_node(at),
+            false => std::fs::remove_file(self.socket())
+                .or(Ok(()))
+                .and_then(|()| self.processes[at].start(&self.event_sender)),
+        };
+        match started {
+            Ok(()) => print(&texts::started_again(&self.processes[at])),
+            Err(fault) => {
+                print_error(&self.processes[at].name, &fault);
+                self.restart_after(NODE_RESTART_AFTER, at);
             }
         }
     }
@@ -295,6 +285,7 @@ impl MultiNodeDemo {
             // What a Redis writes does not matter here.
             ProcessEvent::Line(..) => {}
             ProcessEvent::Ended(at) => self.handle_end(at),
+            ProcessEvent::RestartDue(at) => self.restart(at),
         }
     }
 
@@ -302,12 +293,12 @@ impl MultiNodeDemo {
         let wait = if at < self.addresses.len() { NODE_RESTART_AFTER } else { REDIS_RESTART_AFTER };
         let Some(process) = self.processes.get_mut(at) else { return };
         let Some(status) = process.reap() else { return };
-        process.restart_at = Some(Instant::now() + wait);
         let how = match status.signal() {
             Some(signal) => format!("was ended by signal {signal}"),
             None => format!("has ended with {status}"),
         };
         print(&texts::ended(process, &how, wait));
+        self.restart_after(wait, at);
     }
 
     fn handle_line(&mut self, at: usize, line: &str) {

@@ -22,7 +22,7 @@ use super::wrong_secrets::{SecretTarget, WrongSecrets};
 use crate::access::{ApiKey, ApiKeyDigest, ApiKeys, HttpRights};
 use crate::address_group::address_group;
 use crate::clock::BootMs;
-use crate::network::{Network, without_brackets};
+use crate::network::without_brackets;
 
 /// Must be `1` in requests that act, and in requests that read a token without a key. No page can send it to another site.
 pub const HEADER: &str = "x-tokencached";
@@ -34,11 +34,10 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 pub struct AccessControl {
     keys: ArcSwap<ApiKeys>,
-    /// There is a file of keys, so nobody is answered without one.
-    has_keys_file: bool,
+    /// There is a file of keys, so nobody is answered without one, and people log in.
+    pub has_keys: bool,
     sessions: Sessions,
-    allowed_hosts: Vec<String>,
-    trusted: Vec<Network>,
+    options: Arc<Options>,
     /// Requests without a key.
     by_peer: RateLimit<IpAddr>,
     /// Requests with a key, by key and address: callers that share a key do not delay each other.
@@ -89,7 +88,7 @@ impl Caller {
     }
 
     pub fn require_status(&self) -> Result<(), Problem> {
-        self.require(self.rights.status(), "this needs the right status")
+        self.require(self.rights.status, "this needs the right status")
     }
 
     /// An error without the right to read this app's tokens, or if a foreign page could have sent the request.
@@ -153,17 +152,16 @@ impl Caller {
 }
 
 impl AccessControl {
-    pub fn new(options: &Options, keys: Option<ApiKeys>) -> AccessControl {
+    pub fn new(options: Arc<Options>, keys: Option<ApiKeys>) -> AccessControl {
         let rate = Rate {
             burst: options.requests_per_s.saturating_mul(BURST_S),
             every_ms: 1_000.0 / f64::from(options.requests_per_s.max(1)),
         };
         AccessControl {
-            has_keys_file: keys.is_some(),
+            has_keys: keys.is_some(),
             keys: ArcSwap::from_pointee(keys.unwrap_or_default()),
             sessions: Sessions::default(),
-            allowed_hosts: options.allowed_hosts.clone(),
-            trusted: options.trusted_proxies.clone(),
+            options,
             by_peer: RateLimit::new(rate),
             by_key: RateLimit::new(rate),
             wrong_secrets: WrongSecrets::new(),
@@ -173,11 +171,6 @@ impl AccessControl {
     /// Replaces the keys. Sessions of keys that are gone have ended.
     pub fn set_keys(&self, keys: ApiKeys) {
         self.keys.store(Arc::new(keys));
-    }
-
-    /// Whether there are keys, so that people log in.
-    pub fn has_keys(&self) -> bool {
-        self.has_keys_file
     }
 
     /// Finds out who sends a request, by its head. A bare health check is always answered, if need be as anonymous: a load
@@ -191,7 +184,7 @@ impl AccessControl {
 
     fn authenticate(&self, head: &Head, addresses: &ConnectionAddresses, now_ms: BootMs) -> Result<Caller, Problem> {
         let headers = &head.headers;
-        let via_proxy = self.is_trusted(addresses.peer.ip());
+        let via_proxy = self.options.is_trusted(addresses.peer.ip());
         let peer = self.peer(headers, addresses, via_proxy)?;
         self.check_host(head, addresses)?;
         check_origin(head)?;
@@ -210,7 +203,7 @@ impl AccessControl {
         if !is_limited_elsewhere(head) {
             self.by_peer.try_take(address_group(peer), now_ms).map_err(Problem::too_often)?;
         }
-        let here = !self.has_keys_file && !via_proxy && peer.is_loopback();
+        let here = !self.has_keys && !via_proxy && peer.is_loopback();
         if here {
             return Ok(Caller { rights: Arc::new(HttpRights::ALL), by: Authentication::Loopback, ..caller });
         }
@@ -230,7 +223,7 @@ impl AccessControl {
         }
         let call = format!("{} {}", shown_method(&head.method), shown_path(head.uri.path()));
         let key = self.key(key.trim_ascii(), caller.peer, &call, SecretTarget::Key, now_ms)?;
-        self.known_caller(&key, Authentication::Key(*key.digest()), caller, now_ms)
+        self.known_caller(&key, Authentication::Key(key.digest), caller, now_ms)
     }
 
     /// A caller with this key, unless it asks too often with it.
@@ -241,7 +234,7 @@ impl AccessControl {
         caller: Caller,
         now_ms: BootMs,
     ) -> Result<Caller, Problem> {
-        self.by_key.try_take((*key.digest(), address_group(caller.peer)), now_ms).map_err(Problem::too_often)?;
+        self.by_key.try_take((key.digest, address_group(caller.peer)), now_ms).map_err(Problem::too_often)?;
         Ok(Caller { name: Some(key.name.clone()), rights: key.rights.clone(), by, ..caller })
     }
 
@@ -268,34 +261,10 @@ impl AccessControl {
         self.keys.load().find(given).map(|key| key.rights.clone())
     }
 
-    /// Counts a wrong secret of WeChat's own calls. The error says that there were too many. `app` may be logged.
-    pub fn record_wrong_secret(
-        &self,
-        peer: IpAddr,
-        call: &str,
-        app: &str,
-        target: SecretTarget,
-        now_ms: BootMs,
-    ) -> Result<(), u64> {
-        self.wrong_secrets.record(peer, target, now_ms, |times| match target {
-            SecretTarget::UnknownApp => tracing::warn!(
-                %peer,
-                times,
-                "authentication failed: {call} for {app}: no such app here: correct the appid in the program there, or add the app"
-            ),
-            _ => tracing::warn!(
-                appid = %app,
-                %peer,
-                times,
-                "authentication failed: {call}: wrong secret: correct it in the program there"
-            ),
-        })
-    }
-
     pub fn log_in(&self, caller: &Caller, key: &[u8], now_ms: BootMs) -> Result<String, Problem> {
         let key = self.key(key, caller.peer, "POST /login", SecretTarget::Login, now_ms)?;
         let broken = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-session", "the system has no random bytes");
-        let number = self.sessions.begin(*key.digest(), now_ms).ok_or_else(broken)?;
+        let number = self.sessions.begin(key.digest, now_ms).ok_or_else(broken)?;
         tracing::info!(key = %key.name, peer = %caller.peer, "logged in to the HTTP API");
         Ok(cookie(&number, LIFE_MS / 1000, caller.secure))
     }
@@ -318,10 +287,6 @@ impl AccessControl {
         }
     }
 
-    fn is_trusted(&self, ip: IpAddr) -> bool {
-        self.trusted.iter().any(|network| network.contains(ip))
-    }
-
     /// The client's address: what a trusted proxy says, else the other end of the connection.
     fn peer(&self, headers: &HeaderMap, addresses: &ConnectionAddresses, via_proxy: bool) -> Result<IpAddr, Problem> {
         let peer = addresses.peer.ip().to_canonical();
@@ -336,7 +301,7 @@ impl AccessControl {
         for hop in forwarded_addresses(headers).iter().rev() {
             let ip =
                 hop.ok_or_else(|| Problem::bad("X-Forwarded-For or Forwarded holds something that is no address"))?;
-            if !self.is_trusted(ip) {
+            if !self.options.is_trusted(ip) {
                 return Ok(ip);
             }
         }
@@ -354,7 +319,7 @@ impl AccessControl {
             Ok(ip) => ip.to_canonical() == addresses.local.ip().to_canonical(),
             Err(_) => name == "localhost" && addresses.local.ip().to_canonical().is_loopback(),
         };
-        if own || self.allowed_hosts.contains(&name) { Ok(()) } else { Err(unknown_host_problem()) }
+        if own || self.options.allowed_hosts.contains(&name) { Ok(()) } else { Err(unknown_host_problem()) }
     }
 }
 
@@ -407,12 +372,7 @@ fn shown_path(path: &str) -> &'static str {
 }
 
 fn shown_method(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        _ => "another method on",
-    }
+    ["GET", "HEAD", "POST"].into_iter().find(|known| *known == method.as_str()).unwrap_or("another method on")
 }
 
 fn unknown_host_problem() -> Problem {
@@ -487,7 +447,7 @@ mod tests {
     fn access_control(change: impl FnOnce(&mut Options), keys: Option<&str>) -> AccessControl {
         let mut options = Options::at(Vec::new());
         change(&mut options);
-        AccessControl::new(&options, keys.map(|text| ApiKeys::parse(text.as_bytes()).unwrap()))
+        AccessControl::new(Arc::new(options), keys.map(|text| ApiKeys::parse(text.as_bytes()).unwrap()))
     }
 
     fn addresses(peer: &str) -> ConnectionAddresses {
@@ -636,10 +596,10 @@ mod tests {
         for path in ["/livez", "/readyz"] {
             for headers in strange {
                 let caller = asked(path, headers).unwrap();
-                assert!(!caller.rights.status(), "{path} {headers:?}");
+                assert!(!caller.rights.status, "{path} {headers:?}");
                 assert!(asked(&format!("{path}?app=wx1"), headers).is_err(), "{path} {headers:?}");
             }
-            assert!(asked(path, &[("host", "localhost")]).unwrap().rights.status());
+            assert!(asked(path, &[("host", "localhost")]).unwrap().rights.status);
             assert!((0..100).all(|_| asked(path, &[("host", "localhost")]).is_ok()), "and not counted");
         }
         assert!(asked("/livez/x", &[]).is_err());

@@ -85,21 +85,6 @@ impl AsyncWrite for AnswerStream {
         self.poll_with_timeout(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if bytes.iter().find(|part| !part.is_empty()).is_some_and(|first| self.replaces(first)) {
-            return Poll::Ready(Ok(bytes.iter().map(|part| part.len()).sum()));
-        }
-        self.poll_with_timeout(cx, |stream, cx| stream.poll_write_vectored(cx, bytes))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write_replacement(cx))?;
         self.poll_with_timeout(cx, |stream, cx| stream.poll_flush(cx))

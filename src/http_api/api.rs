@@ -33,6 +33,15 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 const WAIT_S_MAX: u64 = 60;
 const VERIFICATION_MAX: Duration = Duration::from_secs(20);
 
+/// In OpenAPI 3.1. `tests/it/http_api/openapi.rs` compares the server with it.
+const DESCRIPTION: &str = include_str!("openapi.json");
+
+/// `GET /v1/openapi.json`. It says nothing about this server, so anybody may read it.
+pub async fn get_description(call: HttpApiCall) -> Result<Response, Problem> {
+    call.params(&[])?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], DESCRIPTION).into_response())
+}
+
 pub async fn get_status(call: HttpApiCall) -> JsonResult {
     call.params(&[])?;
     call.caller.require_status()?;
@@ -84,7 +93,7 @@ pub async fn get_journal(call: HttpApiCall) -> JsonResult {
 pub async fn get_session(call: HttpApiCall) -> JsonResult {
     call.params(&[])?;
     Ok(Json(json!({
-        "login": call.context.reload_handle.access_control.has_keys(),
+        "login": call.context.reload_handle.access_control.has_keys,
         "known": call.caller.is_logged_in(),
         "name": call.caller.name.as_deref(),
         "rights": call.caller.rights.words(),
@@ -100,7 +109,7 @@ struct LoginBody {
 pub async fn log_in(call: HttpApiCall, body: Bytes) -> Result<Response, Problem> {
     call.caller.require_api_header()?;
     let access_control = &call.context.reload_handle.access_control;
-    if !access_control.has_keys() {
+    if !access_control.has_keys {
         return Err(Problem::new(StatusCode::CONFLICT, "no-keys", "there are no keys to log in with: see keys_file"));
     }
     let login: LoginBody = parse_body(&body)?;

@@ -39,7 +39,16 @@ impl FromRequestParts<Arc<ApiContext>> for HttpApiCall {
 impl HttpApiCall {
     /// The parameters of the URL. Others than the `known` ones are an error.
     pub fn params(&self, known: &[&str]) -> Result<QueryParams, Problem> {
-        QueryParams::of(&self.uri, known)
+        let mut params = BTreeMap::new();
+        for (name, value) in url::form_urlencoded::parse(self.uri.query().unwrap_or_default().as_bytes()) {
+            if !known.contains(&name.as_ref()) {
+                return Err(Problem::bad("the URL has a parameter that is not known here"));
+            }
+            if params.insert(name.into_owned(), value.into_owned()).is_some() {
+                return Err(Problem::bad("the URL gives a parameter twice"));
+            }
+        }
+        Ok(QueryParams(params))
     }
 
     /// An app that the caller may see.
@@ -58,20 +67,6 @@ impl HttpApiCall {
 pub struct QueryParams(BTreeMap<String, String>);
 
 impl QueryParams {
-    /// The parameters of the URL. Others than the `known` ones are an error.
-    pub fn of(uri: &Uri, known: &[&str]) -> Result<QueryParams, Problem> {
-        let mut params = BTreeMap::new();
-        for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-            if !known.contains(&name.as_ref()) {
-                return Err(Problem::bad("the URL has a parameter that is not known here"));
-            }
-            if params.insert(name.into_owned(), value.into_owned()).is_some() {
-                return Err(Problem::bad("the URL gives a parameter twice"));
-            }
-        }
-        Ok(QueryParams(params))
-    }
-
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use super::options::{Options, RESERVED_CONNECTIONS as RESERVED};
 use crate::address_group::address_group;
 use crate::clock::{self, BootMs, LogThrottle};
-use crate::network::Network;
 
 /// The part of the reserve that other short calls than health checks may use.
 const RESERVED_FOR_SHORT_CALLS: usize = RESERVED / 2;
@@ -26,10 +25,7 @@ const YOUNG_MS: u64 = 100;
 const LOG_SPACING_MS: u64 = 60_000;
 
 pub struct HttpConnections {
-    max: usize,
-    max_per_peer: usize,
-    /// A proxy stands for many clients, so `max_per_peer` does not apply to it.
-    proxies: Vec<Network>,
+    options: Arc<Options>,
     open: Mutex<OpenConnections>,
     pub current: AtomicU64,
     pub total: AtomicU64,
@@ -125,11 +121,9 @@ impl OpenConnections {
 }
 
 impl HttpConnections {
-    pub fn new(options: &Options) -> HttpConnections {
+    pub fn new(options: Arc<Options>) -> HttpConnections {
         HttpConnections {
-            max: options.max_connections,
-            max_per_peer: options.max_connections_per_peer,
-            proxies: options.trusted_proxies.clone(),
+            options,
             open: Mutex::default(),
             current: AtomicU64::new(0),
             total: AtomicU64::new(0),
@@ -145,7 +139,7 @@ impl HttpConnections {
     pub fn acquire(self: &Arc<HttpConnections>, peer: IpAddr, now_ms: BootMs) -> Option<ConnectionSlot> {
         let network = address_group(peer);
         let mut open = self.open.lock();
-        let is_proxy = self.proxies.iter().any(|proxy| proxy.contains(peer));
+        let is_proxy = self.options.is_trusted(peer);
         let (is_full, peer_is_full) = self.is_full(&open, network, is_proxy);
         let is_reserved = is_full && {
             self.log_too_many(peer, peer_is_full, now_ms);
@@ -181,8 +175,9 @@ impl HttpConnections {
     /// as many connections as it may have.
     fn is_full(&self, open: &OpenConnections, network: IpAddr, is_proxy: bool) -> (bool, bool) {
         let of_peer = open.by_peer.get(&network).copied().unwrap_or(0);
-        let peer_is_full = !is_proxy && of_peer >= self.max_per_peer;
-        (peer_is_full || open.by_id.len() - open.reserved >= self.max, peer_is_full)
+        // A proxy stands for many clients.
+        let peer_is_full = !is_proxy && of_peer >= self.options.max_connections_per_peer;
+        (peer_is_full || open.by_id.len() - open.reserved >= self.options.max_connections, peer_is_full)
     }
 
     /// Moves a connection that has sent a whole request out of the reserve, if need be into the slot of one that has
@@ -211,10 +206,10 @@ impl HttpConnections {
         }
         let what = "connections that have sent no whole request are closed to make room";
         if peer_is_full {
-            let max_connections_per_peer = self.max_per_peer;
+            let max_connections_per_peer = self.options.max_connections_per_peer;
             tracing::warn!(%peer, max_connections_per_peer, "too many HTTP connections from one address: {what}");
         } else {
-            tracing::warn!(%peer, max_connections = self.max, "too many HTTP connections: {what}");
+            tracing::warn!(%peer, max_connections = self.options.max_connections, "too many HTTP connections: {what}");
         }
     }
 }
@@ -278,7 +273,7 @@ mod tests {
 
     fn connections(max: usize, max_per_peer: usize) -> Arc<HttpConnections> {
         let options = Options { max_connections: max, max_connections_per_peer: max_per_peer, ..Options::at(vec![]) };
-        Arc::new(HttpConnections::new(&options))
+        Arc::new(HttpConnections::new(Arc::new(options)))
     }
 
     fn from(n: u32) -> IpAddr {
@@ -317,7 +312,7 @@ mod tests {
     fn a_trusted_proxy_may_have_the_connections_of_many_clients() {
         let proxies = vec!["10.0.0.0/8".parse().unwrap()];
         let options = Options { trusted_proxies: proxies, max_connections_per_peer: 2, ..Options::at(vec![]) };
-        let connections = Arc::new(HttpConnections::new(&options));
+        let connections = Arc::new(HttpConnections::new(Arc::new(options)));
         let take = |peer: &str| connections.acquire(peer.parse().unwrap(), 1_000).unwrap();
         let reserved = |peer| (0..3).map(|_| take(peer)).map(|slot| (slot.connection.is_reserved(), slot)).collect();
         let (proxy, client): (Vec<_>, Vec<_>) = (reserved("10.0.0.9"), reserved("11.0.0.9"));

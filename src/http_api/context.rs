@@ -21,11 +21,10 @@ use crate::credential::table::{Credential, Table};
 use crate::service::Service;
 
 pub struct ApiContext {
-    pub settings: Options,
+    pub settings: Arc<Options>,
     pub service: Arc<Service>,
     pub reload_handle: Arc<ReloadHandle>,
     pub apps: Vec<ApiApp>,
-    by_id: HashMap<String, usize>,
     by_appid: HashMap<String, Vec<usize>>,
     pub feed: EventFeed,
     /// A random number of this process. Cursors hold it, because versions mean nothing to another process.
@@ -64,7 +63,6 @@ impl ApiApp {
 
 impl ApiContext {
     pub fn new(
-        options: &Options,
         configured: &[credential::App],
         service: Arc<Service>,
         reload_handle: Arc<ReloadHandle>,
@@ -87,22 +85,20 @@ impl ApiContext {
                 credentials: of.remove(app.id().as_str()).unwrap_or_default(),
             })
             .collect();
-        let by_id = apps.iter().enumerate().map(|(at, app)| (app.id.clone(), at)).collect();
         let mut by_appid: HashMap<String, Vec<usize>> = HashMap::new();
         for (at, app) in apps.iter().enumerate() {
             by_appid.entry(app.appid.clone()).or_default().push(at);
         }
         let issued_tokens = Mutex::new(IssuedTokens::new(all.len()));
         ApiContext {
-            settings: options.clone(),
+            connections: Arc::new(HttpConnections::new(reload_handle.options.clone())),
+            settings: reload_handle.options.clone(),
             service,
             reload_handle,
             apps,
-            by_id,
             by_appid,
             feed: EventFeed::new(),
             run: fastrand::u64(..),
-            connections: Arc::new(HttpConnections::new(options)),
             scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
             readiness: Readiness::new(clock::boot_ms()),
             issued_tokens,
@@ -121,6 +117,7 @@ impl ApiContext {
     }
 
     pub fn app(&self, id: &str) -> Option<&ApiApp> {
-        self.by_id.get(id).and_then(|at| self.apps.get(*at))
+        let appid = id.split(':').next()?;
+        self.of_appid(appid).map(|(_, app)| app).find(|app| app.id == id)
     }
 }

@@ -49,7 +49,6 @@ impl CredentialSample<'_> {
 
 type LabelledCredential<'c> = (Labels<'c>, CredentialSample<'c>);
 
-/// All families about credentials.
 pub fn write<'c>(
     out: &mut MetricsWriter,
     credentials: &'c [Arc<Credential>],

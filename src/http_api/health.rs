@@ -105,7 +105,7 @@ fn not_ready<'c>(
     now_ms: BootMs,
 ) -> (StatusCode, Json<Value>) {
     let mut body = json!({ "status": "not ready" });
-    if caller.rights.status() {
+    if caller.rights.status {
         let named = lacking.map(|credential| {
             let state = credential.status(now_ms).state.name();
             let shown = json!({ "app": credential.app(), "type": credential.about().credential_type, "state": state });

@@ -74,7 +74,6 @@ impl RateBucket {
     }
 }
 
-/// A bucket for each client.
 pub struct RateLimit<K> {
     rate: Rate,
     clients: Mutex<RecentMap<K, RateBucket>>,

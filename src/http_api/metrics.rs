@@ -7,14 +7,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
-use super::call::{CallerExtractor, ContextExtractor, QueryParams};
+use super::call::HttpApiCall;
 use super::connections::HttpConnections;
 use super::context::ApiContext;
 use super::credential_metrics;
@@ -39,19 +38,14 @@ const PIECE_BYTES: usize = 64 * 1024;
 
 /// `GET /metrics`, with `old_names=1` by the names of before, with `old_names=0` by the new ones. It is written on a
 /// thread of its own, so that others are answered meanwhile, however many apps there are.
-pub async fn scrape(
-    State(context): ContextExtractor,
-    Extension(caller): CallerExtractor,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    let params = QueryParams::of(&uri, &["old_names"])?;
-    caller.require_status()?;
+pub async fn scrape(call: HttpApiCall) -> Result<Response, Problem> {
+    let params = call.params(&["old_names"])?;
+    call.caller.require_status()?;
+    let context = call.context;
     let old_names = params.choice("old_names")?.unwrap_or(context.settings.old_metric_names);
     let turn = tokio::time::timeout(WAIT_MAX, context.scrapes.clone().acquire_owned()).await;
     let Ok(Ok(permit)) = turn else {
-        let detail = "other scrapes are still being written or taken";
-        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
-        return Err(Problem { retry_after_s: Some(5), ..problem });
+        return Err(Problem::busy("other scrapes are still being written or taken", 5));
     };
     let written = tokio::task::spawn_blocking(move || write_all(&context, old_names)).await;
     let Ok(text) = written else {
@@ -59,13 +53,11 @@ pub async fn scrape(
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail));
     };
     let deadline = Box::pin(tokio::time::sleep(SEND_MAX));
-    let mut response = Body::new(ScrapeBody { left: Bytes::from(text), deadline, _permit: permit }).into_response();
-    let content_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    Ok(response)
+    let scrape = Body::new(ScrapeBody { left: Bytes::from(text), deadline, _permit: permit });
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], scrape).into_response())
 }
 
-/// A scrape that is being sent.
 struct ScrapeBody {
     left: Bytes,
     deadline: Pin<Box<Sleep>>,
@@ -96,7 +88,6 @@ impl hyper::body::Body for ScrapeBody {
     }
 }
 
-/// All metrics.
 fn write_all(context: &ApiContext, has_old_names: bool) -> String {
     let (service, now) = (&context.service, Now::read());
     let mut out = MetricsWriter::new(has_old_names);
@@ -198,7 +189,7 @@ fn write_sinks(out: &mut MetricsWriter, stats: &Stats, now: Now) {
     out.family(Metric::info("tokencached_sink", "Where the sink writes values to."), targets);
     out.labelled_figures(SinkSample::FIGURES, SinkSample::METRICS, all.iter());
     let failures = all.iter().flat_map(|(labels, of)| {
-        of.sink.failures().into_iter().map(|(class, count)| (with_label(labels, "class", class), count as f64))
+        of.failures.iter().map(|(class, count)| (with_label(labels, "class", class), *count as f64))
     });
     out.family(Metric::counter("tokencached_sink_failures", "Failures, by class."), failures);
 }

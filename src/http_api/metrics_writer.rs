@@ -23,12 +23,10 @@ impl MetricsWriter {
         MetricsWriter { text: String::new(), has_old_names }
     }
 
-    /// The whole scrape.
     pub fn finish(self) -> String {
         self.text + "# EOF\n"
     }
 
-    /// A family without labels.
     pub fn value(&mut self, metric: Metric<'_>, value: f64) {
         self.family(metric, [(Vec::new(), value)]);
     }

@@ -9,7 +9,7 @@
 //! | `server`, `connections`, `answer_stream` | limit, serve and end connections |
 //! | `admission`, `access_control`, `sessions`, `limits`, `wrong_secrets` | who the caller is, and what it may do how often |
 //! | `routes`, `call`, `context`, `problem` | from a path to its handler; what handlers get and share; errors |
-//! | `api`, `apps`, `credentials`, `events`, `status`, `jssdk`, `health` | the JSON API, described by `openapi` |
+//! | `api`, `apps`, `credentials`, `events`, `status`, `jssdk`, `health` | the JSON API, described by `openapi.json` |
 //! | `metrics`, `credential_metrics`, `sink_metrics` | `/metrics` |
 //! | `wechat`, `wechat_expiry`, `app_secret`, `issued_tokens` | WeChat's own calls |
 //! | `page` | the status page |
@@ -35,7 +35,6 @@ mod metrics;
 mod metrics_writer;
 mod old_fields;
 mod old_metric_names;
-mod openapi;
 pub mod options;
 mod page;
 mod problem;
@@ -74,6 +73,8 @@ pub struct BoundListeners {
 
 /// What can be replaced while the HTTP API is served: keys and certificates.
 pub struct ReloadHandle {
+    /// Those of the start.
+    options: Arc<Options>,
     access_control: AccessControl,
     tls: Option<Arc<Tls>>,
     keys_file: ArcSwapOption<PathBuf>,
@@ -86,11 +87,11 @@ impl ReloadHandle {
     /// need a restart.
     pub fn reload(&self, options: &Options) {
         self.keys_file.store(options.keys_file.clone().map(Arc::new));
-        if self.access_control.has_keys() {
+        if self.access_control.has_keys {
             let mut in_use = self.keys_in_use.lock();
             match options.read_keys() {
                 Ok(Some((keys, digest))) => {
-                    let count = keys.len();
+                    let count = keys.count();
                     self.access_control.set_keys(keys);
                     *in_use = Some(digest);
                     tracing::info!(keys = count, "API keys reloaded");
@@ -110,7 +111,7 @@ impl ReloadHandle {
 
     /// The files of keys and certificates, to be watched.
     pub fn watched(self: &Arc<ReloadHandle>) -> Vec<Box<dyn WatchedFiles>> {
-        let keys = self.access_control.has_keys().then(|| Box::new(KeysFile(self.clone())) as Box<dyn WatchedFiles>);
+        let keys = self.access_control.has_keys.then(|| Box::new(KeysFile(self.clone())) as Box<dyn WatchedFiles>);
         let tls = self.tls.as_ref().map(|tls| tls.watched("the certificate and key of the HTTP API in"));
         keys.into_iter().chain(tls).collect()
     }
@@ -136,7 +137,7 @@ impl WatchedFiles for KeysFile {
         let digest = Some(digest_of(contents));
         let (Some(text), false) = (contents.first(), *in_use == digest) else { return Ok(()) };
         let keys = ApiKeys::parse(text).map_err(|fault| NotApplied::Bad(fault.to_string()))?;
-        let count = keys.len();
+        let count = keys.count();
         self.0.access_control.set_keys(keys);
         *in_use = digest;
         tracing::info!(keys = count, "API keys reloaded: their file has changed");
@@ -162,12 +163,9 @@ impl BoundListeners {
         let tls = tls.map_err(|error| format!("TLS of the HTTP API: {error}"))?.map(Arc::new);
         let (keys, in_use) = options.read_keys()?.unzip();
         let keys_file = ArcSwapOption::new(options.keys_file.clone().map(Arc::new));
-        Ok(ReloadHandle {
-            access_control: AccessControl::new(options, keys),
-            tls,
-            keys_file,
-            keys_in_use: Mutex::new(in_use),
-        })
+        let options = Arc::new(options.clone());
+        let access_control = AccessControl::new(options.clone(), keys);
+        Ok(ReloadHandle { options, access_control, tls, keys_file, keys_in_use: Mutex::new(in_use) })
     }
 
     /// The addresses that it listens on, with real port numbers.
@@ -202,24 +200,21 @@ fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     Ok(listener)
 }
 
-pub struct HttpApi {
-    thread: JoinHandle<()>,
-}
+/// The HTTP API while it is served.
+pub struct HttpApi(JoinHandle<()>);
 
 impl HttpApi {
     /// Starts serving; ends when the shutdown fires.
     pub fn start(
         bound: BoundListeners,
-        options: &Options,
         apps: &[App],
         service: Arc<Service>,
         supervisor: &Supervisor,
     ) -> std::io::Result<HttpApi> {
-        if options.old_metric_names {
+        if bound.reload_handle.options.old_metric_names {
             tracing::warn!("/metrics gives the metric names of before: old_metric_names in [http] is true");
         }
-        let context =
-            Arc::new(ApiContext::new(options, apps, service, bound.reload_handle, supervisor.shutdown().clone()));
+        let context = Arc::new(ApiContext::new(apps, service, bound.reload_handle, supervisor.shutdown().clone()));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
@@ -231,14 +226,12 @@ impl HttpApi {
             runtime.block_on(server::serve(listeners, context, &supervisor));
             runtime.shutdown_background();
         })?;
-        Ok(HttpApi { thread })
+        Ok(HttpApi(thread))
     }
 
     pub async fn join(self) {
-        let thread = self.thread;
-        match tokio::task::spawn_blocking(move || thread.join()).await {
-            Ok(Ok(())) => {}
-            _ => tracing::error!("the thread of the HTTP API panicked"),
+        if !matches!(tokio::task::spawn_blocking(|| self.0.join()).await, Ok(Ok(()))) {
+            tracing::error!("the thread of the HTTP API panicked");
         }
     }
 }

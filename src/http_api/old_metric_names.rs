@@ -35,7 +35,6 @@ pub const LABELS: &[(&str, &str)] = &[
 /// Families that had these labels before, too: a sink has a type of its own.
 const UNCHANGED: &str = "tokencached_sink";
 
-/// A family's old name.
 pub fn old_name(name: &str) -> &str {
     FAMILIES.iter().find(|(_, new)| *new == name).map_or(name, |(old, _)| old)
 }

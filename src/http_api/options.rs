@@ -1,7 +1,7 @@
 //! The settings of the HTTP API.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::access::ApiKeys;
@@ -79,6 +79,10 @@ impl Options {
             .then(|| format!("keys and tokens pass {open} in plain text; [http.tls] would hide them from the network")))
     }
 
+    pub fn is_trusted(&self, proxy: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(proxy))
+    }
+
     /// Reads the file of API keys, and gives its digest with them; `None` without a file. The error is a sentence that
     /// quotes nothing of the file.
     pub fn read_keys(&self) -> Result<Option<(ApiKeys, ContentDigest)>, String> {
@@ -121,9 +125,4 @@ impl MetricsPerCredential {
         ("all", MetricsPerCredential::All),
         ("troubled", MetricsPerCredential::Troubled),
     ];
-
-    /// As the configuration spells it.
-    pub fn word(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, of)| *of == self).map_or("auto", |(word, _)| word)
-    }
 }

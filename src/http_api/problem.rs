@@ -68,14 +68,9 @@ impl IntoResponse for Problem {
             "detail": self.detail,
         });
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        let mut response = (self.status, content_type, body.to_string()).into_response();
-        let headers = response.headers_mut();
-        if let Some(seconds) = self.retry_after_s {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tokencached\""));
-        }
-        response
+        let retry_after = self.retry_after_s.map(|seconds| [(header::RETRY_AFTER, HeaderValue::from(seconds))]);
+        let scheme = [(header::WWW_AUTHENTICATE, "Bearer realm=\"tokencached\"")];
+        let scheme = (self.status == StatusCode::UNAUTHORIZED).then_some(scheme);
+        (self.status, content_type, retry_after, scheme, body.to_string()).into_response()
     }
 }

@@ -9,11 +9,10 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::context::ApiContext;
 use super::problem::Problem;
-use super::{admission, api, credentials, health, jssdk, metrics, openapi, page, wechat};
+use super::{admission, api, credentials, health, jssdk, metrics, page, wechat};
 
 type Route = MethodRouter<Arc<ApiContext>>;
 
-/// All routes of the HTTP API.
 pub fn build(context: Arc<ApiContext>) -> Router {
     let refusing = |route: Route, methods: &'static str| route.fallback(async move || wrong_method(methods));
     let read = |route| refusing(route, "GET, HEAD");
@@ -34,7 +33,7 @@ pub fn build(context: Arc<ApiContext>) -> Router {
         .route("/v1/apps/{app}/credentials/{type}/probe", act(post(api::probe)))
         .route("/v1/credentials", read(get(credentials::get_credentials)))
         .route("/v1/apps/{app}/jssdk", read(get(jssdk::sign)))
-        .route("/v1/openapi.json", read(get(openapi::description)))
+        .route("/v1/openapi.json", read(get(api::get_description)))
         // Load balancers also use OPTIONS.
         .route("/livez", health(get(health::get_livez).options(health::get_livez)))
         .route("/readyz", health(get(health::get_readyz).options(health::get_readyz)))

@@ -40,19 +40,12 @@ impl Sessions {
         let number = random()?;
         let mut sessions = self.0.lock();
         sessions.retain(|_, session| !session.is_over(now_ms));
-        let oldest = |sessions: &HashMap<[u8; 32], Session>, of: Option<ApiKeyDigest>| {
-            let those = sessions.iter().filter(|(_, session)| of.is_none_or(|key| key == session.key));
-            those.min_by_key(|(_, session)| session.begun_ms).map(|(number, _)| *number)
-        };
-        if sessions.values().filter(|session| session.key == key).count() >= SESSIONS_PER_KEY_MAX
-            && let Some(oldest) = oldest(&sessions, Some(key))
-        {
-            sessions.remove(&oldest);
-        }
-        if sessions.len() >= SESSIONS_MAX
-            && let Some(oldest) = oldest(&sessions, None)
-        {
-            sessions.remove(&oldest);
+        for (of, max) in [(Some(key), SESSIONS_PER_KEY_MAX), (None, SESSIONS_MAX)] {
+            let those = || sessions.iter().filter(|(_, session)| of.is_none_or(|key| key == session.key));
+            let oldest = those().min_by_key(|(_, session)| session.begun_ms).map(|(number, _)| *number);
+            if let Some(oldest) = oldest.filter(|_| those().count() >= max) {
+                sessions.remove(&oldest);
+            }
         }
         sessions.insert(digest(&number), Session { key, begun_ms: now_ms, used_ms: now_ms });
         Some(number)

@@ -14,7 +14,6 @@ use crate::service::figures::ServerSample;
 use crate::stats::{SinkStats, SinkWrite, by_names};
 use crate::texts;
 
-/// Names and values of figures.
 pub type Figures = Vec<(&'static str, u64)>;
 
 /// Counters and levels, by memcached's names where it has them.
@@ -44,7 +43,6 @@ const RATES: &[(&str, &str)] = &[
 /// Levels that are charted as they are.
 const LEVELS: &[(&str, &str)] = &[("connections", "curr_connections"), ("items", "curr_items"), ("bytes", "bytes")];
 
-/// What the charts show.
 #[derive(Default)]
 pub struct History {
     last: Option<Figures>,
@@ -91,7 +89,6 @@ impl History {
     }
 }
 
-/// `GET /v1/status`.
 pub fn status_json(context: &ApiContext, now: Now) -> Value {
     let table = context.table();
     let started = context.service.started();
@@ -117,7 +114,6 @@ pub fn status_json(context: &ApiContext, now: Now) -> Value {
     with_old_fields(shown, &["shared_state"])
 }
 
-/// Figures as an object.
 pub fn figures_json(figures: impl IntoIterator<Item = (&'static str, u64)>) -> Value {
     let figures = figures.into_iter().map(|(name, value)| (name.to_owned(), json!(value)));
     with_old_fields(Value::Object(figures.collect()), &["side_connections"])
@@ -146,6 +142,7 @@ pub fn sinks_json(context: &ApiContext) -> Value {
 }
 
 fn sink_json(sink: &SinkStats) -> Value {
+    let recent = sink.recent().clone();
     json!({
         "type": sink.sink_type,
         "target": sink.target,
@@ -154,9 +151,9 @@ fn sink_json(sink: &SinkStats) -> Value {
         "writes": sink.writes.load(Relaxed),
         "deletes": sink.deletes.load(Relaxed),
         "foreign_writes": sink.foreign_writes.load(Relaxed),
-        "failures": sink.failures(),
-        "last_write": sink.last_write().map(last_write_json),
-        "last_error": sink.last_error().map(|error| json!({
+        "failures": recent.failures,
+        "last_write": recent.last_write.map(last_write_json),
+        "last_error": recent.last_error.map(|error| json!({
             "class": error.class,
             "whose": error.responsible,
             "text": error.what,
@@ -175,19 +172,14 @@ fn last_write_json(write: SinkWrite) -> Value {
     with_old_fields(shown, &["kind"])
 }
 
-/// How many credentials are in each state.
 fn count_by_state(context: &ApiContext, now: Now) -> Value {
-    let mut counts: Map<String, Value> = Map::new();
-    for state in CredentialState::ALL {
-        counts.insert(state.name().to_owned(), json!(0));
-    }
-    for credential in context.table().credentials() {
-        let name = credential.status(now.boot_ms).state.name();
-        let count = counts.get(name).and_then(Value::as_u64).unwrap_or(0);
-        counts.insert(name.to_owned(), json!(count + 1));
-    }
-    counts.insert("total".to_owned(), json!(context.table().credentials().len()));
-    Value::Object(counts)
+    let credentials = context.table().credentials();
+    let states: Vec<CredentialState> = credentials.iter().map(|of| of.status(now.boot_ms).state).collect();
+    let count = |state| states.iter().filter(|of| **of == state).count();
+    let counts = CredentialState::ALL.map(|state| (state.name(), count(state)));
+    Value::Object(
+        counts.into_iter().chain([("total", states.len())]).map(|(name, n)| (name.into(), n.into())).collect(),
+    )
 }
 
 #[cfg(test)]

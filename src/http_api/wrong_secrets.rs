@@ -28,9 +28,7 @@ pub enum SecretTarget {
     App(usize),
     /// WeChat's own calls, for an app that is not configured.
     UnknownApp,
-    /// A bearer key.
     Key,
-    /// The status page's login.
     Login,
 }
 

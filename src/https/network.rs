@@ -7,7 +7,6 @@ use std::io;
 
 use super::{LookUpFailed, causes};
 
-/// Why there was no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkFault {
     /// The name has no address, or no name server answers.
@@ -16,7 +15,6 @@ pub enum NetworkFault {
     Refused,
     /// There is no way to the address.
     Unreachable,
-    /// Nothing came in time.
     Timeout,
     /// The other side's certificate is not one to trust.
     Certificate,

@@ -77,7 +77,7 @@ impl Authenticator {
     fn read_users(&self, access: &Access) -> Result<Option<usize>, String> {
         let mut in_use = self.users_in_use.lock();
         let Some((users, text)) = access.read_users()? else { return Ok(None) };
-        let lines = users.len();
+        let lines = users.count();
         self.users.store(Arc::new(users));
         *in_use = Some(digest_of(&[text]));
         Ok(Some(lines))
@@ -137,7 +137,7 @@ impl WatchedFiles for UsersFile {
         let digest = Some(digest_of(contents));
         let (Some(text), false) = (contents.first(), *in_use == digest) else { return Ok(()) };
         let users = self.0.access.load().users_of(text).map_err(|fault| NotApplied::Bad(fault.to_string()))?;
-        let lines = users.len();
+        let lines = users.count();
         self.0.users.store(Arc::new(users));
         *in_use = digest;
         tracing::info!(lines, "the users' file has changed; users and passwords reloaded");

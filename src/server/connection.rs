@@ -214,7 +214,7 @@ impl Connection {
     /// Executes the whole requests among what was read.
     pub fn execute(&mut self, now: Now) -> Next {
         self.now_ms = now.boot_ms;
-        self.info.record_command(now.boot_ms);
+        self.info.last_command_boot_ms.store(now.boot_ms, Relaxed);
         self.info.set_state(ConnectionState::ParseCmd);
         if self.output.capacity() == 0 {
             *self.output = buffers::take();

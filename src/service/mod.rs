@@ -46,7 +46,7 @@ pub struct Settings {
     pub refuse_with: RefuseWith,
     pub shutdown_command: bool,
     /// (name, value) pairs of `stats settings`, in order.
-    pub shown_settings: Vec<(String, String)>,
+    pub shown_settings: Vec<(&'static str, String)>,
     pub threads: usize,
     pub max_connections: usize,
     /// At the start.

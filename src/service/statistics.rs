@@ -92,7 +92,7 @@ impl Service {
     /// As they are now: two of them can be changed by a command.
     fn write_settings(&self, write: StatisticsWriter<'_>) {
         for (name, value) in &self.settings.shown_settings {
-            match name.as_str() {
+            match *name {
                 "maxbytes" => write(name, &self.cache.totals().budget_bytes),
                 "verbosity" => write(name, &self.verbosity.load(Relaxed)),
                 _ => write(name, value),
@@ -106,7 +106,7 @@ impl Service {
             if let Some(listen_addr) = &info.listen_addr {
                 write(&format!("{descriptor}:listen_addr"), listen_addr);
             }
-            let silent_ms = now.boot_ms.saturating_sub(info.last_command_boot_ms());
+            let silent_ms = now.boot_ms.saturating_sub(info.last_command_boot_ms.load(Relaxed));
             write(&format!("{descriptor}:state"), &info.state_name());
             write(&format!("{descriptor}:secs_since_last_cmd"), &(silent_ms / 1000));
         }

@@ -483,7 +483,7 @@ impl SinkRunner {
 
     fn record_success(&mut self) {
         self.backoff = Duration::ZERO;
-        self.stats.clear_error();
+        self.stats.recent().last_error = None;
         if let Some((after, unsaid)) = self.throttle.end() {
             info!(sink = %self.options, after, suppressed = nonzero(unsaid), "sink recovered");
         }

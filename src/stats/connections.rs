@@ -15,12 +15,10 @@ pub enum ConnectionState {
     Listening,
     /// Waits for a request, or for the rest of its line.
     Read,
-    /// Receives a data block.
     Nread,
     /// Throws a data block away.
     Swallow,
     ParseCmd,
-    /// Writes answers.
     Mwrite,
 }
 
@@ -34,7 +32,6 @@ const STATES: [(ConnectionState, &str); 6] = [
     (ConnectionState::Mwrite, "conn_mwrite"),
 ];
 
-/// One connection, or a socket that is listened on.
 #[derive(Debug)]
 pub struct ConnectionInfo {
     /// `tcp:127.0.0.1:40000`, `unix:/run/a.sock`.
@@ -42,7 +39,8 @@ pub struct ConnectionInfo {
     /// Where it came in; none for a listening socket itself.
     pub listen_addr: Option<Arc<str>>,
     state: AtomicU8,
-    last_command_boot_ms: AtomicU64,
+    /// When it sent a command last.
+    pub last_command_boot_ms: AtomicU64,
 }
 
 impl ConnectionInfo {
@@ -63,15 +61,6 @@ impl ConnectionInfo {
     pub fn state_name(&self) -> &'static str {
         STATES.get(usize::from(self.state.load(Relaxed))).map_or("conn_read", |(_, name)| name)
     }
-
-    /// Notes that a command is being executed.
-    pub fn record_command(&self, boot_ms: u64) {
-        self.last_command_boot_ms.store(boot_ms, Relaxed);
-    }
-
-    pub fn last_command_boot_ms(&self) -> u64 {
-        self.last_command_boot_ms.load(Relaxed)
-    }
 }
 
 /// All of them, by file descriptor as memcached numbers them.
@@ -90,7 +79,6 @@ impl ConnectionTable {
         self.0.lock().remove(&descriptor);
     }
 
-    /// Those there are now, in order.
     pub fn all(&self) -> Vec<(i32, Arc<ConnectionInfo>)> {
         self.0.lock().iter().map(|(descriptor, info)| (*descriptor, info.clone())).collect()
     }

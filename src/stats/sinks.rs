@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 /// One sink: what it is, and its figures since the start.
 #[derive(Default, Debug)]
@@ -28,12 +28,13 @@ pub struct SinkStats {
     recent: Mutex<RecentSinkEvents>,
 }
 
-#[derive(Default, Debug)]
-struct RecentSinkEvents {
-    /// How often something failed, by class.
-    failures: BTreeMap<&'static str, u64>,
-    last_error: Option<SinkError>,
-    last_write: Option<SinkWrite>,
+#[derive(Clone, Default, Debug)]
+pub struct RecentSinkEvents {
+    /// How often connecting or writing failed, by class.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// The last failure, if not everything is written since.
+    pub last_error: Option<SinkError>,
+    pub last_write: Option<SinkWrite>,
 }
 
 /// Why something could not be written.
@@ -81,28 +82,9 @@ impl SinkStats {
         recent.last_error = Some(error);
     }
 
-    /// Everything is written.
-    pub fn clear_error(&self) {
-        self.recent.lock().last_error = None;
-    }
-
-    /// The last failure, if not everything is written since.
-    pub fn last_error(&self) -> Option<SinkError> {
-        self.recent.lock().last_error.clone()
-    }
-
-    pub fn last_write(&self) -> Option<SinkWrite> {
-        self.recent.lock().last_write.clone()
-    }
-
-    /// How often connecting or writing failed, by class.
-    pub fn failures(&self) -> BTreeMap<&'static str, u64> {
-        self.recent.lock().failures.clone()
-    }
-
-    /// How often in all.
-    pub fn failures_total(&self) -> u64 {
-        self.recent.lock().failures.values().sum()
+    /// Of one moment. To be held for a moment only.
+    pub fn recent(&self) -> MutexGuard<'_, RecentSinkEvents> {
+        self.recent.lock()
     }
 }
 
@@ -118,12 +100,13 @@ mod tests {
     #[test]
     fn failures_are_counted_by_class_and_the_last_one_is_shown_until_all_is_written() {
         let sink = SinkStats::new("redis", "redis://localhost".to_owned());
-        assert_eq!((sink.last_error(), sink.failures_total()), (None, 0));
+        assert_eq!(sink.recent().last_error, None);
         ["timeout", "memory", "timeout"].into_iter().for_each(|class| sink.record_failure(error(class)));
-        assert_eq!(sink.failures(), BTreeMap::from([("memory", 1), ("timeout", 2)]));
-        assert_eq!(sink.last_error(), Some(error("timeout")));
-        sink.clear_error();
-        assert_eq!((sink.last_error(), sink.failures_total()), (None, 3));
+        let failures = BTreeMap::from([("memory", 1), ("timeout", 2)]);
+        assert_eq!(sink.recent().failures, failures);
+        assert_eq!(sink.recent().last_error, Some(error("timeout")));
+        sink.recent().last_error = None;
+        assert_eq!(sink.recent().failures, failures);
     }
 
     #[test]
@@ -137,6 +120,6 @@ mod tests {
         };
         sink.record_write(write(1), 2);
         sink.record_write(write(2), 1);
-        assert_eq!((sink.writes.load(Relaxed), sink.last_write()), (3, Some(write(2))));
+        assert_eq!((sink.writes.load(Relaxed), sink.recent().last_write.clone()), (3, Some(write(2))));
     }
 }

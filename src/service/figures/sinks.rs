@@ -1,13 +1,16 @@
 //! The figures of a sink.
 
+use std::collections::BTreeMap;
+
 use crate::access::Rights;
 use crate::clock::Now;
-use crate::stats::{Figure, FigureValue, SinkError, SinkStats, SinkWrite, figures};
+use crate::stats::{Figure, FigureValue, RecentSinkEvents, SinkError, SinkStats, SinkWrite, figures};
 
 /// A sink now, as somebody with these rights may see it.
 pub struct SinkSample<'s> {
     pub sink: &'s SinkStats,
     now: Now,
+    pub failures: BTreeMap<&'static str, u64>,
     last_write: Option<SinkWrite>,
     /// The same, if that app may be seen.
     write: Option<SinkWrite>,
@@ -16,9 +19,9 @@ pub struct SinkSample<'s> {
 
 impl<'s> SinkSample<'s> {
     pub fn of(sink: &'s SinkStats, rights: &Rights, now: Now) -> SinkSample<'s> {
-        let last_write = sink.last_write();
+        let RecentSinkEvents { failures, last_error, last_write } = sink.recent().clone();
         let write = last_write.clone().filter(|write| rights.app(&write.app));
-        SinkSample { sink, now, last_write, write, error: sink.last_error() }
+        SinkSample { sink, now, failures, last_write, write, error: last_error }
     }
 
     pub const METRICS: &'static str = "connected waiting tokencached_sink_failing writes deletes foreign_writes
@@ -32,7 +35,7 @@ impl<'s> SinkSample<'s> {
             waiting => gauge tokencached_sink_waiting "Credentials that are still to be written to the sink.",
             writes => counter tokencached_sink_writes "Keys, files and rows written, and commands run.",
             deletes => counter tokencached_sink_deletes "Keys, files and rows removed or marked as expired.",
-            failures = of.sink.failures_total(),
+            failures = of.failures.values().sum::<u64>(),
             foreign_writes => counter tokencached_sink_foreign_writes
                 "Tokens found in the target that another program had written over ours.",
             // Its name of before.
