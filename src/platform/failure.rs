@@ -6,13 +6,16 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use serde::Deserialize;
+
 use super::errcodes;
 use crate::descriptors;
 use crate::https::NetworkFault;
 use crate::platform::{ApiCall, ApiEndpoint};
 
 /// What the refresher should do about a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Class {
     /// It passes by itself: try again with backoff.
     Retry,
@@ -24,7 +27,8 @@ pub enum Class {
     Internal,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Wait {
     AtLeastMs(u64),
     /// The day's quota is used up: until midnight in UTC+8. WeChat does not publish the hour, so try now and then.
@@ -37,7 +41,8 @@ pub enum Wait {
 }
 
 /// How often to find out whether the operator has acted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Pace {
     /// Every one to five minutes: it is expected to be repaired soon.
     Soon,
@@ -263,7 +268,7 @@ impl Failure {
 
     /// What the error code means; none without one.
     pub fn meaning(&self) -> Option<&'static str> {
-        self.errcode.map(|_| self.row().map_or(errcodes::UNKNOWN_MEANING, |row| row.meaning))
+        self.errcode.map(|_| self.row().map_or(errcodes::UNKNOWN_MEANING, |row| &row.meaning))
     }
 
     /// What to do, in a sentence for the operator.
@@ -286,7 +291,7 @@ impl Failure {
             return self.advice_without_code();
         }
         match self.row() {
-            Some(row) => row.advice_with_ip.filter(|_| self.seen_ip.is_some()).unwrap_or(row.advice),
+            Some(row) => row.advice_with_ip.as_ref().filter(|_| self.seen_ip.is_some()).unwrap_or(&row.advice),
             None => errcodes::advice_on_unknown(self.api.as_deref().map_or("", |api| api.platform)),
         }
     }
