@@ -71,8 +71,7 @@ use actor::{Actor, ActorLimits};
 use facts::ClusterStatus;
 use grants::{Grant, GrantName, GrantType, Grants};
 use plan::Plan;
-use state::{CredentialIdentity, StateStore};
-use state_lock::{LockHolder, LockedStore};
+use state::{CredentialIdentity, FileStore, StateStore};
 use table::{CredentialId, TableConfig};
 use ticket_files::TicketFile;
 
@@ -80,7 +79,7 @@ use ticket_files::TicketFile;
 pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
     // Without an app there is no state and no lock.
     let path = config.state_path.as_deref().filter(|_| !config.apps.is_empty());
-    let store = path.map(|path| Arc::new(LockedStore::open(path)));
+    let store = path.map(|path| Arc::new(FileStore::open(path)));
     let other = store.as_ref().zip(path).and_then(|(store, path)| Some((path, store.other()?)));
     if let Some((path, holder)) = other.as_ref().filter(|_| needs_state_lock(config)) {
         return Err(in_use(path, holder));
@@ -109,7 +108,7 @@ pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
 /// Blocks, at most until `is_given_up`; calls `waiting` with a text for the operator.
 pub fn await_state(config: &Options, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
     let Some(path) = config.state_path.as_deref().filter(|_| needs_state_lock(config)) else { return Ok(()) };
-    let say = |holder: &LockHolder| {
+    let say = |holder: &str| {
         let patience_s = state_lock::PATIENCE.as_secs();
         waiting(&format!(
             "the state file {} is in use by {holder}; waiting {patience_s} s at most for that to end",
@@ -141,7 +140,7 @@ fn needs_state_lock(config: &Options) -> bool {
     config.cluster.is_none() && config.apps.iter().any(mints)
 }
 
-fn in_use(path: &Path, holder: &LockHolder) -> String {
+fn in_use(path: &Path, holder: &str) -> String {
     format!(
         "the state file {} is in use by {holder}, and two servers on one state file lose each other's tokens and refresh \
          tokens; stop that one, or give this one a file of its own (path under [state], TOKENCACHED_STATE_PATH)",

@@ -62,9 +62,9 @@ credential/cluster_fetch -> clock cluster cluster/node_rules cluster/record clus
 credential/ticket_files -> credential/table credential/verify_ticket files
 credential/shared_counts -> cluster/record cluster/seal credential/quota_usage platform
 credential/generation credential/probe_queue credential/verification_budget -> clock credential/id
-credential/state_lock -> credential/state
 credential/grants credential/state credential/state_writer -> clock credential/quota_usage credential/schedule
-    credential/table descriptors platform secret
+    credential/state_lock credential/table descriptors platform secret
+credential/state_lock ->
 credential/schedule -> clock cluster/node_rules credential/reliable_until platform
 credential/quota_usage -> platform
 
