@@ -73,7 +73,7 @@ use grants::{Grant, GrantName, GrantType, Grants};
 use plan::Plan;
 use state::{CredentialIdentity, FileStore, StateStore};
 use table::{CredentialId, TableConfig};
-use ticket_files::TicketFile;
+use ticket_files::ticket_file;
 
 /// Builds the table and the refresher. Loads the state and publishes live values. Calls no platform.
 pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
@@ -212,8 +212,8 @@ pub fn build_in(env: Env, upstream: &ClientOptions, apps: &[App]) -> (Arc<Table>
     let plans = plan::plans(upstream, apps);
     let (table, writers, requests) = Table::new(table_config(&env, &plans));
     let table = Arc::new(table);
-    let ticket_file = |plan: &Plan| Some(TicketFile::new(&plan.appid, plan.ticket_file.as_ref()?, &table));
-    let ticket_files = plans.iter().filter_map(ticket_file).collect();
+    let watched = |plan: &Plan| Some(ticket_file(&plan.appid, plan.ticket_file.as_ref()?, &table));
+    let ticket_files = plans.iter().filter_map(watched).collect();
     let names: Vec<Option<GrantName>> = plans.iter().map(|plan| plan.grant.clone()).collect();
     let parents: Vec<Option<CredentialId>> = plans.iter().map(|plan| plan.parent).collect();
     let limits = ActorLimits { total_timeout_ms: upstream.total_timeout_ms, keeps_state: env.store.is_some() };

@@ -45,7 +45,7 @@ credential -> clock cluster cluster/http cluster/options cluster/record cluster/
 credential/refresher -> clock cluster cluster/record cluster/record_handle cluster/seal credential/actor
     credential/adopt credential/app credential/facts credential/fetch_task credential/grants credential/id
     credential/plan credential/probe_queue credential/schedule credential/shared_counts credential/state_writer
-    credential/table credential/ticket_files credential/verification_budget credential/verify_ticket files platform
+    credential/table credential/verification_budget credential/verify_ticket files platform
     platform/client platform/client/options secret secret_source supervision
 credential/actor -> clock cluster cluster/node_rules cluster/record cluster/record_handle cluster/seal credential/adopt
     credential/app credential/cluster_fetch credential/facts credential/fetch_task credential/generation
