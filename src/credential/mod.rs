@@ -65,7 +65,7 @@ use crate::cluster::http::HttpStore;
 use crate::cluster::record_handle::{RecordHandle, SecretCheck};
 use crate::cluster::seal::Seal;
 use crate::cluster::{self, ClusterStore, NodeId, WatchedRecord};
-use crate::platform::{Client, ClientBuildError, ClientOptions, Renewal, Upstream};
+use crate::platform::{Client, ClientOptions, Renewal, Upstream};
 use crate::secret::Secret;
 use actor::{Actor, ActorLimits};
 use facts::ClusterStatus;
@@ -87,7 +87,7 @@ pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
     let env = Env {
         cluster: config.cluster.as_ref().map(join).transpose()?,
         store: store.map(|store| store as Arc<dyn StateStore>),
-        ..Env::real(&config.upstream).map_err(|error| error.to_string())?
+        ..Env::real(&config.upstream)?
     };
     let (table, refresher) = build_in(env, &config.upstream, &config.apps);
     if let Some(((path, holder), state_writer)) = other.zip(refresher.state_writer.as_ref()) {
@@ -185,7 +185,7 @@ pub struct Env {
 
 impl Env {
     /// The machine and the network, for a single node that keeps no state.
-    pub fn real(upstream: &ClientOptions) -> Result<Env, ClientBuildError> {
+    pub fn real(upstream: &ClientOptions) -> Result<Env, String> {
         Ok(Env {
             upstream: Arc::new(Client::new(upstream)?),
             clock: Arc::new(clock::SystemClock),

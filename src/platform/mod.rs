@@ -26,7 +26,7 @@ pub mod qq;
 pub mod wecom;
 
 pub use answer::{LifetimeSource, Probe, Token};
-pub use client::{Client, ClientBuildError, ClientOptions, Upstream, UpstreamFuture};
+pub use client::{Client, ClientOptions, Upstream, UpstreamFuture};
 pub use credential_name::CredentialName;
 pub use failure::{Class, Delivery, Failure, FailureClass, Pace, Wait};
 
