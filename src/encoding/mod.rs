@@ -9,6 +9,7 @@ pub mod request;
 pub mod toml_text;
 
 use bytes::Bytes;
+use serde::Deserialize;
 
 pub use self::client_library::ClientLibrary;
 
@@ -23,7 +24,8 @@ pub const ANY: &str = "{any}";
 pub const END_BYTES_MIN: usize = 8;
 
 /// A fact about a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fact {
     /// The token or ticket.
     Value,
