@@ -25,7 +25,7 @@ use super::failure::{Class, Delivery, Failure, Pace, scrub};
 use super::hosts::{self, ChosenHost, Hosts};
 use crate::clock;
 use crate::https::{NameResolver, NetworkFault, chain, is_out_of_descriptors};
-use crate::platform::{CredentialType, FetchParams, HttpRequest, PLATFORMS};
+use crate::platform::{CredentialType, FetchParams, HttpRequest};
 use crate::tls::{TlsFault, Trust, client_config};
 
 /// The largest answer read; WeChat's are below 1 KiB.
@@ -141,7 +141,9 @@ impl Client {
         let resolver = resolver.unwrap_or_else(|| Arc::new(NameResolver::of_system()));
         let http =
             builder.dns_resolver(resolver).build().map_err(|error| format!("cannot set up TLS: {}", chain(error)))?;
-        Ok(Client { http, groups: groups(config).into() })
+        let group = |(base_url, hosts): (&str, Vec<&str>)| (base_url.to_owned(), Mutex::new(Hosts::of(&hosts)));
+        let groups: HashMap<String, Mutex<Hosts>> = config.host_groups().map(group).collect();
+        Ok(Client { http, groups: groups.into() })
     }
 
     /// Calls the host that [`Hosts::pick`] gives. If the call certainly was not sent, calls one further host within the
@@ -197,15 +199,6 @@ impl Client {
         }
         Ok((status, body.freeze()))
     }
-}
-
-/// The base URLs that have several hosts, or another host in their place.
-fn groups(config: &ClientOptions) -> HashMap<String, Mutex<Hosts>> {
-    let own = config.base_url.trim_end_matches('/');
-    let others = PLATFORMS.iter().filter(|platform| platform.base_url != own);
-    let others = others.filter_map(|platform| Some((platform.base_url, Hosts::of(platform.hosts)?)));
-    let all = Hosts::of(&config.hosts).map(|hosts| (own, hosts)).into_iter().chain(others);
-    all.map(|(base_url, hosts)| (base_url.to_owned(), Mutex::new(hosts))).collect()
 }
 
 /// Whose call it is, and what its messages must not show.
