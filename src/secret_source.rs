@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::descriptors;
-use crate::files::watch::{FileContent, NotApplied, SETTLE, WatchedFiles};
+use crate::files::watch::{FollowedFile, NotApplied, SETTLE, WatchedFiles};
 use crate::files::{self, DiskTimeout, ReadFault};
 use crate::secret::Secret;
 
@@ -170,10 +170,16 @@ impl SecretSource {
         &self,
         end: CancellationToken,
         name: impl Into<String>,
-        then: impl FnMut(&Secret, bool) + Send + 'static,
+        mut then: impl FnMut(&Secret, bool) + Send + 'static,
     ) -> Option<Box<dyn WatchedFiles>> {
-        let SecretSource::File(file) = self else { return None };
-        Some(Box::new(FollowedSecret { name: name.into(), file: file.clone(), then: Box::new(then), end }))
+        let SecretSource::File(file) = self.clone() else { return None };
+        let (name, path) = (name.into(), file.path.clone());
+        let apply = move |bytes: &[u8], at_start: bool| {
+            let secret = of_bytes(bytes).map_err(|fault| NotApplied::Bad(format!("it {fault}")))?;
+            then(&file.remember(secret), at_start);
+            Ok(())
+        };
+        Some(Box::new(FollowedFile { name, path, bytes_max: SECRET_BYTES_MAX, may_be_missing: false, end, apply }))
     }
 }
 
@@ -196,41 +202,6 @@ impl SecretFile {
     fn unit(&self) -> &str {
         let folder = self.path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
         folder.and_then(|name| name.strip_suffix(".service")).unwrap_or("tokencached")
-    }
-}
-
-/// Hears of a secret, and whether it was there at the start.
-type Hears = Box<dyn FnMut(&Secret, bool) + Send>;
-
-struct FollowedSecret {
-    name: String,
-    file: SecretFile,
-    then: Hears,
-    end: CancellationToken,
-}
-
-impl WatchedFiles for FollowedSecret {
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn paths(&self) -> Vec<PathBuf> {
-        vec![self.file.path.clone()]
-    }
-
-    fn bytes_max(&self) -> usize {
-        SECRET_BYTES_MAX
-    }
-
-    fn apply(&mut self, contents: &[FileContent], at_start: bool) -> Result<(), NotApplied> {
-        let bytes = contents.first().map(|content| content.as_slice()).unwrap_or_default();
-        let secret = of_bytes(bytes).map_err(|fault| NotApplied::Bad(format!("it {fault}")))?;
-        (self.then)(&self.file.remember(secret), at_start);
-        Ok(())
-    }
-
-    fn is_over(&self) -> bool {
-        self.end.is_cancelled()
     }
 }
 

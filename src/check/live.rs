@@ -56,7 +56,7 @@ pub async fn check_live(config: &Config, report: &mut CheckReport) -> Result<(),
 /// As many calls at once as the server would make.
 async fn check_apps(config: &Config, report: &mut CheckReport) -> Result<(), String> {
     let (apps, upstream) = (&config.credentials.apps, &config.credentials.upstream);
-    let client = Client::new(upstream).map_err(|error| error.to_string())?;
+    let client = Client::new(upstream)?;
     let asked = apps.iter().map(|app| fetch_one(&client, app, upstream));
     for (app, outcome) in apps.iter().zip(run_all(upstream.concurrency, asked).await) {
         report.record(Subject::App, app.display_name(), outcome);

@@ -6,7 +6,7 @@
 use super::reader::{RawTable, Reader};
 use crate::credential::alias_templates::{AliasTemplate, Owner, preset_templates};
 use crate::encoding::ClientLibrary;
-use crate::preset::{PRESETS, Preset};
+use crate::preset::{Preset, presets};
 use crate::raw_value::{Given, RawValue, ReadResult, named, text};
 
 impl Reader<'_> {
@@ -45,5 +45,5 @@ impl Reader<'_> {
 }
 
 pub(super) fn preset(value: &RawValue) -> ReadResult<&'static Preset> {
-    named(value, PRESETS, |preset| preset.name, "Known are")
+    named(value, presets(), |preset| &preset.name, "Known are")
 }

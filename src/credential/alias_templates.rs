@@ -175,7 +175,7 @@ pub fn preset_templates<'a>(
             key: format!("{prefix}{key}"),
             of,
             view: view.clone(),
-            preset: Some(preset.name),
+            preset: Some(&preset.name),
             guessed: preset.guesses(&key),
             place: place.clone(),
         })

@@ -5,7 +5,7 @@
 //! They are kept here and written with the state. Decides which of two refresh tokens is tried. Never logs or sends
 //! one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,21 +61,15 @@ const DISK_WAIT: Duration = Duration::from_secs(3);
 
 /// All of them. Fetches use and replace them, the state writer writes them.
 #[derive(Default)]
-pub struct Grants {
-    inner: Mutex<GrantsInner>,
-}
-
-#[derive(Default)]
-struct GrantsInner {
-    held: HashMap<GrantName, GrantState>,
-    wanted: HashSet<GrantName>,
-}
+pub struct Grants(Mutex<HashMap<GrantName, GrantState>>);
 
 #[derive(Clone, Default)]
 struct GrantState {
     value: Option<String>,
     configured: Option<String>,
     wanted_unix_ms: i64,
+    /// It is configured now.
+    is_wanted: bool,
     /// Fingerprints of those that WeChat has refused since the last success, or since all were refused.
     refused: Vec<String>,
 }
@@ -83,35 +77,30 @@ struct GrantState {
 impl Grants {
     /// From what an earlier process has written and what is configured now.
     pub fn new(kept: &[SavedGrant], wanted: impl IntoIterator<Item = GrantName>) -> Grants {
-        let held = kept.iter().map(|kept| {
-            let SavedGrant { name, value, configured, wanted_unix_ms } = kept.clone();
-            (name, GrantState { value: Some(value), configured, wanted_unix_ms, refused: Vec::new() })
-        });
-        Grants { inner: Mutex::new(GrantsInner { held: held.collect(), wanted: wanted.into_iter().collect() }) }
+        let grants = Grants::default();
+        grants.take_over(kept);
+        wanted.into_iter().for_each(|name| grants.want(name));
+        grants
     }
 
     /// This one is configured from now on.
     pub fn want(&self, name: GrantName) {
-        self.inner.lock().wanted.insert(name);
+        self.0.lock().entry(name).or_default().is_wanted = true;
     }
 
     /// This one is not configured any more. It is kept for a while.
     pub fn unwant(&self, name: &GrantName, now_unix_ms: i64) {
-        let mut inner = self.inner.lock();
-        if inner.wanted.remove(name)
-            && let Some(held) = inner.held.get_mut(name)
-        {
-            held.wanted_unix_ms = held.wanted_unix_ms.max(now_unix_ms);
+        if let Some(held) = self.0.lock().get_mut(name).filter(|held| held.is_wanted) {
+            (held.is_wanted, held.wanted_unix_ms) = (false, held.wanted_unix_ms.max(now_unix_ms));
         }
     }
 
-    /// Takes over what another process has written meanwhile. Those used here were renewed here and are later.
+    /// Takes over what another process has written. Those used here were renewed here and are later.
     pub fn take_over(&self, kept: &[SavedGrant]) {
-        let mut inner = self.inner.lock();
-        let GrantsInner { held, wanted } = &mut *inner;
+        let mut all = self.0.lock();
         for SavedGrant { name, value, configured, wanted_unix_ms } in kept {
-            let ours = held.entry(name.clone()).or_default();
-            if ours.value.is_none() || !wanted.contains(name) {
+            let ours = all.entry(name.clone()).or_default();
+            if ours.value.is_none() || !ours.is_wanted {
                 ours.value = Some(value.clone());
                 ours.configured.clone_from(configured);
             }
@@ -122,27 +111,24 @@ impl Grants {
     /// What is to be written: everything configured, and for a while the refresh tokens of what is not configured any
     /// more.
     pub fn to_save(&self, now_unix_ms: i64) -> Vec<SavedGrant> {
-        let inner = self.inner.lock();
-        let all = inner.held.iter().filter_map(|(name, held)| {
-            let now = if inner.wanted.contains(name) { now_unix_ms } else { i64::MIN };
+        let (mut wanted, mut others) = (Vec::new(), Vec::new());
+        for (name, held) in self.0.lock().iter() {
+            let Some(value) = held.value.clone() else { continue };
+            let now = if held.is_wanted { now_unix_ms } else { i64::MIN };
             // A clock set back by years must not make it look old.
             let wanted_unix_ms = held.wanted_unix_ms.max(now);
-            let (value, configured) = (held.value.clone()?, held.configured.clone());
-            Some(SavedGrant { name: name.clone(), value, configured, wanted_unix_ms })
-        });
-        let (mut wanted, mut others): (Vec<_>, Vec<_>) = all.partition(|kept| inner.wanted.contains(&kept.name));
-        others.retain(|kept| {
-            let age_ms = now_unix_ms.saturating_sub(kept.wanted_unix_ms);
-            kept.name.what == GrantType::RefreshToken && age_ms <= UNWANTED_KEPT_MS
-        });
+            let saved = SavedGrant { name: name.clone(), value, configured: held.configured.clone(), wanted_unix_ms };
+            let age_ms = now_unix_ms.saturating_sub(wanted_unix_ms);
+            if held.is_wanted {
+                wanted.push(saved);
+            } else if name.what == GrantType::RefreshToken && age_ms <= UNWANTED_KEPT_MS {
+                others.push(saved);
+            }
+        }
         others.sort_by_key(|kept| std::cmp::Reverse(kept.wanted_unix_ms));
         others.truncate(UNWANTED_MAX);
         wanted.append(&mut others);
         wanted
-    }
-
-    fn with_state<T>(&self, name: &GrantName, work: impl FnOnce(&mut GrantState) -> T) -> T {
-        work(self.inner.lock().held.entry(name.clone()).or_default())
     }
 }
 
@@ -191,23 +177,16 @@ impl GrantState {
     /// True if there is something to write.
     fn adopt(&mut self, token: &str) -> bool {
         self.refused.clear();
-        let is_new = self.value.as_deref() != Some(token);
-        self.value = Some(token.to_owned());
-        is_new
+        self.value.replace(token.to_owned()).as_deref() != Some(token)
     }
 
     /// True if it is new. A ticket from a file is new only if the file has changed.
     fn take_ticket(&mut self, ticket: &Secret, from_file: bool) -> bool {
-        if from_file {
-            let seen = Some(print(ticket));
-            if self.configured == seen {
-                return false;
-            }
-            self.configured = seen;
+        let seen = Some(print(ticket));
+        if from_file && std::mem::replace(&mut self.configured, seen.clone()) == seen {
+            return false;
         }
-        let is_new = self.value.as_deref() != Some(ticket.expose());
-        self.value = Some(ticket.expose().to_owned());
-        is_new
+        self.value.replace(ticket.expose().to_owned()).as_deref() != Some(ticket.expose())
     }
 }
 
@@ -239,25 +218,38 @@ impl CallSecrets {
 }
 
 impl Grant {
+    fn with_state<T>(&self, work: impl FnOnce(&mut GrantState) -> T) -> T {
+        work(self.grants.0.lock().entry(self.name.clone()).or_default())
+    }
+
+    /// Makes a change that says whether there is something to write, and has that written at once.
+    fn change(&self, work: impl FnOnce(&mut GrantState) -> bool) -> bool {
+        let is_new = self.with_state(work);
+        if let Some(state_writer) = self.state_writer.as_ref().filter(|_| is_new) {
+            state_writer.request_write_now();
+        }
+        is_new
+    }
+
+    /// The last value, if it is of that kind.
+    fn value_of(&self, what: GrantType) -> Option<String> {
+        (self.name.what == what).then(|| self.with_state(|held| held.value.clone()))?
+    }
+
     /// The secrets for the call, from the secret as it was read, or why there are none.
     pub fn call_secrets(&self, appid: &str, read: Result<Secret, String>) -> Result<CallSecrets, Failure> {
-        match self.name.what {
-            GrantType::VerifyTicket => {
-                let secret = read.map_err(|reason| Failure::unreadable_secret(appid, reason))?;
-                let ticket = self.grants.with_state(&self.name, |held| held.value.clone());
-                let ticket = Some(Secret::new(ticket.ok_or_else(|| Failure::no_ticket(appid))?));
-                Ok(CallSecrets { secret, ticket, configured: None })
-            }
-            GrantType::RefreshToken => {
-                let (configured, reason) = match read {
-                    Ok(secret) => (Some(secret), String::new()),
-                    Err(reason) => (None, reason),
-                };
-                let secret = self.grants.with_state(&self.name, |held| held.pick(configured.as_ref()));
-                let secret = secret.ok_or_else(|| Failure::no_refresh_token(appid, reason))?;
-                Ok(CallSecrets { secret, ticket: None, configured })
-            }
+        if self.name.what == GrantType::VerifyTicket {
+            let secret = read.map_err(|reason| Failure::unreadable_secret(appid, reason))?;
+            let ticket = self.ticket().ok_or_else(|| Failure::no_ticket(appid))?;
+            return Ok(CallSecrets { ticket: Some(Secret::new(ticket)), ..CallSecrets::plain(secret) });
         }
+        let (configured, reason) = match read {
+            Ok(secret) => (Some(secret), String::new()),
+            Err(reason) => (None, reason),
+        };
+        let secret = self.with_state(|held| held.pick(configured.as_ref()));
+        let secret = secret.ok_or_else(|| Failure::no_refresh_token(appid, reason))?;
+        Ok(CallSecrets { secret, ticket: None, configured })
     }
 
     /// Records that WeChat has refused the call. If there is a newer ticket or another refresh token, the call is
@@ -265,15 +257,12 @@ impl Grant {
     pub fn record_refused(&self, secrets: &CallSecrets, failure: &mut Failure) {
         use crate::platform::Class;
         match (self.name.what, failure.errcode) {
-            (GrantType::VerifyTicket, Some(61005 | 61006)) => {
-                let newer = self.grants.with_state(&self.name, |held| held.value.clone()).map(Secret::new);
-                if newer != secrets.ticket {
-                    failure.class = Class::Retry;
-                }
+            (GrantType::VerifyTicket, Some(61005 | 61006)) if self.ticket().map(Secret::new) != secrets.ticket => {
+                failure.class = Class::Retry;
             }
             (GrantType::RefreshToken, Some(61023)) => {
                 let configured = secrets.configured.as_ref();
-                if self.grants.with_state(&self.name, |held| held.record_refused(&secrets.secret, configured)) {
+                if self.with_state(|held| held.record_refused(&secrets.secret, configured)) {
                     let which = if configured == Some(&secrets.secret) { "configured" } else { "kept" };
                     let token = print(&secrets.secret);
                     warn!(appid = %failure.appid, token, "WeChat refuses the {which} refresh token; trying the other");
@@ -290,9 +279,8 @@ impl Grant {
         if self.name.what == GrantType::VerifyTicket {
             return;
         }
-        let changed = self.grants.with_state(&self.name, |held| {
-            held.record_accepted(&secrets.secret, secrets.configured.as_ref(), successor)
-        });
+        let configured = secrets.configured.as_ref();
+        let changed = self.with_state(|held| held.record_accepted(&secrets.secret, configured, successor));
         let Some(state_writer) = self.state_writer.as_ref().filter(|_| changed) else { return };
         if !state_writer.wait_until_saved(state_writer.request_write_now(), DISK_WAIT).await {
             error!(
@@ -306,22 +294,17 @@ impl Grant {
 
     /// The refresh token that WeChat accepted last, for the other nodes; none for a component.
     pub fn refresh_token(&self) -> Option<String> {
-        (self.name.what == GrantType::RefreshToken)
-            .then(|| self.grants.with_state(&self.name, |held| held.value.clone()))?
+        self.value_of(GrantType::RefreshToken)
     }
 
     /// The last verify ticket, for the other nodes; none for an authorizer.
     pub fn ticket(&self) -> Option<String> {
-        (self.name.what == GrantType::VerifyTicket)
-            .then(|| self.grants.with_state(&self.name, |held| held.value.clone()))?
+        self.value_of(GrantType::VerifyTicket)
     }
 
     /// Takes over the refresh token of another node's renewal; it is used next.
     pub fn adopt_refresh_token(&self, token: &str) {
-        let changed = self.grants.with_state(&self.name, |held| held.adopt(token));
-        if let Some(state_writer) = self.state_writer.as_ref().filter(|_| changed) {
-            state_writer.request_write_now();
-        }
+        self.change(|held| held.adopt(token));
     }
 
     /// True for a refresh token.
@@ -332,22 +315,17 @@ impl Grant {
     /// True if the configured refresh token has changed since one was last taken in: the merchant has authorised again.
     /// For the one that was there at the start this is only known if it is known which was taken in.
     pub fn is_configured_anew(&self, configured: &Secret, at_start: bool) -> bool {
-        self.is_refresh_token()
-            && self.grants.with_state(&self.name, |held| held.is_configured_anew(configured, at_start))
+        self.is_refresh_token() && self.with_state(|held| held.is_configured_anew(configured, at_start))
     }
 
     /// True if it is a ticket that was not received yet.
     pub fn is_missing(&self) -> bool {
-        self.name.what == GrantType::VerifyTicket && self.grants.with_state(&self.name, |held| held.value.is_none())
+        self.name.what == GrantType::VerifyTicket && self.ticket().is_none()
     }
 
     /// Takes a verify ticket. True if it is new.
     pub fn take_ticket(&self, ticket: &Secret, from_file: bool) -> bool {
-        let is_new = self.grants.with_state(&self.name, |held| held.take_ticket(ticket, from_file));
-        if let Some(state_writer) = self.state_writer.as_ref().filter(|_| is_new) {
-            state_writer.request_write_now();
-        }
-        is_new
+        self.change(|held| held.take_ticket(ticket, from_file))
     }
 }
 

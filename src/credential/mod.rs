@@ -65,22 +65,21 @@ use crate::cluster::http::HttpStore;
 use crate::cluster::record_handle::{RecordHandle, SecretCheck};
 use crate::cluster::seal::Seal;
 use crate::cluster::{self, ClusterStore, NodeId, WatchedRecord};
-use crate::platform::{Client, ClientBuildError, ClientOptions, Renewal, Upstream};
+use crate::platform::{Client, ClientOptions, Renewal, Upstream};
 use crate::secret::Secret;
 use actor::{Actor, ActorLimits};
 use facts::ClusterStatus;
 use grants::{Grant, GrantName, GrantType, Grants};
 use plan::Plan;
-use state::{CredentialIdentity, StateStore};
-use state_lock::{LockHolder, LockedStore};
+use state::{CredentialIdentity, FileStore, StateStore};
 use table::{CredentialId, TableConfig};
-use ticket_files::TicketFile;
+use ticket_files::ticket_file;
 
 /// Builds the table and the refresher. Loads the state and publishes live values. Calls no platform.
 pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
     // Without an app there is no state and no lock.
     let path = config.state_path.as_deref().filter(|_| !config.apps.is_empty());
-    let store = path.map(|path| Arc::new(LockedStore::open(path)));
+    let store = path.map(|path| Arc::new(FileStore::open(path)));
     let other = store.as_ref().zip(path).and_then(|(store, path)| Some((path, store.other()?)));
     if let Some((path, holder)) = other.as_ref().filter(|_| needs_state_lock(config)) {
         return Err(in_use(path, holder));
@@ -88,7 +87,7 @@ pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
     let env = Env {
         cluster: config.cluster.as_ref().map(join).transpose()?,
         store: store.map(|store| store as Arc<dyn StateStore>),
-        ..Env::real(&config.upstream).map_err(|error| error.to_string())?
+        ..Env::real(&config.upstream)?
     };
     let (table, refresher) = build_in(env, &config.upstream, &config.apps);
     if let Some(((path, holder), state_writer)) = other.zip(refresher.state_writer.as_ref()) {
@@ -109,7 +108,7 @@ pub fn build(config: &Options) -> Result<(Arc<Table>, Refresher), String> {
 /// Blocks, at most until `is_given_up`; calls `waiting` with a text for the operator.
 pub fn await_state(config: &Options, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
     let Some(path) = config.state_path.as_deref().filter(|_| needs_state_lock(config)) else { return Ok(()) };
-    let say = |holder: &LockHolder| {
+    let say = |holder: &str| {
         let patience_s = state_lock::PATIENCE.as_secs();
         waiting(&format!(
             "the state file {} is in use by {holder}; waiting {patience_s} s at most for that to end",
@@ -141,7 +140,7 @@ fn needs_state_lock(config: &Options) -> bool {
     config.cluster.is_none() && config.apps.iter().any(mints)
 }
 
-fn in_use(path: &Path, holder: &LockHolder) -> String {
+fn in_use(path: &Path, holder: &str) -> String {
     format!(
         "the state file {} is in use by {holder}, and two servers on one state file lose each other's tokens and refresh \
          tokens; stop that one, or give this one a file of its own (path under [state], TOKENCACHED_STATE_PATH)",
@@ -186,7 +185,7 @@ pub struct Env {
 
 impl Env {
     /// The machine and the network, for a single node that keeps no state.
-    pub fn real(upstream: &ClientOptions) -> Result<Env, ClientBuildError> {
+    pub fn real(upstream: &ClientOptions) -> Result<Env, String> {
         Ok(Env {
             upstream: Arc::new(Client::new(upstream)?),
             clock: Arc::new(clock::SystemClock),
@@ -213,8 +212,8 @@ pub fn build_in(env: Env, upstream: &ClientOptions, apps: &[App]) -> (Arc<Table>
     let plans = plan::plans(upstream, apps);
     let (table, writers, requests) = Table::new(table_config(&env, &plans));
     let table = Arc::new(table);
-    let ticket_file = |plan: &Plan| Some(TicketFile::new(&plan.appid, plan.ticket_file.as_ref()?, &table));
-    let ticket_files = plans.iter().filter_map(ticket_file).collect();
+    let watched = |plan: &Plan| Some(ticket_file(&plan.appid, plan.ticket_file.as_ref()?, &table));
+    let ticket_files = plans.iter().filter_map(watched).collect();
     let names: Vec<Option<GrantName>> = plans.iter().map(|plan| plan.grant.clone()).collect();
     let parents: Vec<Option<CredentialId>> = plans.iter().map(|plan| plan.parent).collect();
     let limits = ActorLimits { total_timeout_ms: upstream.total_timeout_ms, keeps_state: env.store.is_some() };

@@ -1,6 +1,6 @@
 //! The settings of this folder: apps, how their platforms are reached, the cluster and the state file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use url::Url;
@@ -9,7 +9,7 @@ use super::App;
 use crate::cluster;
 use crate::environment::Environment;
 use crate::platform::client::address;
-use crate::platform::{ClientOptions, PLATFORMS, mp};
+use crate::platform::{ClientOptions, mp};
 
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -40,19 +40,10 @@ impl Options {
         let upstream = &self.upstream;
         let with_secret = self.apps.iter().filter(|app| !app.secret.is_absent());
         let bases: BTreeSet<&str> = with_secret.map(|app| app.base_url(upstream)).collect();
-        let mut hosts = Vec::new();
-        for base in bases {
-            let urls: Vec<&str> = match PLATFORMS.iter().find(|platform| platform.base_url == base) {
-                _ if base == upstream.base_url && !upstream.hosts.is_empty() => {
-                    upstream.hosts.iter().map(String::as_str).collect()
-                }
-                Some(platform) if base != upstream.base_url => platform.hosts.to_vec(),
-                _ => vec![base],
-            };
-            let urls = urls.into_iter().filter_map(|url| Url::parse(url).ok()).filter(|url| url.scheme() == "https");
-            hosts.extend(urls.filter_map(|url| url.host_str().map(str::to_owned)));
-        }
-        hosts
+        let groups: HashMap<&str, Vec<&str>> = upstream.host_groups().collect();
+        let urls = bases.into_iter().flat_map(|base| groups.get(base).cloned().unwrap_or_else(|| vec![base]));
+        let urls = urls.filter_map(|url| Url::parse(url).ok()).filter(|url| url.scheme() == "https");
+        urls.filter_map(|url| url.host_str().map(str::to_owned)).collect()
     }
 }
 

@@ -28,7 +28,6 @@ use super::adopt::TokenSource;
 use super::grants::Grants;
 use super::state_writer::StateWriter;
 use super::table::{CredentialId, CredentialWriter, OrdinaryItems, Requests, Table};
-use super::ticket_files::TicketFile;
 use crate::clock::Clock;
 use crate::files::watch::{self, WatchedFiles};
 use crate::platform::{ClientOptions, Upstream};
@@ -44,7 +43,7 @@ use secrets::SecretFiles;
 pub struct Refresher {
     pub(super) table: Arc<Table>,
     pub(super) requests: Requests,
-    pub(super) ticket_files: Vec<TicketFile>,
+    pub(super) ticket_files: Vec<Box<dyn WatchedFiles>>,
     pub(super) members: Members,
     pub(super) upstream: Arc<dyn Upstream>,
     pub(super) clock: Arc<dyn Clock>,
@@ -209,8 +208,7 @@ impl Refresher {
         let (watch, watched) = mpsc::unbounded_channel();
         let mut secret_files = SecretFiles::new(watch, secret_reads);
         secret_files.follow_all(self.members.iter().map(|(id, member)| (id, &member.actor)));
-        let ticket_files = std::mem::take(&mut self.ticket_files).into_iter();
-        let ticket_files = ticket_files.map(|file| Box::new(file) as Box<dyn WatchedFiles>).collect();
+        let ticket_files = std::mem::take(&mut self.ticket_files);
         tasks.start("the watch on secret files", |end| watch::watch_files_and_more(ticket_files, watched, end));
         let (events, cluster_events) = mpsc::channel(CLUSTER_EVENTS_MAX);
         if let Some(cluster) = &self.cluster {

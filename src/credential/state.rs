@@ -1,25 +1,29 @@
 //! The state file: what is kept over a restart. One JSON file, always written as a whole.
 //!
 //! It never stops the server. A file that cannot be trusted is set aside and logged, and the server starts without it;
-//! if the file cannot be written, that is logged, and the server runs from memory. One half of this module is pure: it
-//! decides how long a value from the file can still be served. The other half reads and writes files.
+//! if the file cannot be written, that is logged, and the server runs from memory. Only one process writes it, see
+//! [`state_lock`](super::state_lock). One half of this module is pure: it decides how long a value from the file can
+//! still be served. The other half reads and writes files.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tracing::{info, warn};
 
 use super::grants::SavedGrant;
 use super::quota_usage::QuotaUsage;
 use super::schedule::Adopted;
+use super::state_lock::{LockState, open_to_read};
 use crate::clock::{BootMs, Now};
 use crate::platform::{CredentialType, answer};
 
@@ -201,9 +205,10 @@ pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
-#[derive(Clone, Debug)]
+/// A state file. Once it is locked, only one process writes it.
 pub struct FileStore {
-    pub(super) path: PathBuf,
+    path: PathBuf,
+    lock: Mutex<LockState>,
 }
 
 const FORMAT: &str = "tokencached-state";
@@ -232,8 +237,33 @@ struct Envelope<'a> {
 }
 
 impl FileStore {
+    /// Without a lock, for a file that no other process uses.
     pub fn new(path: impl Into<PathBuf>) -> FileStore {
-        FileStore { path: path.into() }
+        FileStore { path: path.into(), lock: Mutex::new(LockState::Unsupported) }
+    }
+
+    /// Takes the lock if it is free. If it is not available now, nothing can be written, and the first write logs that.
+    pub fn open(path: &Path) -> FileStore {
+        let store = FileStore { path: path.to_owned(), lock: Mutex::new(LockState::take_patiently(path)) };
+        store.clean();
+        store
+    }
+
+    /// The process that has the file, if it is not this one.
+    pub fn other(&self) -> Option<String> {
+        if let LockState::NotOurs(holder) = &*self.lock.lock() { Some(holder.clone()) } else { None }
+    }
+
+    fn clean(&self) {
+        let removed = match &*self.lock.lock() {
+            LockState::Ours(_) => self.remove_unfinished(true),
+            LockState::Unsupported => self.remove_unfinished(false),
+            LockState::NotOurs(_) | LockState::Unavailable(_) => 0,
+        };
+        if removed > 0 {
+            let path = self.path.display();
+            info!(%path, removed, "removed unfinished state files of a process that was killed");
+        }
     }
 
     fn folder(&self) -> &Path {
@@ -243,21 +273,12 @@ impl FileStore {
         }
     }
 
-    /// As [`StateStore::load`], but changes nothing: for a file that may belong to another process.
-    pub fn read(&self) -> LoadedState {
-        match read_trusted(&self.path).and_then(|text| text.as_deref().map(decode).transpose()) {
-            Ok(None) => LoadedState::Empty,
-            Ok(Some(snapshot)) => LoadedState::Found(snapshot),
-            Err(reason) => LoadedState::Refused { reason, set_aside: None },
-        }
-    }
-
     /// Removes unfinished files of a process that was killed while it wrote: there are tokens in them. Returns how
     /// many.
     ///
     /// `alone`: no other process writes this state, so none of them is in use. Otherwise only old files are removed; so
     /// are those of earlier versions, whose names do not say to which state they belong.
-    pub fn remove_unfinished(&self, alone: bool) -> usize {
+    fn remove_unfinished(&self, alone: bool) -> usize {
         let me = rustix::process::geteuid().as_raw();
         let prefix = self.unfinished_prefix();
         let is_left_over = |entry: &fs::DirEntry| {
@@ -312,11 +333,41 @@ impl StateStore for FileStore {
         Some(&self.path)
     }
 
+    /// A file of another process is read and not changed.
     fn load(&self) -> LoadedState {
-        match self.read() {
-            LoadedState::Refused { reason, .. } => LoadedState::Refused { reason, set_aside: self.set_aside() },
-            loaded => loaded,
+        match read_trusted(&self.path).and_then(|text| text.as_deref().map(decode).transpose()) {
+            Ok(None) => LoadedState::Empty,
+            Ok(Some(snapshot)) => LoadedState::Found(snapshot),
+            Err(reason) => {
+                let set_aside = if self.lock.lock().may_write() { self.set_aside() } else { None };
+                LoadedState::Refused { reason, set_aside }
+            }
         }
+    }
+
+    fn claim(&self) -> io::Result<Option<Snapshot>> {
+        if self.lock.lock().may_write() {
+            return Ok(None);
+        }
+        match LockState::take(&self.path) {
+            LockState::Unavailable(error) => return Err(error),
+            taken => *self.lock.lock() = taken,
+        }
+        if let Some(holder) = self.other() {
+            let text = format!("the state file is in use by {holder}");
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+        }
+        self.clean();
+        match self.load() {
+            LoadedState::Found(snapshot) => return Ok(Some(snapshot)),
+            LoadedState::Empty => {}
+            LoadedState::Refused { reason: error, .. } => warn!(
+                path = %self.path.display(),
+                error,
+                "the state file cannot be used and is set aside; this process's own state takes its place"
+            ),
+        }
+        Ok(None)
     }
 
     fn save(&self, snapshot: &Snapshot) -> io::Result<()> {
@@ -348,16 +399,6 @@ fn close_to_others(path: &Path) {
         // If it belongs to another user, that is not our task.
         let _ = file.set_permissions(fs::Permissions::from_mode(0o600));
     }
-}
-
-/// Neither follows a link nor waits on a pipe.
-pub(super) fn open_flags() -> i32 {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    i32::try_from(flags.bits()).unwrap_or(0)
-}
-
-pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(open_flags()).open(path)
 }
 
 /// The text of the file; none if there is no file; or why it cannot be trusted.

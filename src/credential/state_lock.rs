@@ -7,17 +7,13 @@
 //!
 //! If the file system has no such locks (some network file systems), that is logged once, and nothing is locked.
 
-use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use tracing::{info, warn};
-
-use super::state::{self, FileStore, LoadedState, Snapshot, StateStore};
+use tracing::warn;
 
 /// How long a start waits for a process that is ending.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,112 +29,72 @@ pub fn lock_path(state: &Path) -> PathBuf {
     path.into()
 }
 
-/// Which process holds a lock, as the lock file says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LockHolder {
-    pid: Option<u32>,
-    host: String,
-}
-
-impl fmt::Display for LockHolder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.pid {
-            Some(pid) if self.host.is_empty() => write!(f, "process {pid}"),
-            Some(pid) => write!(f, "process {pid} on host {}", self.host),
-            None => f.write_str("another process"),
-        }
-    }
-}
-
-impl LockHolder {
-    fn this_process() -> LockHolder {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        LockHolder { pid: Some(std::process::id()), host: plain(&host) }
-    }
-
-    /// Reads the lock file. The content is shown to people, so only plain characters are taken.
-    fn read(mut file: &File) -> LockHolder {
-        let mut text = String::new();
-        let read = file.rewind().and_then(|()| file.take(HOLDER_BYTES_MAX).read_to_string(&mut text));
-        if read.is_err() {
-            return LockHolder::default();
-        }
-        let mut words = text.split_whitespace();
-        let pid = words.next().and_then(|word| word.parse().ok());
-        LockHolder { pid, host: words.next().map(plain).unwrap_or_default() }
-    }
-
-    /// Writes the lock file. If the disk is full it stays empty; it never keeps another process's name.
-    fn write(&self, mut file: &File) -> io::Result<()> {
-        let facts = file.metadata()?;
-        // Not into a file that is linked there.
-        if facts.nlink() > 1 || facts.len() > HOLDER_BYTES_MAX {
-            return Ok(());
-        }
-        file.set_len(0)?;
-        file.rewind()?;
-        file.write_all(format!("{} {}\n", self.pid.unwrap_or_default(), self.host).as_bytes())
-    }
-}
-
-fn plain(host: &str) -> String {
-    host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')).take(64).collect()
-}
-
 /// Whether this process has the lock.
 #[derive(Debug)]
-enum LockState {
+pub(super) enum LockState {
     Ours(Lock),
     /// The file system has no locks: two processes could both write.
     Unsupported,
-    NotOurs(LockHolder),
+    /// Which process has it, for people.
+    NotOurs(String),
     /// The lock file cannot be made or opened: the disk is full, or the folder is read-only or missing.
     Unavailable(io::Error),
 }
 
 /// A lock that is held. Released when dropped, or when the process ends.
 #[derive(Debug)]
-struct Lock {
+pub(super) struct Lock {
     file: File,
     path: PathBuf,
 }
 
+/// With its cause, which says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("the lock file {}: {source}", path.display())]
+struct LockFileFault {
+    path: PathBuf,
+    source: io::Error,
+}
+
 impl LockState {
     /// Takes the lock if it is free. Logs if the file system has no locks.
-    fn take(state: &Path) -> LockState {
+    pub fn take(state: &Path) -> LockState {
         let path = lock_path(state);
+        LockState::try_take(state, &path).unwrap_or_else(|source| {
+            LockState::Unavailable(io::Error::new(source.kind(), LockFileFault { path, source }))
+        })
+    }
+
+    fn try_take(state: &Path, path: &Path) -> io::Result<LockState> {
         for _ in 0..TRIES {
-            let file = match open(&path) {
-                Ok(file) => file,
-                Err(error) => return LockState::Unavailable(error),
-            };
+            let file = open(path)?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return LockState::NotOurs(LockHolder::read(&file)),
+                Err(TryLockError::WouldBlock) => return Ok(LockState::NotOurs(read_holder(&file))),
                 Err(TryLockError::Error(error)) if is_unsupported(&error) => {
                     warn!(
                         path = %state.display(),
                         %error,
                         "the state file cannot be locked on this file system: make sure that no second server uses it"
                     );
-                    return LockState::Unsupported;
+                    return Ok(LockState::Unsupported);
                 }
-                Err(TryLockError::Error(error)) => return LockState::Unavailable(error),
+                Err(TryLockError::Error(error)) => return Err(error),
             }
-            let lock = Lock { file, path: path.clone() };
+            let lock = Lock { file, path: path.to_owned() };
             // The file may have been removed since it was opened, and made again by another process.
             if lock.is_in_place() {
                 // If that fails, other processes cannot say which process holds the lock.
-                let _ = LockHolder::this_process().write(&lock.file);
-                return LockState::Ours(lock);
+                let _ = write_holder(&lock.file);
+                return Ok(LockState::Ours(lock));
             }
         }
-        LockState::Unavailable(io::Error::other("the lock file is replaced over and over"))
+        Err(io::Error::other("the lock file is replaced over and over"))
     }
 
     /// As [`LockState::take`], tried again if a process only checks the lock.
     #[expect(clippy::disallowed_methods, reason = "called from a thread that may block")]
-    fn take_patiently(state: &Path) -> LockState {
+    pub fn take_patiently(state: &Path) -> LockState {
         for _ in 1..TRIES {
             match LockState::take(state) {
                 LockState::NotOurs(_) => std::thread::sleep(LOOK_EVERY),
@@ -146,6 +102,15 @@ impl LockState {
             }
         }
         LockState::take(state)
+    }
+
+    /// True if this process may write the state.
+    pub fn may_write(&self) -> bool {
+        match self {
+            LockState::Ours(lock) => lock.is_in_place(),
+            LockState::Unsupported => true,
+            LockState::NotOurs(_) | LockState::Unavailable(_) => false,
+        }
     }
 }
 
@@ -158,15 +123,57 @@ impl Lock {
     }
 }
 
+/// Writes into the lock file which process this is. If the disk is full it stays empty; it never keeps another
+/// process's name.
+fn write_holder(mut file: &File) -> io::Result<()> {
+    let facts = file.metadata()?;
+    // Not into a file that is linked there.
+    if facts.nlink() > 1 || facts.len() > HOLDER_BYTES_MAX {
+        return Ok(());
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    let host = plain(&rustix::system::uname().nodename().to_string_lossy());
+    file.write_all(format!("{} {host}\n", std::process::id()).as_bytes())
+}
+
+/// Which process holds the lock, as the lock file says. That is shown to people, so only plain characters are taken.
+fn read_holder(mut file: &File) -> String {
+    let mut text = String::new();
+    // What cannot be read names nobody.
+    let _ = file.rewind().and_then(|()| file.take(HOLDER_BYTES_MAX).read_to_string(&mut text));
+    let mut words = text.split_whitespace();
+    let pid = words.next().and_then(|word| word.parse::<u32>().ok());
+    match (pid, words.next().map(plain).filter(|host| !host.is_empty())) {
+        (Some(pid), Some(host)) => format!("process {pid} on host {host}"),
+        (Some(pid), None) => format!("process {pid}"),
+        (None, _) => "another process".to_owned(),
+    }
+}
+
+fn plain(host: &str) -> String {
+    host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')).take(64).collect()
+}
+
 /// Opens or creates the lock file. In a read-only folder it can still be locked.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(state::open_flags());
-    let file = options.open(path).or_else(|error| state::open_to_read(path).map_err(|_| error))?;
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(open_flags());
+    let file = options.open(path).or_else(|error| open_to_read(path).map_err(|_| error))?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("is not a regular file"));
     }
     Ok(file)
+}
+
+/// Neither follows a link nor waits on a pipe.
+fn open_flags() -> i32 {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    i32::try_from(flags.bits()).unwrap_or(0)
+}
+
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(open_flags()).open(path)
 }
 
 /// True for the error of a file system without locks.
@@ -177,10 +184,10 @@ fn is_unsupported(error: &io::Error) -> bool {
 }
 
 /// Which process has that state file now; none if none is found. Holds the lock for a moment only.
-pub fn holder(state: &Path) -> Option<LockHolder> {
-    let file = state::open_to_read(&lock_path(state)).ok()?;
+pub fn holder(state: &Path) -> Option<String> {
+    let file = open_to_read(&lock_path(state)).ok()?;
     match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => Some(LockHolder::read(&file)),
+        Err(TryLockError::WouldBlock) => Some(read_holder(&file)),
         Ok(()) | Err(TryLockError::Error(_)) => None,
     }
 }
@@ -188,11 +195,7 @@ pub fn holder(state: &Path) -> Option<LockHolder> {
 /// Waits until no other process holds the lock. Returns the holder if it has not ended after [`PATIENCE`]. Stops as
 /// soon as `is_given_up`. Blocks.
 #[expect(clippy::disallowed_methods, reason = "called from a thread that may block")]
-pub fn wait_until_free(
-    state: &Path,
-    is_given_up: impl Fn() -> bool,
-    waiting: impl FnOnce(&LockHolder),
-) -> Result<(), LockHolder> {
+pub fn wait_until_free(state: &Path, is_given_up: impl Fn() -> bool, waiting: impl FnOnce(&str)) -> Result<(), String> {
     let begun = Instant::now();
     let mut waiting = Some(waiting);
     while let Some(holder) = holder(state).filter(|_| !is_given_up()) {
@@ -207,106 +210,13 @@ pub fn wait_until_free(
     Ok(())
 }
 
-/// A state file that only one process writes.
-pub struct LockedStore {
-    file: FileStore,
-    hold: Mutex<LockState>,
-}
-
-impl LockedStore {
-    /// Takes the lock if it is free. If it is not available now, nothing can be written, and the first write logs that.
-    pub fn open(path: &Path) -> LockedStore {
-        let hold = Mutex::new(LockState::take_patiently(path));
-        let store = LockedStore { file: FileStore::new(path), hold };
-        store.clean();
-        store
-    }
-
-    /// The process that has the file, if it is not this one.
-    pub fn other(&self) -> Option<LockHolder> {
-        if let LockState::NotOurs(holder) = &*self.hold.lock() { Some(holder.clone()) } else { None }
-    }
-
-    fn clean(&self) {
-        let removed = match &*self.hold.lock() {
-            LockState::Ours(_) => self.file.remove_unfinished(true),
-            LockState::Unsupported => self.file.remove_unfinished(false),
-            LockState::NotOurs(_) | LockState::Unavailable(_) => 0,
-        };
-        if removed > 0 {
-            let path = self.file.path.display();
-            info!(%path, removed, "removed unfinished state files of a process that was killed");
-        }
-    }
-
-    /// True if this process may read and write the state already.
-    fn has_claim(&self) -> bool {
-        match &*self.hold.lock() {
-            LockState::Ours(lock) => lock.is_in_place(),
-            LockState::Unsupported => true,
-            LockState::NotOurs(_) | LockState::Unavailable(_) => false,
-        }
-    }
-}
-
-impl StateStore for LockedStore {
-    fn path(&self) -> Option<&Path> {
-        self.file.path()
-    }
-
-    /// A file of another process is read and not changed.
-    fn load(&self) -> LoadedState {
-        if self.has_claim() { self.file.load() } else { self.file.read() }
-    }
-
-    fn save(&self, snapshot: &Snapshot) -> io::Result<()> {
-        self.file.save(snapshot)
-    }
-
-    fn claim(&self) -> io::Result<Option<Snapshot>> {
-        if self.has_claim() {
-            return Ok(None);
-        }
-        let state = &self.file.path;
-        match LockState::take(state) {
-            LockState::Unavailable(source) => {
-                return Err(io::Error::new(source.kind(), LockFileFault { path: lock_path(state), source }));
-            }
-            taken => *self.hold.lock() = taken,
-        }
-        if let Some(holder) = self.other() {
-            let text = format!("the state file is in use by {holder}");
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
-        }
-        self.clean();
-        match self.file.load() {
-            LoadedState::Found(snapshot) => return Ok(Some(snapshot)),
-            LoadedState::Empty => {}
-            LoadedState::Refused { reason: error, .. } => warn!(
-                path = %state.display(),
-                error,
-                "the state file cannot be used and is set aside; this process's own state takes its place"
-            ),
-        }
-        Ok(None)
-    }
-}
-
-/// With its cause, which says what to do.
-#[derive(Debug, thiserror::Error)]
-#[error("the lock file {}: {source}", path.display())]
-struct LockFileFault {
-    path: PathBuf,
-    source: io::Error,
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::credential::quota_usage::QuotaUsage;
-    use crate::credential::state::{CredentialIdentity, StoredUsage};
+    use crate::credential::state::{CredentialIdentity, FileStore, LoadedState, Snapshot, StateStore, StoredUsage};
 
     fn snapshot(appid: &str) -> Snapshot {
         let name = CredentialIdentity::of(&crate::platform::mp::STABLE, appid, "http://a");
@@ -336,7 +246,7 @@ mod tests {
         assert!(!lock_path(&state).exists());
         let lock = take(&state);
         let LockState::NotOurs(other) = LockState::take(&state) else { panic!() };
-        assert_eq!(other, LockHolder::this_process());
+        assert!(other.starts_with(&format!("process {} on host ", std::process::id())), "{other}");
         assert_eq!(holder(&state), Some(other));
         drop(lock);
         assert_eq!(holder(&state), None);
@@ -356,10 +266,10 @@ mod tests {
             ("7 \u{1b}[31mevil", "process 7 on host 31mevil"),
         ] {
             fs::write(lock_path(&state), text).unwrap();
-            assert_eq!(holder(&state).unwrap().to_string(), shown);
+            assert_eq!(holder(&state).as_deref(), Some(shown));
         }
         fs::write(lock_path(&state), b"\xff\xfe").unwrap();
-        assert_eq!(holder(&state).unwrap().to_string(), "another process");
+        assert_eq!(holder(&state).as_deref(), Some("another process"));
         drop(lock);
     }
 
@@ -390,11 +300,12 @@ mod tests {
     fn a_second_store_reads_and_touches_nothing_until_the_first_is_gone_and_then_gets_what_that_left() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state.json");
-        let first = LockedStore::open(&state);
+        let first = FileStore::open(&state);
         assert!(first.other().is_none() && first.claim().unwrap().is_none());
         first.save(&snapshot("one")).unwrap();
-        let second = LockedStore::open(&state);
-        assert_eq!(second.other(), Some(LockHolder::this_process()));
+        let second = FileStore::open(&state);
+        assert_eq!(second.other(), holder(&state));
+        assert!(second.other().is_some());
         assert_eq!(found(second.load()), "one");
         assert_eq!(second.claim().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let good = fs::read(&state).unwrap();
@@ -413,10 +324,10 @@ mod tests {
     fn a_lock_file_that_was_removed_keeps_nobody_out_and_whoever_made_it_anew_has_the_state() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state.json");
-        let first = LockedStore::open(&state);
+        let first = FileStore::open(&state);
         first.save(&snapshot("one")).unwrap();
         fs::remove_file(lock_path(&state)).unwrap();
-        let second = LockedStore::open(&state);
+        let second = FileStore::open(&state);
         assert!(second.other().is_none());
         assert_eq!(first.claim().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(second);
@@ -427,13 +338,13 @@ mod tests {
     fn a_folder_that_is_not_there_yet_is_locked_when_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("later/state.json");
-        let store = LockedStore::open(&state);
+        let store = FileStore::open(&state);
         assert!(store.other().is_none() && matches!(store.load(), LoadedState::Empty));
         let error = store.claim().unwrap_err();
         assert!(error.to_string().contains("state.json.lock"), "{error}");
         fs::create_dir(folder.path().join("later")).unwrap();
         assert!(store.claim().unwrap().is_none());
         store.save(&snapshot("one")).unwrap();
-        assert!(LockedStore::open(&state).other().is_some());
+        assert!(FileStore::open(&state).other().is_some());
     }
 }

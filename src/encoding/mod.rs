@@ -9,6 +9,7 @@ pub mod request;
 pub mod toml_text;
 
 use bytes::Bytes;
+use serde::Deserialize;
 
 pub use self::client_library::ClientLibrary;
 
@@ -23,7 +24,8 @@ pub const ANY: &str = "{any}";
 pub const END_BYTES_MIN: usize = 8;
 
 /// A fact about a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fact {
     /// The token or ticket.
     Value,
@@ -160,8 +162,8 @@ impl View {
         match &self.form {
             Form::Raw(Fact::Value) => return Rendered(Box::new([RenderedPiece::Bytes(value.clone())])),
             Form::Raw(fact) => pieces.time(*fact),
-            Form::Json(field) => pieces.json(field, value),
-            Form::Php(field) => pieces.php(field, value),
+            Form::Json(field) => pieces.field(Writing::Json, field, value),
+            Form::Php(field) => pieces.field(Writing::Php, field, value),
             Form::Constant(bytes) => pieces.open.extend_from_slice(bytes.as_bytes()),
             Form::Nothing => {}
         }
@@ -172,15 +174,37 @@ impl View {
 impl Constant {
     /// As `json_encode()` writes it.
     pub fn json(&self) -> String {
-        let field = Field::Constant(self.clone());
-        Pieces::text(|pieces| pieces.json(&field, &[]))
+        self.written(Writing::Json)
     }
 
     /// As `serialize()` writes it.
     pub fn php(&self) -> String {
-        let field = Field::Constant(self.clone());
-        Pieces::text(|pieces| pieces.php(&field, &[]))
+        self.written(Writing::Php)
     }
+
+    fn written(&self, writing: Writing) -> String {
+        match (self, writing) {
+            (Constant::Null, Writing::Json) => "null".to_owned(),
+            (Constant::Null, Writing::Php) => "N;".to_owned(),
+            (Constant::Bool(on), Writing::Json) => on.to_string(),
+            (Constant::Bool(on), Writing::Php) => format!("b:{};", u8::from(*on)),
+            (Constant::Number(number), Writing::Json) => number.to_string(),
+            (Constant::Number(number), Writing::Php) => format!("i:{number};"),
+            (Constant::Decimal(number), Writing::Json) => number.clone(),
+            (Constant::Decimal(number), Writing::Php) => format!("d:{number};"),
+            (Constant::Text(text), _) => {
+                let mut pieces = Pieces::default();
+                pieces.string(writing, text.as_bytes());
+                String::from_utf8_lossy(&pieces.open).into_owned()
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    Json,
+    Php,
 }
 
 /// A view of one value, ready but for the time.
@@ -284,10 +308,6 @@ impl Pieces {
         self.done.push(RenderedPiece::Time(fact));
     }
 
-    fn number(&mut self, number: i64) {
-        self.open.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    }
-
     fn close(mut self) -> Rendered {
         if !self.open.is_empty() {
             self.done.push(RenderedPiece::Bytes(self.open.into()));
@@ -295,86 +315,55 @@ impl Pieces {
         Rendered(self.done.into_boxed_slice())
     }
 
-    /// What has no time in it, as a text.
-    fn text(write: impl FnOnce(&mut Pieces)) -> String {
-        let mut pieces = Pieces::default();
-        write(&mut pieces);
-        String::from_utf8_lossy(&pieces.open).into_owned()
+    fn put(&mut self, text: &str) {
+        self.open.extend_from_slice(text.as_bytes());
     }
 
-    fn json(&mut self, field: &Field, value: &[u8]) {
-        match field {
-            Field::Fact(Fact::Value) => json_string(&mut self.open, value),
-            Field::Fact(time) => self.time(*time),
-            Field::Constant(Constant::Null) => self.open.extend_from_slice(b"null"),
-            Field::Constant(Constant::Bool(on)) => self.open.extend_from_slice(if *on { b"true" } else { b"false" }),
-            Field::Constant(Constant::Number(number)) => self.number(*number),
-            Field::Constant(Constant::Decimal(number)) => self.open.extend_from_slice(number.as_bytes()),
-            Field::Constant(Constant::Text(text)) => json_string(&mut self.open, text.as_bytes()),
-            Field::Named(fields) => {
-                self.json_items(b"{}", fields, |pieces, (name, field)| {
-                    json_string(&mut pieces.open, name.as_bytes());
-                    pieces.open.push(b':');
-                    pieces.json(field, value);
-                });
-            }
-            Field::Listed(fields) => self.json_items(b"[]", fields, |pieces, field| pieces.json(field, value)),
+    fn string(&mut self, writing: Writing, text: &[u8]) {
+        match writing {
+            Writing::Json => json_string(&mut self.open, text),
+            Writing::Php => php_string(&mut self.open, text),
         }
     }
 
-    fn json_items<T>(&mut self, brackets: &[u8; 2], items: &[T], write: impl Fn(&mut Pieces, &T)) {
-        self.open.push(brackets[0]);
-        for (index, item) in items.iter().enumerate() {
-            if index > 0 {
-                self.open.push(b',');
-            }
-            write(self, item);
-        }
-        self.open.push(brackets[1]);
-    }
-
-    fn php(&mut self, field: &Field, value: &[u8]) {
-        match field {
-            Field::Fact(Fact::Value) => php_string(&mut self.open, value),
-            Field::Fact(time) => {
-                self.open.extend_from_slice(b"i:");
+    fn field(&mut self, writing: Writing, field: &Field, value: &[u8]) {
+        match (field, writing) {
+            (Field::Fact(Fact::Value), _) => self.string(writing, value),
+            (Field::Fact(time), Writing::Json) => self.time(*time),
+            (Field::Fact(time), Writing::Php) => {
+                self.put("i:");
                 self.time(*time);
-                self.open.push(b';');
+                self.put(";");
             }
-            Field::Constant(Constant::Null) => self.open.extend_from_slice(b"N;"),
-            Field::Constant(Constant::Bool(on)) => self.open.extend_from_slice(if *on { b"b:1;" } else { b"b:0;" }),
-            Field::Constant(Constant::Number(number)) => self.php_number(*number),
-            Field::Constant(Constant::Decimal(number)) => {
-                self.open.extend_from_slice(b"d:");
-                self.open.extend_from_slice(number.as_bytes());
-                self.open.push(b';');
-            }
-            Field::Constant(Constant::Text(text)) => php_string(&mut self.open, text.as_bytes()),
-            Field::Named(fields) => self.php_items(fields, |pieces, _, (name, field)| {
-                php_string(&mut pieces.open, name.as_bytes());
-                pieces.php(field, value);
+            (Field::Constant(constant), _) => self.put(&constant.written(writing)),
+            (Field::Named(fields), _) => self.items(writing, ["{", "}"], fields, |pieces, _, (name, field)| {
+                pieces.string(writing, name.as_bytes());
+                if writing == Writing::Json {
+                    pieces.put(":");
+                }
+                pieces.field(writing, field, value);
             }),
-            Field::Listed(fields) => self.php_items(fields, |pieces, index, field| {
-                pieces.php_number(i64::try_from(index).unwrap_or(i64::MAX));
-                pieces.php(field, value);
+            (Field::Listed(fields), _) => self.items(writing, ["[", "]"], fields, |pieces, index, field| {
+                if writing == Writing::Php {
+                    pieces.put(&format!("i:{index};"));
+                }
+                pieces.field(writing, field, value);
             }),
         }
     }
 
-    fn php_number(&mut self, number: i64) {
-        self.open.extend_from_slice(b"i:");
-        self.number(number);
-        self.open.push(b';');
-    }
-
-    fn php_items<T>(&mut self, items: &[T], write: impl Fn(&mut Pieces, usize, &T)) {
-        self.open.extend_from_slice(b"a:");
-        self.number(i64::try_from(items.len()).unwrap_or(i64::MAX));
-        self.open.extend_from_slice(b":{");
+    /// `json`: the brackets around them; in PHP they are the same for names and for lists.
+    fn items<T>(&mut self, writing: Writing, json: [&str; 2], items: &[T], write: impl Fn(&mut Pieces, usize, &T)) {
+        let (begin, between, end) = match writing {
+            Writing::Json => (json[0].to_owned(), ",", json[1]),
+            Writing::Php => (format!("a:{}:{{", items.len()), "", "}"),
+        };
+        self.put(&begin);
         for (index, item) in items.iter().enumerate() {
+            self.put(if index > 0 { between } else { "" });
             write(self, index, item);
         }
-        self.open.push(b'}');
+        self.put(end);
     }
 }
 

@@ -5,10 +5,10 @@
 use super::toml_text::toml_text;
 use super::{ClientLibrary, Constant, Fact, Field, Form, View};
 use crate::invalid_value::{InvalidValue, wrong};
-use crate::raw_value::{Fields, Given, PartsResult, RawValue, ReadResult, integer, word, wrong_kind};
+use crate::raw_value::{Fields, Given, Misread, PartsResult, RawValue, ReadResult, integer, word, wrong_kind};
 
 /// Longest life a time may be stretched to: WeChat's own is 7200.
-const AT_LEAST_S_MAX: u64 = 86_400;
+const AT_LEAST_S_MAX: u32 = 86_400;
 /// How deep fields may hold fields.
 const DEPTH_MAX: usize = 4;
 
@@ -51,80 +51,67 @@ fn flags_for(encoding: Encoding, client: ClientLibrary) -> u32 {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Shows {
-    Fact(Fact),
-    Nothing,
-}
-
-/// What a table asks for.
-struct ViewRequest {
-    encoding: Option<Encoding>,
-    shows: Option<Shows>,
-    fields: Option<Field>,
-    constant: Option<Constant>,
-}
-
-impl ViewRequest {
-    /// The form of it; `value_name` is the usual name of the value among fields.
-    fn form(self, value_name: &str) -> Result<Form, InvalidValue> {
-        let (writing, takes) = self.encoding.unwrap_or(ENCODINGS[0].1);
-        if let Some(constant) = self.constant {
-            return match (self.shows, self.fields) {
-                (None, None) => constant_form(&constant, writing, takes),
-                _ => wrong("a constant has neither shows nor fields", "Remove them."),
-            };
-        }
-        if self.fields.is_some() && takes != EncodingUse::Fields {
-            let remedy = "Add encoding = \"json_object\" or \"php_array\", or remove the fields.";
-            return wrong("fields are for an object or an array", remedy);
-        }
-        let fact = match self.shows.unwrap_or(Shows::Fact(Fact::Value)) {
-            Shows::Fact(fact) => fact,
-            Shows::Nothing if self.encoding.is_none() => return Ok(Form::Nothing),
-            Shows::Nothing => return wrong("nothing has no encoding", "Remove the encoding."),
-        };
-        let field = match (takes, fact) {
-            (EncodingUse::Fields, Fact::Value) => self.fields.unwrap_or_else(|| usual_fields(value_name)),
-            (EncodingUse::Number, Fact::Value) => {
-                return wrong("the value is not a number", "Write encoding = \"json_string\".");
-            }
-            (EncodingUse::Anything, _) | (EncodingUse::Text, Fact::Value) => Field::Fact(fact),
-            // Digits are JSON too.
-            (EncodingUse::Number, _) => return Ok(Form::Raw(fact)),
-            (EncodingUse::Text | EncodingUse::Fields, _) => {
-                let remedy = "Write encoding = \"raw\", \"json\" or \"php\", or remove shows.";
-                return wrong("a time is a number, in no such encoding", remedy);
-            }
-        };
-        Ok(match writing {
-            Writing::Raw => Form::Raw(fact),
-            Writing::Json => Form::Json(field),
-            Writing::Php => Form::Php(field),
-        })
-    }
-}
-
 /// How a key with these fields shows a credential to readers with that library; `value_name` is the usual name of the value.
 pub fn view_for(fields: &Fields<'_>, client: ClientLibrary, value_name: &str) -> PartsResult<View> {
-    let request = ViewRequest {
-        encoding: fields.read("encoding", |value| word(value, &ENCODINGS))?,
-        shows: fields.read("shows", shows)?,
-        fields: fields.read("fields", |value| fields_of(value, 0))?,
-        constant: fields.read("constant", constant)?,
+    let encoding = fields.read("encoding", |value| word(value, &ENCODINGS))?;
+    let shows = fields.read("shows", shows)?;
+    let named = fields.read("fields", |value| fields_of(value, 0))?;
+    let form = match fields.read("constant", constant)? {
+        Some(constant) if shows.is_none() && named.is_none() => constant_form(&constant, encoding)?,
+        Some(_) => wrong("a constant has neither shows nor fields", "Remove them.")?,
+        None => fact_form(encoding, shows, named, value_name)?,
     };
-    let usual = request.encoding.map_or(0, |encoding| flags_for(encoding, client));
-    let form = request.form(value_name)?;
-    let flags = fields.read("flags", |value| integer(value, 0..=u64::from(u32::MAX)))?;
-    let flags = flags.and_then(|flags| u32::try_from(flags).ok()).unwrap_or(usual);
-    let at_least = fields.read("at_least", |value| integer(value, 0..=AT_LEAST_S_MAX))?;
-    let at_least_s = at_least.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(0);
-    Ok(View { form, flags, at_least_s })
+    let usual = encoding.map_or(0, |encoding| flags_for(encoding, client));
+    let number = |name: &str, most: u32| {
+        let read = fields.read(name, |value| integer(value, 0..=u64::from(most)))?;
+        Ok::<_, Misread>(read.and_then(|number| u32::try_from(number).ok()))
+    };
+    let (flags, at_least_s) = (number("flags", u32::MAX)?, number("at_least", AT_LEAST_S_MAX)?);
+    Ok(View { form, flags: flags.unwrap_or(usual), at_least_s: at_least_s.unwrap_or(0) })
 }
 
-fn shows(value: &RawValue) -> ReadResult<Shows> {
-    let mut words = Fact::ALL.map(|(name, fact)| (name, Shows::Fact(fact))).to_vec();
-    words.push(("nothing", Shows::Nothing));
+/// The form of facts: of the one that the key shows (none: nothing), or of the value among these fields. `value_name` is
+/// its usual name there.
+fn fact_form(
+    encoding: Option<Encoding>,
+    shows: Option<Option<Fact>>,
+    fields: Option<Field>,
+    value_name: &str,
+) -> Result<Form, InvalidValue> {
+    let (writing, takes) = encoding.unwrap_or(ENCODINGS[0].1);
+    if fields.is_some() && takes != EncodingUse::Fields {
+        let remedy = "Add encoding = \"json_object\" or \"php_array\", or remove the fields.";
+        return wrong("fields are for an object or an array", remedy);
+    }
+    let fact = match shows.unwrap_or(Some(Fact::Value)) {
+        Some(fact) => fact,
+        None if encoding.is_none() => return Ok(Form::Nothing),
+        None => return wrong("nothing has no encoding", "Remove the encoding."),
+    };
+    let field = match (takes, fact) {
+        (EncodingUse::Fields, Fact::Value) => fields.unwrap_or_else(|| usual_fields(value_name)),
+        (EncodingUse::Number, Fact::Value) => {
+            return wrong("the value is not a number", "Write encoding = \"json_string\".");
+        }
+        (EncodingUse::Anything, _) | (EncodingUse::Text, Fact::Value) => Field::Fact(fact),
+        // Digits are JSON too.
+        (EncodingUse::Number, _) => return Ok(Form::Raw(fact)),
+        (EncodingUse::Text | EncodingUse::Fields, _) => {
+            let remedy = "Write encoding = \"raw\", \"json\" or \"php\", or remove shows.";
+            return wrong("a time is a number, in no such encoding", remedy);
+        }
+    };
+    Ok(match writing {
+        Writing::Raw => Form::Raw(fact),
+        Writing::Json => Form::Json(field),
+        Writing::Php => Form::Php(field),
+    })
+}
+
+/// The fact; none for nothing.
+fn shows(value: &RawValue) -> ReadResult<Option<Fact>> {
+    let mut words = Fact::ALL.map(|(name, fact)| (name, Some(fact))).to_vec();
+    words.push(("nothing", None));
     word(value, &words)
 }
 
@@ -187,7 +174,8 @@ fn usual_fields(value_name: &str) -> Field {
 }
 
 /// A constant alone under a key: its bytes never change.
-fn constant_form(constant: &Constant, writing: Writing, takes: EncodingUse) -> Result<Form, InvalidValue> {
+fn constant_form(constant: &Constant, encoding: Option<Encoding>) -> Result<Form, InvalidValue> {
+    let (writing, takes) = encoding.unwrap_or(ENCODINGS[0].1);
     let fits = match takes {
         EncodingUse::Anything => true,
         EncodingUse::Text => matches!(constant, Constant::Text(_)),

@@ -82,6 +82,42 @@ pub trait WatchedFiles: Send {
     }
 }
 
+/// One file, whose content `apply` is told of until `end`.
+pub struct FollowedFile<A> {
+    pub name: String,
+    pub path: PathBuf,
+    pub bytes_max: usize,
+    pub may_be_missing: bool,
+    pub end: CancellationToken,
+    pub apply: A,
+}
+
+impl<A: FnMut(&[u8], bool) -> Result<(), NotApplied> + Send> WatchedFiles for FollowedFile<A> {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    fn apply(&mut self, contents: &[FileContent], at_start: bool) -> Result<(), NotApplied> {
+        (self.apply)(contents.first().map(|content| content.as_slice()).unwrap_or_default(), at_start)
+    }
+
+    fn may_be_missing(&self) -> bool {
+        self.may_be_missing
+    }
+
+    fn is_over(&self) -> bool {
+        self.end.is_cancelled()
+    }
+}
+
 pub async fn watch_files(all: Vec<Box<dyn WatchedFiles>>, end: CancellationToken) {
     let (_, none) = mpsc::unbounded_channel();
     if !all.is_empty() {

@@ -9,7 +9,6 @@ mod options;
 pub mod surroundings;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +24,8 @@ use super::answer::{self, Probe, Token};
 use super::failure::{Class, Delivery, Failure, Pace, scrub};
 use super::hosts::{self, ChosenHost, Hosts};
 use crate::clock;
-use crate::https::{NameResolver, NetworkFault, chain, is_out_of_descriptors, is_tls_error};
-use crate::platform::{CredentialType, FetchParams, HttpRequest, PLATFORMS};
+use crate::https::{NameResolver, NetworkFault, chain, is_out_of_descriptors};
+use crate::platform::{CredentialType, FetchParams, HttpRequest};
 use crate::tls::{TlsFault, Trust, client_config};
 
 /// The largest answer read; WeChat's are below 1 KiB.
@@ -69,7 +68,7 @@ impl Upstream for Client {
             let (attempt, answered) = self.call_a_host(&context, request, deadline).await;
             let (status, body) = answered?;
             let token = answer::read_token(credential_type, params.appid, &hidden, status, &body)
-                .map_err(|failure| attempt.record_failure(failure, false))?;
+                .map_err(|failure| attempt.record_failure(failure))?;
             attempt.record_answer();
             Ok(token.limit_lifetime(credential_type.life_ms_max))
         })
@@ -96,7 +95,7 @@ impl Upstream for Client {
                 && let Err(failure) = answer::read_answer(call.api(), fields, "", hidden, status, &body)
             {
                 // That says nothing about the token, but perhaps about the host.
-                attempt.record_failure(failure, false);
+                attempt.record_failure(failure);
             } else {
                 attempt.record_answer();
             }
@@ -114,25 +113,14 @@ pub struct Client {
     groups: Arc<HashMap<String, Mutex<Hosts>>>,
 }
 
-/// Why the client cannot be built. The cause is always in the configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientBuildError {
-    #[error("upstream.ca_file {path}: {reason}")]
-    CaFile { path: PathBuf, reason: String },
-    #[error("upstream.proxy: {0}")]
-    Proxy(String),
-    #[error("cannot set up TLS: {0}")]
-    Tls(String),
-}
-
 impl Client {
-    /// Reads `ca_file`. Connects to nothing.
-    pub fn new(config: &ClientOptions) -> Result<Client, ClientBuildError> {
+    /// Reads `ca_file`. Connects to nothing. The error is a sentence about the configuration.
+    pub fn new(config: &ClientOptions) -> Result<Client, String> {
         Client::with_resolver(config, None)
     }
 
     /// The system looks names up, unless a test brings a resolver.
-    fn with_resolver(config: &ClientOptions, resolver: Option<Arc<dyn Resolve>>) -> Result<Client, ClientBuildError> {
+    fn with_resolver(config: &ClientOptions, resolver: Option<Arc<dyn Resolve>>) -> Result<Client, String> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(config)?)
             .user_agent(concat!("tokencached/", env!("CARGO_PKG_VERSION")))
@@ -147,12 +135,15 @@ impl Client {
             .no_proxy();
         if let Some(proxy) = &config.proxy {
             // The reason is enough: the proxy's address may contain a password.
-            let proxy = reqwest::Proxy::all(proxy).map_err(|error| ClientBuildError::Proxy(chain(error)))?;
+            let proxy = reqwest::Proxy::all(proxy).map_err(|error| format!("upstream.proxy: {}", chain(error)))?;
             builder = builder.proxy(proxy);
         }
         let resolver = resolver.unwrap_or_else(|| Arc::new(NameResolver::of_system()));
-        let http = builder.dns_resolver(resolver).build().map_err(|error| ClientBuildError::Tls(chain(error)))?;
-        Ok(Client { http, groups: groups(config).into() })
+        let http =
+            builder.dns_resolver(resolver).build().map_err(|error| format!("cannot set up TLS: {}", chain(error)))?;
+        let group = |(base_url, hosts): (&str, Vec<&str>)| (base_url.to_owned(), Mutex::new(Hosts::of(&hosts)));
+        let groups: HashMap<String, Mutex<Hosts>> = config.host_groups().map(group).collect();
+        Ok(Client { http, groups: groups.into() })
     }
 
     /// Calls the host that [`Hosts::pick`] gives. If the call certainly was not sent, calls one further host within the
@@ -165,18 +156,16 @@ impl Client {
     ) -> (HostAttempt<'_>, Result<(u16, Bytes), Failure>) {
         let end = Instant::now() + deadline;
         let attempt = self.choose_host(context.base_url);
-        let lost = match self.call(request(&attempt.pick.base_url), context, deadline).await {
+        let failure = match self.call(request(&attempt.pick.base_url), context, deadline).await {
             Ok(answered) => return (attempt, Ok(answered)),
-            Err(lost) => lost,
+            Err(failure) => attempt.record_failure(failure),
         };
-        let may_try_other_host = lost.may_try_other_host();
-        let failure = attempt.record_failure(lost.failure, lost.by_tls);
         let left = end.saturating_duration_since(Instant::now());
-        let Some(next) = attempt.other().filter(|_| may_try_other_host && !left.is_zero()) else {
+        let Some(next) = attempt.other().filter(|_| may_try_other_host(&failure) && !left.is_zero()) else {
             return (attempt, Err(failure));
         };
         let answered = self.call(request(&next.pick.base_url), context, left).await;
-        let answered = answered.map_err(|lost| next.record_failure(lost.failure, lost.by_tls));
+        let answered = answered.map_err(|failure| next.record_failure(failure));
         (next, answered)
     }
 
@@ -192,34 +181,24 @@ impl Client {
         outgoing: HttpRequest,
         context: &CallContext<'_>,
         deadline: Duration,
-    ) -> Result<(u16, Bytes), NoAnswer> {
+    ) -> Result<(u16, Bytes), Failure> {
         let request = match outgoing.body {
             Some(body) => self.http.post(&outgoing.url).header("content-type", "application/json").body(body),
             None => self.http.get(&outgoing.url),
         };
-        let lost = |error| NoAnswer::of(error, context);
+        let lost = |error| no_answer(error, context);
         let mut response = request.query(&outgoing.query).timeout(deadline).send().await.map_err(lost)?;
         let status = response.status().as_u16();
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(lost)? {
             if body.len() + chunk.len() > BODY_BYTES_MAX {
                 let message = format!("the answer (HTTP status {status}) is larger than {BODY_BYTES_MAX} bytes");
-                let failure = Failure::broken_answer(context.appid, Delivery::Ambiguous, None, message);
-                return Err(NoAnswer { failure, by_tls: false });
+                return Err(Failure::broken_answer(context.appid, Delivery::Ambiguous, None, message));
             }
             body.extend_from_slice(&chunk);
         }
         Ok((status, body.freeze()))
     }
-}
-
-/// The base URLs that have several hosts, or another host in their place.
-fn groups(config: &ClientOptions) -> HashMap<String, Mutex<Hosts>> {
-    let own = config.base_url.trim_end_matches('/');
-    let others = PLATFORMS.iter().filter(|platform| platform.base_url != own);
-    let others = others.filter_map(|platform| Some((platform.base_url, Hosts::of(platform.hosts)?)));
-    let all = Hosts::of(&config.hosts).map(|hosts| (own, hosts)).into_iter().chain(others);
-    all.map(|(base_url, hosts)| (base_url.to_owned(), Mutex::new(hosts))).collect()
 }
 
 /// Whose call it is, and what its messages must not show.
@@ -243,7 +222,7 @@ impl<'c> HostAttempt<'c> {
     }
 
     /// Records what the failure says about the host. Returns the failure, with the host's name.
-    fn record_failure(&self, failure: Failure, by_tls: bool) -> Failure {
+    fn record_failure(&self, failure: Failure) -> Failure {
         let failure = hosts::with_host_name(failure, &self.pick.base_url);
         if !hosts::is_host_fault(&failure) {
             // No call was sent, or the host is well and refuses.
@@ -257,7 +236,7 @@ impl<'c> HostAttempt<'c> {
         // If there is no other host, the failure itself says everything.
         let (Some(avoid_ms), Some(_)) = (avoid_ms, self.other()) else { return failure };
         let (avoided_for_s, advice) = (avoid_ms / 1000, failure.advice());
-        if by_tls {
+        if is_by_tls(&failure) {
             error!(avoided_for_s, %advice, "TLS handshake with an API host failed; it is not called for a while: {failure}");
         } else {
             warn!(avoided_for_s, %advice, "an API host failed; it is not called for a while: {failure}");
@@ -273,39 +252,35 @@ impl<'c> HostAttempt<'c> {
     }
 }
 
-struct NoAnswer {
-    failure: Failure,
-    /// The certificate is not accepted, or the other end does not speak TLS: the operator should know.
-    by_tls: bool,
-}
-
-impl NoAnswer {
-    fn of(error: reqwest::Error, context: &CallContext<'_>) -> NoAnswer {
-        let class = if error.is_builder() { Class::Operator(Pace::Slow) } else { Class::Retry };
-        let delivery = if error.is_connect() || error.is_builder() { Delivery::NotSent } else { Delivery::Ambiguous };
-        let by_tls = is_tls_error(&error);
-        let no_descriptor = delivery == Delivery::NotSent && is_out_of_descriptors(&error);
-        let network = (!error.is_builder()).then(|| NetworkFault::of(&error));
-        let message = scrub(&chain(error), context.hidden);
-        let failure = match no_descriptor {
-            true => Failure::no_descriptor(context.appid, message),
-            false => Failure { class, network, ..Failure::transport(context.appid, delivery, message) },
-        };
-        NoAnswer { failure, by_tls }
-    }
-
-    /// The call was not sent, so another host may be called at once. Not after trouble with TLS: something may intercept
-    /// the connection, and an answer from another host would hide that.
-    fn may_try_other_host(&self) -> bool {
-        self.failure.delivery == Delivery::NotSent && !self.by_tls && hosts::is_host_fault(&self.failure)
+/// The failure of a call that brought no answer.
+fn no_answer(error: reqwest::Error, context: &CallContext<'_>) -> Failure {
+    let class = if error.is_builder() { Class::Operator(Pace::Slow) } else { Class::Retry };
+    let delivery = if error.is_connect() || error.is_builder() { Delivery::NotSent } else { Delivery::Ambiguous };
+    let no_descriptor = delivery == Delivery::NotSent && is_out_of_descriptors(&error);
+    let network = (!error.is_builder()).then(|| NetworkFault::of(&error));
+    let message = scrub(&chain(error), context.hidden);
+    match no_descriptor {
+        true => Failure::no_descriptor(context.appid, message),
+        false => Failure { class, network, ..Failure::transport(context.appid, delivery, message) },
     }
 }
 
-fn tls(config: &ClientOptions) -> Result<rustls::ClientConfig, ClientBuildError> {
+/// The certificate is not accepted, or the other end does not speak TLS: the operator should know.
+fn is_by_tls(failure: &Failure) -> bool {
+    matches!(failure.network, Some(NetworkFault::Certificate | NetworkFault::Tls))
+}
+
+/// The call was not sent, so another host may be called at once. Not after trouble with TLS: something may intercept the
+/// connection, and an answer from another host would hide that.
+fn may_try_other_host(failure: &Failure) -> bool {
+    failure.delivery == Delivery::NotSent && !is_by_tls(failure) && hosts::is_host_fault(failure)
+}
+
+fn tls(config: &ClientOptions) -> Result<rustls::ClientConfig, String> {
     let path = config.ca_file.as_deref();
     client_config(Trust::PublicAnd(path)).map_err(|fault| match (fault, path) {
-        (TlsFault::CaFile(reason), Some(path)) => ClientBuildError::CaFile { path: path.to_owned(), reason },
-        (TlsFault::CaFile(reason) | TlsFault::Tls(reason), _) => ClientBuildError::Tls(reason),
+        (TlsFault::CaFile(reason), Some(path)) => format!("upstream.ca_file {}: {reason}", path.display()),
+        (TlsFault::CaFile(reason) | TlsFault::Tls(reason), _) => format!("cannot set up TLS: {reason}"),
     })
 }
 

@@ -19,7 +19,7 @@ pub static PLATFORM: Platform = Platform {
     name: NAME,
     tokens: &[("api_component_token", &COMPONENT)],
     tickets: &[],
-    errcodes: &errcodes::component::ERRCODES,
+    errcodes: &errcodes::COMPONENT,
     ..mp::PLATFORM
 };
 
@@ -28,7 +28,7 @@ pub static PLATFORM: Platform = Platform {
 pub static AUTHORIZERS: Platform = Platform {
     name: "authorizer",
     tokens: &[("api_authorizer_token", &AUTHORIZER)],
-    errcodes: &errcodes::component::ERRCODES,
+    errcodes: &errcodes::COMPONENT,
     ..mp::PLATFORM
 };
 

@@ -1,9 +1,12 @@
 //! The names that keys, sinks and the configuration have for what is kept of an app. Pure.
 
+use serde::Deserialize;
+
 use super::CredentialType;
 
 /// Which of an app's credentials a key shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CredentialName {
     AccessToken,
     JsapiTicket,
@@ -11,6 +14,7 @@ pub enum CredentialName {
     /// WeCom's, for `wx.agentConfig`.
     AgentTicket,
     /// A component's own.
+    #[serde(rename = "component_access_token")]
     ComponentToken,
 }
 

@@ -6,13 +6,16 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use serde::Deserialize;
+
 use super::errcodes;
 use crate::descriptors;
 use crate::https::NetworkFault;
 use crate::platform::{ApiCall, ApiEndpoint};
 
 /// What the refresher should do about a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Class {
     /// It passes by itself: try again with backoff.
     Retry,
@@ -24,7 +27,8 @@ pub enum Class {
     Internal,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Wait {
     AtLeastMs(u64),
     /// The day's quota is used up: until midnight in UTC+8. WeChat does not publish the hour, so try now and then.
@@ -37,7 +41,8 @@ pub enum Wait {
 }
 
 /// How often to find out whether the operator has acted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Pace {
     /// Every one to five minutes: it is expected to be repaired soon.
     Soon,
@@ -92,26 +97,6 @@ pub enum Delivery {
     /// The platform has answered, and refused.
     Answered,
 }
-
-const SEE_STORE: &str = "see why the cluster store is out of reach; until it is back, the token is served to its end";
-const RAISE_LIMIT: &str = descriptors::REMEDY;
-const CORRECT_BASE_URL: &str = "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
-     base_url is put before that of each call";
-const SEE_NODES: &str = "see that a node with the app's secret runs and that this node reaches it or the cluster store";
-const SEE_TICKET_RECEIVER: &str = "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
-     open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file";
-const PUT_REFRESH_TOKEN: &str = "put the merchant's refresh token in place";
-const REPORT_BUG: &str = "please report this as a bug; a live value is served to its end";
-const PUT_SECRET: &str = "put the app's secret in place";
-const CHECK_TLS: &str =
-    "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right";
-const CHECK_NETWORK: &str = "check DNS, routing, firewall and proxy between this machine and WeChat";
-const CHECK_BETWEEN: &str = "nothing, if it passes; if it stays, check what sits between this machine and WeChat";
-const CLASSIC_QUOTA: &str =
-    "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own";
-const TICKET_QUOTA: &str =
-    "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes";
-const QUOTA: &str = "nothing, if it passes; if the app has a larger quota, set its daily_quota";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
@@ -263,7 +248,7 @@ impl Failure {
 
     /// What the error code means; none without one.
     pub fn meaning(&self) -> Option<&'static str> {
-        self.errcode.map(|_| self.row().map_or(errcodes::UNKNOWN_MEANING, |row| row.meaning))
+        self.errcode.map(|_| self.row().map_or(errcodes::UNKNOWN_MEANING, |row| &row.meaning))
     }
 
     /// What to do, in a sentence for the operator.
@@ -286,30 +271,46 @@ impl Failure {
             return self.advice_without_code();
         }
         match self.row() {
-            Some(row) => row.advice_with_ip.filter(|_| self.seen_ip.is_some()).unwrap_or(row.advice),
+            Some(row) => row.advice_with_ip.as_ref().filter(|_| self.seen_ip.is_some()).unwrap_or(&row.advice),
             None => errcodes::advice_on_unknown(self.api.as_deref().map_or("", |api| api.platform)),
         }
     }
 
     fn advice_without_code(&self) -> &'static str {
         match (self.missing, self.class, self.delivery) {
-            (Some(Missing::ClusterStore), ..) => SEE_STORE,
-            (Some(Missing::FileDescriptor), ..) => RAISE_LIMIT,
-            (Some(Missing::Platform), ..) => CORRECT_BASE_URL,
-            (Some(Missing::Secret), ..) => SEE_NODES,
-            (Some(Missing::VerifyTicket), ..) => SEE_TICKET_RECEIVER,
-            (Some(Missing::RefreshToken), ..) => PUT_REFRESH_TOKEN,
-            (None, Class::Internal, _) => REPORT_BUG,
-            (None, Class::Operator(_), Delivery::NotSent) => PUT_SECRET,
+            (Some(Missing::ClusterStore), ..) => {
+                "see why the cluster store is out of reach; until it is back, the token is served to its end"
+            }
+            (Some(Missing::FileDescriptor), ..) => descriptors::REMEDY,
+            (Some(Missing::Platform), ..) => {
+                "what answers is not WeChat's API: correct base_url (or hosts, proxy) in the configuration; a path in \
+                 base_url is put before that of each call"
+            }
+            (Some(Missing::Secret), ..) => {
+                "see that a node with the app's secret runs and that this node reaches it or the cluster store"
+            }
+            (Some(Missing::VerifyTicket), ..) => {
+                "WeChat pushes a ticket every 10 minutes to the address for authorisation events set at \
+                 open.weixin.qq.com: see that its receiver is reached and writes what it gets to verify_ticket_file"
+            }
+            (Some(Missing::RefreshToken), ..) => "put the merchant's refresh token in place",
+            (None, Class::Internal, _) => "please report this as a bug; a live value is served to its end",
+            (None, Class::Operator(_), Delivery::NotSent) => "put the app's secret in place",
             (None, Class::Wait(_), _) => match self.api.as_deref() {
                 // Only for a classic token there is another endpoint with a quota of its own.
-                Some(ApiCall { platform: "mp", endpoint: ApiEndpoint::Token }) => CLASSIC_QUOTA,
-                Some(ApiCall { endpoint: ApiEndpoint::Ticket, .. }) => TICKET_QUOTA,
-                _ => QUOTA,
+                Some(ApiCall { platform: "mp", endpoint: ApiEndpoint::Token }) => {
+                    "nothing, if it passes; if the app has a larger quota, set its daily_quota; stable_token has its own"
+                }
+                Some(ApiCall { endpoint: ApiEndpoint::Ticket, .. }) => {
+                    "nothing, if it passes; the ticket has a quota of its own, which no other token endpoint changes"
+                }
+                _ => "nothing, if it passes; if the app has a larger quota, set its daily_quota",
             },
-            _ if self.message.contains("certificate") => CHECK_TLS,
-            (None, _, Delivery::NotSent) => CHECK_NETWORK,
-            _ => CHECK_BETWEEN,
+            _ if self.message.contains("certificate") => {
+                "check that no proxy intercepts TLS (else configure its root as ca_file) and that the clock is right"
+            }
+            (None, _, Delivery::NotSent) => "check DNS, routing, firewall and proxy between this machine and WeChat",
+            _ => "nothing, if it passes; if it stays, check what sits between this machine and WeChat",
         }
     }
 

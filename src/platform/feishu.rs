@@ -16,7 +16,7 @@ pub static PLATFORM: Platform = Platform {
     tickets: &[],
     has_agents: false,
     usual_id: |id| id.starts_with("cli_"),
-    errcodes: &errcodes::feishu::ERRCODES,
+    errcodes: &errcodes::FEISHU,
 };
 
 pub static TOKEN: CredentialType = CredentialType {

@@ -47,10 +47,9 @@ impl ChosenHost {
 }
 
 impl Hosts {
-    /// `None` if there is nothing to choose from.
-    pub fn of<S: AsRef<str>>(base_urls: &[S]) -> Option<Hosts> {
-        let host = |url: &S| Host { base_url: Arc::from(url.as_ref()), failures: 0, failed_ms: 0, avoided_until_ms: 0 };
-        (!base_urls.is_empty()).then(|| Hosts(base_urls.iter().map(host).collect()))
+    pub fn of(base_urls: &[&str]) -> Hosts {
+        let host = |url: &&str| Host { base_url: Arc::from(*url), failures: 0, failed_ms: 0, avoided_until_ms: 0 };
+        Hosts(base_urls.iter().map(host).collect())
     }
 
     /// The host of the next call, or another one for a call that could not be sent to `tried`: the first that is not
@@ -121,7 +120,7 @@ mod tests {
     const MINUTE: u64 = 60_000;
 
     fn three() -> Hosts {
-        Hosts::of(&["https://a", "https://b", "https://c"]).unwrap()
+        Hosts::of(&["https://a", "https://b", "https://c"])
     }
 
     #[track_caller]
@@ -184,12 +183,12 @@ mod tests {
 
     #[test]
     fn one_host_has_no_other() {
-        let mut hosts = Hosts::of(&["https://a"]).unwrap();
+        let mut hosts = Hosts::of(&["https://a"]);
         let pick = picks(&hosts, 7, "https://a");
         assert_eq!(hosts.pick(Some(&pick), 7), None);
         hosts.record_failure(&pick, 7);
         picks(&hosts, 8, "https://a");
-        assert!(Hosts::of::<&str>(&[]).is_none());
+        assert!(Hosts::of(&[]).pick(None, 0).is_none());
     }
 
     #[test]

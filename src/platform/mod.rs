@@ -4,12 +4,12 @@
 //! | where | what |
 //! |---|---|
 //! | `mp.rs`, `wecom.rs`, `qq.rs`, `feishu.rs`, `component.rs` | a platform each: addresses, requests, renewal rules, quotas |
-//! | `errcodes.rs`, `errcodes/` | a platform each: what an error code means, its class, what to do about it |
+//! | `errcodes.rs`, `errcodes/` | a table a platform: what an error code means, its class, what to do about it |
 //! | `answer.rs` | an answer's bytes become a token or a [`Failure`] |
 //! | `failure.rs` | why a call brought no token, and the advice for the operator |
 //! | `client.rs`, `hosts.rs` | the HTTPS client, and which of several hosts it calls |
 //!
-//! All but the client is values and pure functions. A new platform is a file here, a file in `errcodes/` and a line in
+//! All but the client is values and pure functions. A new platform is a file here, a table in `errcodes/` and a line in
 //! [`PLATFORMS`]; `tests/README.md` has the other places that name one. Never decides when a call is made.
 
 pub mod answer;
@@ -26,9 +26,11 @@ pub mod qq;
 pub mod wecom;
 
 pub use answer::{LifetimeSource, Probe, Token};
-pub use client::{Client, ClientBuildError, ClientOptions, Upstream, UpstreamFuture};
+pub use client::{Client, ClientOptions, Upstream, UpstreamFuture};
 pub use credential_name::CredentialName;
 pub use failure::{Class, Delivery, Failure, FailureClass, Pace, Wait};
+
+use serde::Deserialize;
 
 use crate::secret::Secret;
 use errcodes::ErrcodeTable;
@@ -88,8 +90,9 @@ pub struct ApiCall {
     pub endpoint: ApiEndpoint,
 }
 
-/// The endpoints whose error codes have different meanings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The endpoints whose error codes have different meanings, as the tables of error codes name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ApiEndpoint {
     /// An app's access token.
     Token,

@@ -24,7 +24,7 @@ pub static PLATFORM: Platform = Platform {
     tickets: &[("jsapi", &JSAPI), ("wx_card", &WX_CARD)],
     has_agents: false,
     usual_id: |id| id.strip_prefix("wx").is_some_and(|rest| rest.len() == 16 && rest.bytes().all(hex)),
-    errcodes: &errcodes::mp::ERRCODES,
+    errcodes: &errcodes::MP,
 };
 
 /// `stable_token`: gives the same value until its last 5 minutes, unless forced. Independent of the classic token.

@@ -13,7 +13,7 @@ pub static PLATFORM: Platform = Platform {
     tickets: &[],
     has_agents: false,
     usual_id: |id| id.bytes().all(|byte| byte.is_ascii_digit()),
-    errcodes: &errcodes::qq::ERRCODES,
+    errcodes: &errcodes::QQ,
 };
 
 /// Each call makes a new token, as with WeChat's classic token, whose quota is taken to be this one's: it is not

@@ -18,7 +18,7 @@ pub static PLATFORM: Platform = Platform {
     tickets: &[("jsapi", &JSAPI), ("agent", &AGENT)],
     has_agents: true,
     usual_id: |id| id.starts_with("ww") || id.starts_with("wx"),
-    errcodes: &errcodes::wecom::ERRCODES,
+    errcodes: &errcodes::WECOM,
 };
 
 /// WeCom gives the same value as long as it lives: there is a new one only at its end.

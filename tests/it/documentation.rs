@@ -50,7 +50,7 @@ fn credential_types() -> impl Iterator<Item = (&'static Platform, &'static str, 
 
 /// The names of all presets: of keys, of tables of a database, of files.
 fn preset_names() -> impl Iterator<Item = &'static str> {
-    let keys = preset::PRESETS.iter().map(|preset| preset.name);
+    let keys = preset::presets().iter().map(|preset| preset.name.as_str());
     let tables = sink::sql_presets::SQL_PRESETS.iter().map(|preset| preset.name);
     let files = sink::file_presets::FILE_PRESETS.iter().map(|preset| preset.name);
     keys.chain(tables).chain(files)

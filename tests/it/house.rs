@@ -45,7 +45,7 @@ credential -> clock cluster cluster/http cluster/options cluster/record cluster/
 credential/refresher -> clock cluster cluster/record cluster/record_handle cluster/seal credential/actor
     credential/adopt credential/app credential/facts credential/fetch_task credential/grants credential/id
     credential/plan credential/probe_queue credential/schedule credential/shared_counts credential/state_writer
-    credential/table credential/ticket_files credential/verification_budget credential/verify_ticket files platform
+    credential/table credential/verification_budget credential/verify_ticket files platform
     platform/client platform/client/options secret secret_source supervision
 credential/actor -> clock cluster cluster/node_rules cluster/record cluster/record_handle cluster/seal credential/adopt
     credential/app credential/cluster_fetch credential/facts credential/fetch_task credential/generation
@@ -62,9 +62,9 @@ credential/cluster_fetch -> clock cluster cluster/node_rules cluster/record clus
 credential/ticket_files -> credential/table credential/verify_ticket files
 credential/shared_counts -> cluster/record cluster/seal credential/quota_usage platform
 credential/generation credential/probe_queue credential/verification_budget -> clock credential/id
-credential/state_lock -> credential/state
 credential/grants credential/state credential/state_writer -> clock credential/quota_usage credential/schedule
-    credential/table descriptors platform secret
+    credential/state_lock credential/table descriptors platform secret
+credential/state_lock ->
 credential/schedule -> clock cluster/node_rules credential/reliable_until platform
 credential/quota_usage -> platform
 

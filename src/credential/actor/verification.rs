@@ -345,7 +345,7 @@ impl Actor {
             return;
         }
         let row = self.credential_type.probe.and_then(|call| errcodes::find(call.api(), errcode));
-        let advice = row.map_or(errcodes::PROBE_RIGHT, |row| row.advice);
+        let advice = row.map_or(errcodes::PROBE_RIGHT, |row| &row.advice);
         log_credential!(
             info,
             self,

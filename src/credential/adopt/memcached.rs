@@ -5,38 +5,19 @@
 use std::io;
 use std::task::Poll;
 
-use futures_util::future::{BoxFuture, FutureExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{StoredBytes, TokenSource};
+use super::{BYTES_MAX, StoredBytes};
 
-const BYTES_MAX: usize = 64 * 1024;
 const NO_MEMCACHED: &str = "it does not answer as a memcached does";
 
-pub struct MemcachedSource {
-    /// A path is a Unix socket.
-    pub address: String,
-    pub key: String,
-}
-
-impl MemcachedSource {
-    async fn ask(&self) -> Result<Vec<StoredBytes>, String> {
-        let refused = |error: io::Error| format!("it cannot be reached: {error}");
-        match self.address.starts_with('/') {
-            true => ask(UnixStream::connect(&self.address).await.map_err(refused)?, &self.key).await,
-            false => ask(TcpStream::connect(&self.address).await.map_err(refused)?, &self.key).await,
-        }
-    }
-}
-
-impl TokenSource for MemcachedSource {
-    fn place(&self) -> String {
-        format!("the key {} of the memcached at {}", self.key, self.address)
-    }
-
-    fn read(&self) -> BoxFuture<'_, Result<Vec<StoredBytes>, String>> {
-        self.ask().boxed()
+/// What is under that key. An address that is a path is a Unix socket.
+pub(super) async fn read(address: &str, key: &str) -> Result<Vec<StoredBytes>, String> {
+    let refused = |error: io::Error| format!("it cannot be reached: {error}");
+    match address.starts_with('/') {
+        true => ask(UnixStream::connect(address).await.map_err(refused)?, key).await,
+        false => ask(TcpStream::connect(address).await.map_err(refused)?, key).await,
     }
 }
 
@@ -46,7 +27,7 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, key: &str) -> Resu
         stream.write_all(command.as_bytes()).await.map_err(lost)?;
         let mut answer = Vec::new();
         let stored = loop {
-            if let Poll::Ready(stored) = read(&answer)? {
+            if let Poll::Ready(stored) = parse(&answer)? {
                 break stored;
             }
             if stream.read_buf(&mut answer).await.map_err(lost)? == 0 || answer.len() > BYTES_MAX {
@@ -61,7 +42,7 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, key: &str) -> Resu
 }
 
 /// What is stored; none if the command is not known. Pending while the answer is not whole.
-fn read(answer: &[u8]) -> Result<Poll<Option<Vec<StoredBytes>>>, String> {
+fn parse(answer: &[u8]) -> Result<Poll<Option<Vec<StoredBytes>>>, String> {
     let Some(end) = memchr::memmem::find(answer, b"\r\n") else { return Ok(Poll::Pending) };
     let (line, rest) = answer.split_at(end);
     let line = String::from_utf8_lossy(line).into_owned();

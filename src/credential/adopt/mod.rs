@@ -5,18 +5,17 @@
 //! expires. This module says where it can be read and how it is found in the bytes there; the fetch and the
 //! actor decide. Never writes to such a place, and never shows a value.
 
-mod file;
 mod memcached;
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-
-pub use file::FileSource;
-pub use memcached::MemcachedSource;
+use futures_util::future::{BoxFuture, FutureExt};
 
 use crate::credential::Adopt;
+use crate::files;
 
 /// A place where the site keeps its value.
 pub trait TokenSource: Send + Sync + 'static {
@@ -51,6 +50,8 @@ pub struct FoundToken {
     pub is_end_known: bool,
 }
 
+/// The most that is read of a place.
+const BYTES_MAX: usize = 64 * 1024;
 const LIFE_MS: i64 = 7_200_000;
 /// Shorter words are secrets, hashes or names; tokens have more than a hundred characters.
 const TOKEN_CHARS_MIN: usize = 80;
@@ -60,13 +61,40 @@ const LEFT_MS_MIN: i64 = 5_000;
 
 /// The source in an app's configuration; none for its own sink, which is known elsewhere.
 pub fn source(adopt: &Adopt) -> Option<Arc<dyn TokenSource>> {
-    match adopt {
-        Adopt::Sink => None,
-        Adopt::Memcached { address, key } => {
-            Some(Arc::new(MemcachedSource { address: address.clone(), key: key.clone() }))
+    (*adopt != Adopt::Sink).then(|| Arc::new(adopt.clone()) as Arc<dyn TokenSource>)
+}
+
+impl TokenSource for Adopt {
+    fn place(&self) -> String {
+        match self {
+            Adopt::Sink => "the app's own sink".to_owned(),
+            Adopt::Memcached { address, key } => format!("the key {key} of the memcached at {address}"),
+            Adopt::File(path) => format!("the file {}", path.display()),
         }
-        Adopt::File(path) => Some(Arc::new(FileSource(path.clone()))),
     }
+
+    fn read(&self) -> BoxFuture<'_, Result<Vec<StoredBytes>, String>> {
+        match self {
+            Adopt::Sink => std::future::ready(Ok(Vec::new())).boxed(),
+            Adopt::Memcached { address, key } => memcached::read(address, key).boxed(),
+            Adopt::File(path) => read_file(path).boxed(),
+        }
+    }
+}
+
+/// A file of the site. Its modification time limits the age of the token in it.
+async fn read_file(path: &Path) -> Result<Vec<StoredBytes>, String> {
+    let read = {
+        let path = path.to_owned();
+        move || {
+            let bytes = files::read(&path, BYTES_MAX).map_err(|unread| unread.to_string())?.to_vec();
+            let written = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
+            let written = written.and_then(|written| written.duration_since(UNIX_EPOCH).ok());
+            let written_unix_ms = written.and_then(|since| i64::try_from(since.as_millis()).ok());
+            Ok(vec![StoredBytes { bytes, left_ms: None, written_unix_ms }])
+        }
+    };
+    files::read_in_background(path, read).await.map_err(|hung| hung.to_string())?
 }
 
 /// Finds the value and its times in any of the usual forms: bare, JSON, PHP's `serialize`, a PHP file. The value is the

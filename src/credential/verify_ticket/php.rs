@@ -1,7 +1,7 @@
 //! Reads values as PHP writes them: `serialize`, `var_export`, and PHP files that hold one. Reads texts, lists and
 //! maps; numbers, booleans and constants become null. Never runs any code, and refuses incomplete input.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// How deep lists may be nested.
 const DEPTH_MAX: usize = 8;
@@ -106,13 +106,13 @@ impl<'t> PhpReader<'t> {
             "a" => {
                 let count: usize = self.until(':')?.parse().ok()?;
                 self.exactly("{")?;
-                let mut list = List::default();
+                let mut entries = Vec::new();
                 for _ in 0..count {
                     let key = self.serialized(deeper)?;
-                    list.add(Some(key), self.serialized(deeper)?);
+                    entries.push((Some(key), self.serialized(deeper)?));
                 }
                 self.exactly("}")?;
-                Some(list.into_value())
+                Some(array(entries))
             }
             _ => None,
         }
@@ -164,45 +164,30 @@ impl<'t> PhpReader<'t> {
 
     fn items(&mut self, open: &str, close: &str, depth: usize) -> Option<Value> {
         self.take(open)?;
-        let mut list = List::default();
+        let mut entries = Vec::new();
         while self.take(close).is_none() {
             let first = self.literal(depth)?;
-            match self.take("=>") {
-                Some(()) => list.add(Some(first), self.literal(depth)?),
-                None => list.add(None, first),
-            }
+            entries.push(match self.take("=>") {
+                Some(()) => (Some(first), self.literal(depth)?),
+                None => (None, first),
+            });
             if self.take(",").is_none() {
                 self.take(close)?;
                 break;
             }
         }
-        Some(list.into_value())
+        Some(array(entries))
     }
 }
 
-/// A PHP array is a list and a map in one: a map if there is a key that is a text.
-#[derive(Default)]
-struct List {
-    fields: Map<String, Value>,
-    items: Vec<Value>,
-}
-
-impl List {
-    fn add(&mut self, key: Option<Value>, value: Value) {
-        match key {
-            Some(Value::String(key)) => {
-                self.fields.insert(key, value);
-            }
-            _ => self.items.push(value),
-        }
+/// A PHP array is a list and a map in one: a map if its keys are texts. With both it is not clear which one counts.
+fn array(entries: Vec<(Option<Value>, Value)>) -> Value {
+    let named = entries.iter().filter(|(key, _)| matches!(key, Some(Value::String(_)))).count();
+    if named == 0 {
+        return Value::Array(entries.into_iter().map(|(_, value)| value).collect());
+    } else if named < entries.len() {
+        return Value::Null;
     }
-
-    fn into_value(self) -> Value {
-        match (self.fields.is_empty(), self.items.is_empty()) {
-            (true, _) => Value::Array(self.items),
-            (false, true) => Value::Object(self.fields),
-            // With names and numbers it is not clear which one counts.
-            (false, false) => Value::Null,
-        }
-    }
+    let named = |(key, value): (Option<Value>, Value)| Some((key?.as_str()?.to_owned(), value));
+    Value::Object(entries.into_iter().filter_map(named).collect())
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use crate::invalid_value::{InvalidValue, wrong};
-use crate::platform::mp;
+use crate::platform::{PLATFORMS, mp};
 use crate::secret_source::HIDDEN;
 
 #[derive(Clone)]
@@ -47,6 +47,15 @@ impl ClientOptions {
             concurrency: 16,
             proxy: None,
         }
+    }
+
+    /// The base URLs that have several hosts, or another host in their place; and those hosts.
+    pub fn host_groups(&self) -> impl Iterator<Item = (&str, Vec<&str>)> {
+        let own = self.base_url.trim_end_matches('/');
+        let others = PLATFORMS.iter().filter(move |platform| platform.base_url != own);
+        let others = others.map(|platform| (platform.base_url, platform.hosts.to_vec()));
+        let all = std::iter::once((own, self.hosts.iter().map(String::as_str).collect())).chain(others);
+        all.filter(|(_, hosts): &(&str, Vec<&str>)| !hosts.is_empty())
     }
 
     /// Whether the two timeouts fit; the fault is about `connect_timeout_ms`.

@@ -2,12 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::wecom::GROWING_BLOCK;
 use super::*;
 use crate::platform::ApiEndpoint::{AuthorizerToken, ComponentToken, Probe, StableToken, Ticket, Token};
-use crate::platform::Failure;
+use crate::platform::failure::{Failure, Wait};
 use crate::platform::{PLATFORMS, component};
 use crate::texts::in_chinese;
+
+const SLOW: Class = Class::Operator(Pace::Slow);
+const SOON: Class = Class::Operator(Pace::Soon);
+const NEXT_DAY: Class = Class::Wait(Wait::NextDay);
+/// The interface is blocked for a while, and for longer if a call meets the block again.
+const GROWING_BLOCK: Class = Class::Wait(Wait::Doubling { first_ms: 60_000, most_ms: 3_600_000 });
+
+fn wait(ms: u64) -> Class {
+    Class::Wait(Wait::AtLeastMs(ms))
+}
 
 /// Every call that this server makes.
 fn calls() -> Vec<ApiCall> {
@@ -25,7 +34,7 @@ fn calls() -> Vec<ApiCall> {
 }
 
 fn codes() -> BTreeSet<i64> {
-    rows().map(|(_, row)| row.code).collect()
+    rows().flat_map(|(_, row)| row.codes.iter().copied()).collect()
 }
 
 fn api(platform: &'static str, endpoint: ApiEndpoint) -> ApiCall {
@@ -38,21 +47,21 @@ fn has_chinese(text: &str) -> bool {
 
 #[test]
 fn every_row_says_what_it_means_and_what_to_do_in_both_languages_and_where_it_is_known_from() {
-    for (_, row) in rows() {
-        let texts = [Some(row.meaning), Some(row.advice), row.advice_with_ip];
+    for (name, row) in rows() {
+        let texts = [Some(&row.meaning), Some(&row.advice), row.advice_with_ip.as_ref()];
         for text in texts.into_iter().flatten() {
-            assert!(!text.is_empty() && has_chinese(&in_chinese(text)), "{}: {text:?}", row.code);
-            assert!(!text.contains("  ") && !text.contains('\n'), "{}: {text:?}", row.code);
+            assert!(!text.is_empty() && has_chinese(&in_chinese(text)), "{:?}: {text:?}", row.codes);
+            assert!(!text.contains("  ") && !text.contains('\n'), "{:?}: {text:?}", row.codes);
         }
-        for text in [row.meaning, row.advice] {
-            assert!(!text.contains('{') && !in_chinese(text).contains('{'), "{}: nothing fills it in", row.code);
+        for text in [&row.meaning, &row.advice] {
+            assert!(!text.contains('{') && !in_chinese(text).contains('{'), "{:?}: nothing fills it in", row.codes);
         }
-        if let Some(text) = row.advice_with_ip {
-            assert!(text.contains("{ip}") && in_chinese(text).contains("{ip}"), "{}", row.code);
+        if let Some(text) = &row.advice_with_ip {
+            assert!(text.contains("{ip}") && in_chinese(text).contains("{ip}"), "{:?}", row.codes);
         }
-        let ErrcodeSource { page, date } = row.source;
+        let ErrcodeSource { page, date } = &platform(name).unwrap().errcodes.sources[&row.source];
         let year_first = date.get(..4).and_then(|year| year.parse::<u16>().ok());
-        assert!(page.len() > 8 && year_first.is_some_and(|year| year > 2010), "{}", row.code);
+        assert!(page.len() > 8 && year_first.is_some_and(|year| year > 2010), "{:?}", row.codes);
     }
 }
 
@@ -61,7 +70,7 @@ fn a_code_of_a_call_has_one_row() {
     for call in calls() {
         for code in codes() {
             let same = |(platform, row): &(&str, &ErrcodeRow)| {
-                row.code == code && *platform == call.platform && row.calls.contains(&call.endpoint)
+                row.codes.contains(&code) && *platform == call.platform && row.calls.contains(&call.endpoint)
             };
             assert!(rows().filter(same).count() <= 1, "{call:?} {code}");
         }
@@ -108,8 +117,8 @@ fn no_advice_names_another_platforms_console() {
         }
     };
     for (platform, row) in rows() {
-        check(platform, row.advice);
-        row.advice_with_ip.into_iter().for_each(|text| check(platform, text));
+        check(platform, &row.advice);
+        row.advice_with_ip.iter().for_each(|text| check(platform, text));
     }
     for (platform, _) in own {
         let advice = advice_on_unknown(platform);
@@ -128,8 +137,8 @@ fn every_call_has_rows_and_every_row_a_call() {
         assert_eq!(find(*call, busy).map(|row| row.class), Some(Class::Retry), "{call:?}");
     }
     for (platform, row) in rows() {
-        for call in row.calls {
-            assert!(calls.contains(&api(platform, *call)), "{platform} {call:?} {}: no such call", row.code);
+        for &call in &row.calls {
+            assert!(calls.contains(&api(platform, call)), "{platform} {call:?} {:?}: no such call", row.codes);
         }
     }
 }
