@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::options::SinkEntry;
+use super::template::{Placeholder, TimeShown};
 use crate::clock::{BootMs, Now};
 use crate::credential::adopt::StoredBytes;
 use crate::encoding::Times;
@@ -93,6 +94,19 @@ impl CurrentValue {
     /// How long it still lives, ms.
     pub fn left_ms(&self) -> u64 {
         self.end_ms.saturating_sub(self.now.boot_ms)
+    }
+
+    /// A time as it is to be written.
+    pub fn time(&self, time: TimeShown) -> i64 {
+        self.times(0).get(time.fact).unwrap_or_default().saturating_add(time.add)
+    }
+
+    /// What a placeholder stands for in a text; none for the value, which each type of sink writes in its own way.
+    pub fn shown(&self, entry: &SinkEntry, placeholder: Placeholder) -> Option<String> {
+        match placeholder {
+            Placeholder::Time(time) => Some(self.time(time).to_string()),
+            placeholder => entry.named(placeholder).map(str::to_owned),
+        }
     }
 
     /// The times to write, with at least so many seconds left. For a value that has ended they lie in the past.

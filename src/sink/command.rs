@@ -18,10 +18,11 @@ use tracing::info;
 use self::process::{Program, ProgramEnd, ProgramOutcome};
 use super::backend::{Contents, CredentialWrite, CurrentValue, SinkAnswer, SinkBackend, SinkFault, SinkFaultScope};
 use super::options::{SinkCommand, SinkEntry};
+use super::template::{Placeholder, fill_words};
+use super::validate::IN_ARGUMENTS;
 use crate::clock::{LogThrottle, boot_ms};
 use crate::descriptors;
-use crate::encoding::Fact;
-use crate::encoding::key_words::fill_type;
+use crate::encoding::key_words::current_word;
 use crate::files::trusted;
 
 pub use self::process::kill_all;
@@ -103,20 +104,10 @@ impl SinkBackend for CommandBackend {
 
 /// An argument with what its placeholders stand for.
 fn fill(word: &str, entry: &SinkEntry, current: &CurrentValue) -> String {
-    if !word.contains('{') {
-        return word.to_owned();
-    }
-    let id = entry.app.as_str();
-    let appid = id.split_once(':').map_or(id, |(appid, _)| appid);
-    let times = current.times(0);
-    let time = |fact| times.get(fact).unwrap_or_default().to_string();
-    let facts = [
-        ("{appid}", appid.to_owned()),
-        ("{id}", id.to_owned()),
-        ("{expires_at}", time(Fact::ExpiresAt)),
-        ("{expires_in}", time(Fact::ExpiresIn)),
-    ];
-    facts.iter().fold(fill_type(word, entry.of.word()), |word, (placeholder, fact)| word.replace(placeholder, fact))
+    fill_words(word, |word| {
+        let known = Some(word).filter(|word| IN_ARGUMENTS.contains(&current_word(word)));
+        current.shown(entry, Placeholder::of_word(known?)?)
+    })
 }
 
 fn judge_end(end: &ProgramEnd, config: &SinkCommand) -> Result<(), SinkFault> {

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend, SinkFault};
 use super::options::{SinkContent, SinkEntry, SinkFile};
-use super::template::{Escape, Piece, Template, TimeShown};
+use super::template::{Escape, Placeholder, Template, TimeShown, fill_words};
 use crate::credential::adopt::StoredBytes;
 use crate::descriptors;
 use crate::encoding::{Fact, Form, View};
@@ -110,14 +110,14 @@ impl FileBackend {
         let has_ended = current.left_ms() == 0;
         let usual = has_ended.then_some(TimeShown { fact: Fact::FetchedAt, add: 0 });
         let time = self.mtime.or(usual)?;
-        Some(current.times(0).get(time.fact)?.saturating_add(time.add))
+        Some(current.time(time))
     }
 }
 
 impl SinkBackend for FileBackend {
     fn content(&self, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
         match &entry.content {
-            SinkContent::Template(template) => fill_in(template, current),
+            SinkContent::Template(template) => fill_in(template, entry, current),
             SinkContent::View(view) => render_view(view, entry, current),
             SinkContent::Value => Ok(escape_value(&current.value, Escape::None)?.into_bytes()),
         }
@@ -282,23 +282,13 @@ fn errno_of(error: io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
-fn fill_in(template: &Template, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
-    let (times, mut text) = (current.times(0), String::new());
-    for piece in &template.pieces {
-        match piece {
-            Piece::Text(plain) => text.push_str(plain),
-            Piece::Value => text.push_str(&escape_value(&current.value, template.escape)?),
-            Piece::SerializedValue => {
-                let value = escape_value(&current.value, Escape::None)?;
-                text.push_str(&format!("s:{}:\"{value}\";", value.len()));
-            }
-            Piece::Time(time) => {
-                let shown = times.get(time.fact).unwrap_or_default().saturating_add(time.add);
-                text.push_str(&shown.to_string());
-            }
-        }
-    }
-    Ok(text.into_bytes())
+fn fill_in(template: &Template, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
+    let value = escape_value(&current.value, template.escape)?;
+    let filled = fill_words(&template.text, |word| match Placeholder::of_word(word)? {
+        Placeholder::Value => Some(value.clone()),
+        placeholder => current.shown(entry, placeholder),
+    });
+    Ok(filled.into_bytes())
 }
 
 /// The content as an alias shows it, without what could be code where the file is read as something else.
@@ -327,6 +317,7 @@ fn escape_value(value: &[u8], escape: Escape) -> Result<String, SinkFault> {
     let is_printable = !text.is_empty() && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
     match escape {
         Escape::None if is_printable && text.bytes().all(is_plain) => Ok(text.to_owned()),
+        Escape::Serialized => Ok(format!("s:{}:\"{}\";", text.len(), escape_value(value, Escape::None)?)),
         Escape::Php if is_printable => Ok(text.replace('\\', r"\\").replace('\'', r"\'")),
         Escape::Json if is_printable => Ok(without_tags(&text.replace('\\', r"\\").replace('"', r#"\""#))),
         _ => Err(unfit_value(escape)),
@@ -335,7 +326,7 @@ fn escape_value(value: &[u8], escape: Escape) -> Result<String, SinkFault> {
 
 fn unfit_value(escape: Escape) -> SinkFault {
     let advice = match escape {
-        Escape::None => {
+        Escape::None | Escape::Serialized => {
             "see where the value comes from: the platform, a leader or a Redis; if it is good, use a template with \
              escape = \"php\" or \"json\""
         }

@@ -4,14 +4,15 @@
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::file_presets::{FilePreset, Layout};
 use super::keys::{Scope, duplicate_key_fault};
 use super::options::{SinkContent, SinkEntry};
-use super::template::{Escape, Piece, Source, Template, TimeShown};
+use super::template::{Escape, Template};
 use crate::credential::App;
+use crate::encoding::View;
 use crate::encoding::key_words::{fill_type, has_type};
-use crate::encoding::{Fact, View};
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::CredentialName;
 
@@ -20,7 +21,7 @@ const FILE_NAME_BYTES_MAX: usize = 200;
 
 /// What is written, before it is known of whom.
 pub enum FileContent {
-    Template(Source),
+    Template(Arc<Template>),
     NamedArray,
     Views(Vec<(CredentialName, View)>),
 }
@@ -28,15 +29,17 @@ pub enum FileContent {
 impl FileContent {
     pub fn of_preset(preset: &FilePreset) -> Option<FileContent> {
         match preset.layout {
-            Layout::Text(text, escape) => Source::new(text, escape).ok().map(FileContent::Template),
+            Layout::Text(text, escape) => {
+                Template::parse(text, escape).ok().map(|template| FileContent::Template(template.into()))
+            }
             Layout::NamedArray => Some(FileContent::NamedArray),
         }
     }
 
     fn of(&self, app: &App, of: CredentialName) -> Option<SinkContent> {
         Some(match self {
-            FileContent::Template(source) => SinkContent::Template(source.of(of.word(), &app.appid, &app.id())),
-            FileContent::NamedArray => SinkContent::Template(named_array(&self.file_name(app, of)?)),
+            FileContent::Template(template) => SinkContent::Template(template.clone()),
+            FileContent::NamedArray => SinkContent::Template(named_array(&self.file_name(app, of)?).into()),
             FileContent::Views(views) => SinkContent::View(views.iter().find(|(only, _)| *only == of)?.1.clone()),
         })
     }
@@ -56,10 +59,7 @@ impl FileContent {
 
 fn named_array(name: &str) -> Template {
     let begin = format!("a:3:{{s:4:\"name\";s:{}:\"{name}\";s:5:\"value\";", name.len());
-    let end = Piece::Time(TimeShown { fact: Fact::ExpiresAt, add: 0 });
-    let text = |text: &str| Piece::Text(text.to_owned());
-    let pieces = vec![text(&begin), Piece::SerializedValue, text("s:7:\"expired\";i:"), end, text(";}")];
-    Template { pieces, escape: Escape::None }
+    Template { text: begin + "{value}s:7:\"expired\";i:{expires_at};}", escape: Escape::Serialized }
 }
 
 /// A file for each credential, up to the first that cannot be one.
@@ -94,9 +94,7 @@ pub fn exposure(path: &str, entries: &[SinkEntry]) -> Option<String> {
     let root = document_root(Path::new(path))?;
     let root = root.display();
     let begins_as_php = |entry: &SinkEntry| match &entry.content {
-        SinkContent::Template(template) => {
-            matches!(template.pieces.first(), Some(Piece::Text(text)) if text.starts_with("<?php"))
-        }
+        SinkContent::Template(template) => template.text.starts_with("<?php"),
         _ => false,
     };
     if !path.ends_with(".php") {

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::sql_statement::{SqlDialect, SqlStatement};
-use super::template::{Template, TimeShown};
+use super::template::{Placeholder, Template, TimeShown};
 use crate::encoding::View;
 use crate::encoding::request::form_as_toml;
 use crate::encoding::toml_text::toml_text;
@@ -126,7 +127,7 @@ pub enum SinkContent {
     /// As an alias shows it.
     View(View),
     /// As the site's own template shows it.
-    Template(Template),
+    Template(Arc<Template>),
     /// The value itself; the sink decides how it is written.
     Value,
 }
@@ -136,8 +137,7 @@ impl SinkContent {
     pub fn holds_value(&self) -> bool {
         match self {
             SinkContent::View(view) => view.holds_value(),
-            SinkContent::Template(template) => template.holds_value(),
-            SinkContent::Value => true,
+            SinkContent::Template(_) | SinkContent::Value => true,
         }
     }
 
@@ -159,6 +159,18 @@ impl SinkEntry {
         tagged.fold(self.redacted_name().to_owned(), |name, (word, value)| {
             name.replace(&format!("{{{value}}}"), &format!("{{{{{word}}}}}"))
         })
+    }
+
+    /// What a placeholder stands for that is always the same; none for the value and times.
+    pub fn named(&self, placeholder: Placeholder) -> Option<&str> {
+        let (appid, agent) = self.app.split_once(':').unwrap_or((&self.app, ""));
+        match placeholder {
+            Placeholder::AppId => Some(appid),
+            Placeholder::Id => Some(&self.app),
+            Placeholder::Agent => Some(agent),
+            Placeholder::CredentialType => Some(self.of.word()),
+            Placeholder::Value | Placeholder::Time(_) => None,
+        }
     }
 
     /// A key of a Redis as the file could have it.

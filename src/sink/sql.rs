@@ -6,13 +6,11 @@
 mod database;
 mod fault;
 
-use std::sync::Arc;
-
-use self::database::{Database, Query, RowChange, SqlValue};
+use self::database::{Database, RowChange, SqlFacts};
 use self::fault::SqlFault;
 use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend, SinkFault};
 use super::options::{SinkEntry, SqlPlan, SqlSink};
-use super::sql_statement::{SqlParameter, SqlStatement};
+use super::sql_statement::SqlStatement;
 use crate::credential::adopt::StoredBytes;
 
 pub(super) struct SqlBackend {
@@ -38,12 +36,11 @@ impl SqlBackend {
         let plan = self.plan(entry)?;
         let facts = SqlFacts { entry, value: Some(text(value)?), current: Some(current) };
         let before = match &plan.read {
-            Some(read) => self.database.read(&facts.query(read)).await?,
+            Some(read) => self.database.read(read, &facts).await?,
             None => None,
         };
-        let queries = plan.write.iter().map(|statement| facts.query(statement)).collect();
-        let instead = plan.insert.as_ref().map(|statement| facts.query(statement));
-        self.database.change(&RowChange { queries, instead, must_change: true }).await?;
+        let change = RowChange { statements: &plan.write, instead: plan.insert.as_ref(), must_change: true };
+        self.database.change(&change, &facts).await?;
         Ok(before)
     }
 
@@ -53,7 +50,7 @@ impl SqlBackend {
         for entry in entries {
             let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
             let facts = SqlFacts { entry, value: None, current: None };
-            rows.push(self.database.read_row(&facts.query(read)).await?);
+            rows.push(self.database.read_row(read, &facts).await?);
         }
         Ok(Some(rows))
     }
@@ -62,19 +59,19 @@ impl SqlBackend {
     async fn retract_one(&self, entry: &SinkEntry, value: &[u8], last: &CurrentValue) -> Result<u64, SqlFault> {
         let plan = self.plan(entry)?;
         let facts = SqlFacts { entry, value: Some(text(value)?), current: Some(last) };
-        let queries = match (&plan.retract, &plan.read) {
-            (Some(retract), _) => vec![facts.query(retract)],
+        let statements = match (&plan.retract, &plan.read) {
+            (Some(retract), _) => std::slice::from_ref(retract),
             // The same row with times in the past.
             (None, Some(read)) if plan.write.iter().any(SqlStatement::has_time) => {
-                if self.database.read(&facts.query(read)).await?.as_deref() != Some(value) {
+                if self.database.read(read, &facts).await?.as_deref() != Some(value) {
                     return Ok(0);
                 }
-                plan.write.iter().map(|statement| facts.query(statement)).collect()
+                &plan.write
             }
             // It cannot be known whose value is there.
             _ => return Ok(0),
         };
-        self.database.change(&RowChange { queries, instead: None, must_change: false }).await
+        self.database.change(&RowChange { statements, instead: None, must_change: false }, &facts).await
     }
 
     /// Connects, and has the database prepare each statement without running it.
@@ -85,7 +82,7 @@ impl SqlBackend {
             let facts = SqlFacts { entry, value: None, current: None };
             let statements = plan.write.iter().chain(&plan.insert).chain(&plan.read).chain(&plan.retract);
             for statement in statements {
-                self.database.prepare(&facts.query(statement)).await?;
+                self.database.prepare(statement, &facts).await?;
             }
         }
         Ok(())
@@ -140,33 +137,4 @@ impl SinkBackend for SqlBackend {
 fn text(value: &[u8]) -> Result<&str, SqlFault> {
     let text = std::str::from_utf8(value).map_err(|_| SqlFault::Value)?;
     if text.is_empty() || text.contains(char::is_control) { Err(SqlFault::Value) } else { Ok(text) }
-}
-
-struct SqlFacts<'a> {
-    entry: &'a SinkEntry,
-    value: Option<&'a str>,
-    current: Option<&'a CurrentValue>,
-}
-
-impl SqlFacts<'_> {
-    fn query(&self, statement: &SqlStatement) -> Query {
-        let bound = statement.parameters.iter().map(|parameter| self.bound(*parameter)).collect();
-        Query { text: Arc::from(statement.text.as_str()), bound }
-    }
-
-    fn bound(&self, parameter: SqlParameter) -> SqlValue {
-        let id = self.entry.app.as_str();
-        let (appid, agent) = id.split_once(':').unwrap_or((id, ""));
-        SqlValue::Text(match parameter {
-            SqlParameter::Value => self.value.unwrap_or_default().to_owned(),
-            SqlParameter::AppId => appid.to_owned(),
-            SqlParameter::Id => id.to_owned(),
-            SqlParameter::Agent => agent.to_owned(),
-            SqlParameter::CredentialType => self.entry.of.word().to_owned(),
-            SqlParameter::Time(time) => {
-                let fact = self.current.and_then(|current| current.times(0).get(time.fact)).unwrap_or_default();
-                return SqlValue::Integer(fact.saturating_add(time.add));
-            }
-        })
-    }
 }
