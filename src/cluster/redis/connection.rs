@@ -21,23 +21,10 @@ const ATTEMPT_MS_MAX: u64 = 5_000;
 /// Requests under way at once. More would wait inside Redis while their deadlines run.
 const REQUESTS_MAX: usize = 128;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StoreFault {
-    pub fault: RedisFault,
-    /// The command may have been done, although no answer came.
-    pub unknown: bool,
-}
-
 /// The command has not been done.
-impl From<RedisFault> for StoreFault {
-    fn from(fault: RedisFault) -> StoreFault {
-        StoreFault { fault, unknown: false }
-    }
-}
-
-impl From<StoreFault> for Unreachable {
-    fn from(StoreFault { fault, unknown }: StoreFault) -> Unreachable {
-        Unreachable { text: format!("the cluster store cannot be used: {fault}"), advice: advice(fault), unknown }
+impl From<RedisFault> for Unreachable {
+    fn from(fault: RedisFault) -> Unreachable {
+        Unreachable::new(format!("the cluster store cannot be used: {fault}"), advice(fault))
     }
 }
 
@@ -126,7 +113,7 @@ impl StoreConnection {
     }
 
     /// Sends a pipeline, with a deadline. The pipeline has to ignore errors.
-    pub async fn ask(&self, pipeline: &Pipeline) -> Result<Replies, StoreFault> {
+    pub async fn ask(&self, pipeline: &Pipeline) -> Result<Replies, Unreachable> {
         let deadline = self.client.timeout();
         let permit = timeout(deadline, self.permits.acquire()).await.map_err(|_| RedisFault::Timeout)?;
         let _permit = permit.map_err(|_| RedisFault::Other)?;
@@ -150,13 +137,13 @@ impl StoreConnection {
         Ok(Replies { values, sent_ms, received_ms, connection_number })
     }
 
-    fn drop_connection(&self, connection_number: u64, fault: RedisFault, unknown: bool) -> StoreFault {
+    fn drop_connection(&self, connection_number: u64, fault: RedisFault, unknown: bool) -> Unreachable {
         let mut state = self.state.lock();
         if state.connection_number == connection_number && state.live.is_some() {
             state.back_off(fault);
             self.lost.notify_one();
         }
-        StoreFault { fault, unknown }
+        Unreachable { unknown, ..fault.into() }
     }
 
     fn live(&self) -> Option<(u64, MultiplexedConnection)> {
