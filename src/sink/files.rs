@@ -2,12 +2,11 @@
 //!
 //! No path is built from anything but the configuration and names that are letters, digits, `_` and `-`. Opens nothing.
 
-use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::file_presets::{FilePreset, Layout};
-use super::keys::{Scope, duplicate_key_fault};
+use super::keys::{Keys, Scope};
 use super::options::{SinkContent, SinkEntry};
 use super::template::{Escape, Template};
 use crate::credential::App;
@@ -64,29 +63,20 @@ fn named_array(name: &str) -> Template {
 
 /// A file for each credential, up to the first that cannot be one.
 pub fn entries(path: &str, content: &FileContent, scope: &Scope<'_>) -> (Vec<SinkEntry>, Option<InvalidValue>) {
-    let (mut entries, mut known): (Vec<SinkEntry>, HashMap<String, usize>) = Default::default();
+    let mut files = Keys::default();
     let of_each_type = has_type(path) || path.contains("{name}");
     for app in &scope.apps {
         let mut kept = scope.kept(app);
         kept.truncate(if of_each_type { usize::MAX } else { 1 });
         for of in kept {
             let (Some(name), Some(content)) = (content.file_name(app, of), content.of(app, of)) else { continue };
-            match file_entry(path, &name, app, of, content) {
-                Ok(entry) => match known.get(&entry.name).and_then(|at| entries.get(*at)) {
-                    None => {
-                        known.insert(entry.name.clone(), entries.len());
-                        entries.push(entry);
-                    }
-                    Some(first) => {
-                        let fault = duplicate_key_fault(first, &entry);
-                        return (entries, Some(fault));
-                    }
-                },
-                Err(fault) => return (entries, Some(fault)),
+            let entry = file_entry(path, &name, app, of, content);
+            if let Err(fault) = entry.and_then(|entry| files.claim(entry, 0, false)) {
+                return (files.entries, Some(fault));
             }
         }
     }
-    (entries, None)
+    (files.entries, None)
 }
 
 /// A token that anybody could ask the web server for.
