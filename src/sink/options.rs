@@ -124,12 +124,10 @@ pub struct SinkEntry {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkContent {
-    /// As an alias shows it.
+    /// As an alias shows it; the value itself for sinks that decide how it is written.
     View(View),
     /// As the site's own template shows it.
     Template(Arc<Template>),
-    /// The value itself; the sink decides how it is written.
-    Value,
 }
 
 impl SinkContent {
@@ -137,7 +135,7 @@ impl SinkContent {
     pub fn holds_value(&self) -> bool {
         match self {
             SinkContent::View(view) => view.holds_value(),
-            SinkContent::Template(_) | SinkContent::Value => true,
+            SinkContent::Template(_) => true,
         }
     }
 
@@ -236,6 +234,11 @@ pub struct SinkCommand {
     pub arguments: Vec<String>,
     /// It is killed after this long, ms.
     pub timeout_ms: u64,
+}
+
+impl SinkCommand {
+    /// What stands for something in an argument.
+    pub const WORDS: [&str; 5] = ["appid", "id", "type", "expires_at", "expires_in"];
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

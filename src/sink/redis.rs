@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
-use super::backend::{Contents, CredentialWrite, Retraction, SinkAnswer, SinkBackend, SinkFault, SinkFaultScope};
+use super::backend::{Contents, CredentialWrite, Retraction, SinkAnswer, SinkBackend};
 use super::options::{SinkEntry, Ttl};
 use crate::credential::adopt::StoredBytes;
 use crate::redis_client::options::RedisOptions;
@@ -139,17 +139,6 @@ impl SinkBackend for RedisBackend {
 
     fn retract<'a>(&'a self, retract: &'a Retraction) -> SinkAnswer<'a, u64> {
         Box::pin(async { Ok(self.delete_ours(retract).await?) })
-    }
-}
-
-impl From<RedisFault> for SinkFault {
-    fn from(fault: RedisFault) -> SinkFault {
-        let scope = match fault {
-            RedisFault::NoDescriptor => SinkFaultScope::Descriptors,
-            fault if fault.is_about_the_connection() => SinkFaultScope::Backend,
-            _ => SinkFaultScope::Entry,
-        };
-        SinkFault { class: fault.class(), what: fault.to_string().into(), advice: fault.advice().into(), scope }
     }
 }
 

@@ -8,10 +8,11 @@ mod fault;
 
 use self::database::{Database, RowChange, SqlFacts};
 use self::fault::SqlFault;
-use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend, SinkFault};
+use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend};
 use super::options::{SinkEntry, SqlPlan, SqlSink};
 use super::sql_statement::SqlStatement;
 use crate::credential::adopt::StoredBytes;
+use crate::store_fault::StoreFault;
 
 pub(super) struct SqlBackend {
     config: SqlSink,
@@ -23,8 +24,8 @@ impl SqlBackend {
         SqlBackend { config: config.clone(), database: Database::new(config.server.clone()) }
     }
 
-    fn plan(&self, entry: &SinkEntry) -> Result<&SqlPlan, SqlFault> {
-        self.config.plan(entry.of).ok_or(SqlFault::Syntax)
+    fn plan(&self, entry: &SinkEntry) -> Result<&SqlPlan, StoreFault> {
+        self.config.plan(entry.of).ok_or(SqlFault::Syntax.into())
     }
 
     async fn write_one(
@@ -32,7 +33,7 @@ impl SqlBackend {
         entry: &SinkEntry,
         value: &[u8],
         current: &CurrentValue,
-    ) -> Result<Option<Vec<u8>>, SqlFault> {
+    ) -> Result<Option<Vec<u8>>, StoreFault> {
         let plan = self.plan(entry)?;
         let facts = SqlFacts { entry, value: Some(text(value)?), current: Some(current) };
         let before = match &plan.read {
@@ -45,7 +46,7 @@ impl SqlBackend {
     }
 
     /// The columns of each row; none without a statement that reads.
-    async fn read_rows(&self, entries: &[SinkEntry]) -> Result<Option<Vec<Vec<Option<Vec<u8>>>>>, SqlFault> {
+    async fn read_rows(&self, entries: &[SinkEntry]) -> Result<Option<Vec<Vec<Option<Vec<u8>>>>>, StoreFault> {
         let mut rows = Vec::with_capacity(entries.len());
         for entry in entries {
             let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
@@ -56,7 +57,7 @@ impl SqlBackend {
     }
 
     /// Marks a row as expired, if it still has our value.
-    async fn retract_one(&self, entry: &SinkEntry, value: &[u8], last: &CurrentValue) -> Result<u64, SqlFault> {
+    async fn retract_one(&self, entry: &SinkEntry, value: &[u8], last: &CurrentValue) -> Result<u64, StoreFault> {
         let plan = self.plan(entry)?;
         let facts = SqlFacts { entry, value: Some(text(value)?), current: Some(last) };
         let statements = match (&plan.retract, &plan.read) {
@@ -75,7 +76,7 @@ impl SqlBackend {
     }
 
     /// Connects, and has the database prepare each statement without running it.
-    pub async fn prepare_all(&self, entries: &[SinkEntry]) -> Result<(), SinkFault> {
+    pub async fn prepare_all(&self, entries: &[SinkEntry]) -> Result<(), StoreFault> {
         self.database.open().await?;
         for plan in &self.config.plans {
             let Some(entry) = entries.iter().find(|entry| plan.of.is_none_or(|of| of == entry.of)) else { continue };
@@ -91,7 +92,7 @@ impl SqlBackend {
 
 impl SinkBackend for SqlBackend {
     fn open(&self) -> SinkAnswer<'_, ()> {
-        Box::pin(async { Ok(self.database.open().await?) })
+        Box::pin(self.database.open())
     }
 
     fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents> {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::keys::Scope;
-use super::options::{Options, SinkEntry, SinkTo, SqlAt, SqlPlan, SqlTls};
+use super::options::{Options, SinkCommand, SinkEntry, SinkTo, SqlAt, SqlPlan, SqlTls};
 use super::sql_statement::{SqlDialect, SqlStatement};
 use super::template::{Placeholder, TimeShown};
 use crate::encoding::Fact;
@@ -14,8 +14,6 @@ use crate::files::trusted::{self, Untrusted};
 use crate::invalid_value::{InvalidValue, Judgement, quoted, quoted_name, wrong};
 use crate::network::is_this_machine;
 
-/// What stands for something in the argument of a command.
-pub const IN_ARGUMENTS: [&str; 5] = ["appid", "id", "type", "expires_at", "expires_in"];
 const FILE_REMEDY: &str = "Write a path such as \"/var/www/site/cache/{type}.php\".";
 const PATH_BYTES_MAX: usize = 4000;
 
@@ -47,9 +45,9 @@ pub fn judge_argument(word: &str) -> Result<(), InvalidValue> {
             let what = "{value} would show the value to every user of the machine, who can list arguments";
             return wrong(what, "Remove it: the program reads the value from its standard input.");
         }
-        if !IN_ARGUMENTS.contains(&current_word(inner)) {
+        if !SinkCommand::WORDS.contains(&current_word(inner)) {
             let what = format!("{{{}}} is not known in an argument", quoted_name(inner).trim_matches('"'));
-            let known = IN_ARGUMENTS.map(|word| format!("{{{word}}}")).join(", ");
+            let known = SinkCommand::WORDS.map(|word| format!("{{{word}}}")).join(", ");
             return wrong(what, format!("Known are {known}."));
         }
     }

@@ -11,12 +11,13 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Postgres, R
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::error::Elapsed;
 
-use super::fault::{SqlFault, of_error};
+use super::fault::{SqlFault, of_connecting, of_error};
 use crate::secret::Secret;
 use crate::sink::backend::CurrentValue;
 use crate::sink::options::{SinkEntry, SqlAt, SqlServer, SqlTls};
 use crate::sink::sql_statement::{SqlDialect, SqlStatement};
 use crate::sink::template::Placeholder;
+use crate::store_fault::StoreFault;
 
 /// How many statements are kept prepared.
 const PREPARED_MAX: usize = 16;
@@ -73,7 +74,7 @@ impl Database {
     }
 
     /// Connects and logs in, with the password as it is now.
-    pub async fn open(&self) -> Result<(), SqlFault> {
+    pub async fn open(&self) -> Result<(), StoreFault> {
         let mut slot = self.connection.lock().await;
         if let Some(old) = slot.take() {
             let _ = tokio::time::timeout(CLOSE_WAIT, old.close()).await;
@@ -84,37 +85,41 @@ impl Database {
         };
         let connecting = connect(&self.server, password.as_ref());
         let connected = tokio::time::timeout(self.timeout(), connecting).await.map_err(|_| SqlFault::Timeout)?;
-        *slot = Some(connected.map_err(|error| of_error(&error).while_connecting())?);
+        *slot = Some(connected.map_err(|error| of_connecting(&error))?);
         Ok(())
     }
 
     /// Changes rows, by all statements or none. Returns how many rows.
-    pub async fn change(&self, change: &RowChange<'_>, facts: &SqlFacts<'_>) -> Result<u64, SqlFault> {
+    pub async fn change(&self, change: &RowChange<'_>, facts: &SqlFacts<'_>) -> Result<u64, StoreFault> {
         let mut used = self.take().await?;
         let changing = used.connection.change(change, facts, self.server.timeout_ms);
         let changed = tokio::time::timeout(2 * self.timeout() + LOCK_WAIT_EXTRA, changing).await;
         used.end(changed)
     }
 
-    pub async fn read(&self, read: &SqlStatement, facts: &SqlFacts<'_>) -> Result<Option<Vec<u8>>, SqlFault> {
+    pub async fn read(&self, read: &SqlStatement, facts: &SqlFacts<'_>) -> Result<Option<Vec<u8>>, StoreFault> {
         Ok(self.read_row(read, facts).await?.into_iter().next().flatten())
     }
 
     /// The columns of the first row, as bytes; none where there is no row.
-    pub async fn read_row(&self, read: &SqlStatement, facts: &SqlFacts<'_>) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
+    pub async fn read_row(
+        &self,
+        read: &SqlStatement,
+        facts: &SqlFacts<'_>,
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreFault> {
         let mut used = self.take().await?;
         let read = tokio::time::timeout(self.timeout(), used.connection.read(read, facts)).await;
         used.end(read)
     }
 
     /// Has the database prepare a statement without running it.
-    pub async fn prepare(&self, statement: &SqlStatement, facts: &SqlFacts<'_>) -> Result<(), SqlFault> {
+    pub async fn prepare(&self, statement: &SqlStatement, facts: &SqlFacts<'_>) -> Result<(), StoreFault> {
         let mut used = self.take().await?;
         let prepared = tokio::time::timeout(self.timeout(), used.connection.prepare(statement, facts)).await;
         used.end(prepared)
     }
 
-    async fn take(&self) -> Result<ConnectionInUse<'_>, SqlFault> {
+    async fn take(&self) -> Result<ConnectionInUse<'_>, StoreFault> {
         let mut slot = self.connection.lock().await;
         let connection = slot.take().ok_or(SqlFault::Dropped)?;
         Ok(ConnectionInUse { slot, connection })
@@ -132,7 +137,7 @@ struct ConnectionInUse<'d> {
 
 impl ConnectionInUse<'_> {
     /// Keeps the connection, unless it is in an unknown state.
-    fn end<T>(mut self, done: Result<Result<T, SqlFault>, Elapsed>) -> Result<T, SqlFault> {
+    fn end<T>(mut self, done: Result<Result<T, StoreFault>, Elapsed>) -> Result<T, StoreFault> {
         let done = done.map_err(|_| SqlFault::Timeout)?;
         if done.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
             *self.slot = Some(self.connection);
@@ -245,7 +250,12 @@ impl SqlConnection {
         !matches!(self, SqlConnection::Postgres(_))
     }
 
-    async fn change(&mut self, change: &RowChange<'_>, facts: &SqlFacts<'_>, timeout_ms: u64) -> Result<u64, SqlFault> {
+    async fn change(
+        &mut self,
+        change: &RowChange<'_>,
+        facts: &SqlFacts<'_>,
+        timeout_ms: u64,
+    ) -> Result<u64, StoreFault> {
         let begin = match self {
             // For this transaction only: behind a pooler the session serves others too.
             SqlConnection::Postgres(_) => Some(format!(
@@ -266,7 +276,7 @@ impl SqlConnection {
         changed
     }
 
-    async fn change_each(&mut self, change: &RowChange<'_>, facts: &SqlFacts<'_>) -> Result<u64, SqlFault> {
+    async fn change_each(&mut self, change: &RowChange<'_>, facts: &SqlFacts<'_>) -> Result<u64, StoreFault> {
         let mut changed = 0;
         for (at, statement) in change.statements.iter().enumerate() {
             let mut rows = self.execute(statement, facts).await?;
@@ -274,21 +284,21 @@ impl SqlConnection {
                 rows = self.execute(instead, facts).await?;
             }
             if rows == 0 && change.must_change {
-                return Err(SqlFault::NoRow);
+                return Err(SqlFault::NoRow.into());
             }
             changed += rows;
         }
         Ok(changed)
     }
 
-    async fn execute(&mut self, statement: &SqlStatement, facts: &SqlFacts<'_>) -> Result<u64, SqlFault> {
+    async fn execute(&mut self, statement: &SqlStatement, facts: &SqlFacts<'_>) -> Result<u64, StoreFault> {
         let is_kept = self.keeps_prepared();
         let rows =
             on_each!(self, to => bound!(statement, facts, is_kept).execute(to).await.map(|done| done.rows_affected()));
         rows.map_err(|error| of_error(&error))
     }
 
-    async fn read(&mut self, read: &SqlStatement, facts: &SqlFacts<'_>) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
+    async fn read(&mut self, read: &SqlStatement, facts: &SqlFacts<'_>) -> Result<Vec<Option<Vec<u8>>>, StoreFault> {
         let is_kept = self.keeps_prepared();
         let columns: Result<_, sqlx::Error> = on_each!(self, from => {
             let row = bound!(read, facts, is_kept).fetch_optional(from).await;
@@ -300,7 +310,7 @@ impl SqlConnection {
         columns.map_err(|error| of_error(&error))
     }
 
-    async fn prepare(&mut self, statement: &SqlStatement, facts: &SqlFacts<'_>) -> Result<(), SqlFault> {
+    async fn prepare(&mut self, statement: &SqlStatement, facts: &SqlFacts<'_>) -> Result<(), StoreFault> {
         let text = AssertSqlSafe(statement.text.clone()).into_sql_str();
         let done = match self {
             SqlConnection::MySql(connection) => connection.prepare(text).await.map(drop),
@@ -318,7 +328,7 @@ impl SqlConnection {
     }
 
     /// A statement of our own, without parameters.
-    async fn plain(&mut self, text: String) -> Result<(), SqlFault> {
+    async fn plain(&mut self, text: String) -> Result<(), StoreFault> {
         let done = on_each!(self, connection => connection.execute(AssertSqlSafe(text)).await.map(drop));
         done.map_err(|error| of_error(&error))
     }
