@@ -17,15 +17,6 @@ use crate::secret_source::SecretSource;
 /// Access rights of a file. The site's own programs write it too, where they have to fetch for themselves again.
 pub const FILE_MODE: u32 = 0o660;
 
-/// How long a key lives in Redis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ttl {
-    /// As long as the value is valid, minus a margin in seconds.
-    Left { margin_s: u64 },
-    /// Until it is deleted.
-    None,
-}
-
 /// One sink: a store of the site that is kept current.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -39,7 +30,11 @@ pub struct Options {
 
 #[derive(Clone, Debug)]
 pub enum SinkTo {
-    Redis { server: RedisOptions, ttl: Ttl },
+    Redis {
+        server: RedisOptions,
+        /// How long before the end of its value a key expires; none: it stays until it is deleted.
+        ttl_margin_s: Option<u64>,
+    },
     Sql(SqlSink),
     File(SinkFile),
     Command(SinkCommand),
@@ -48,10 +43,7 @@ pub enum SinkTo {
 impl Options {
     /// How long before a value expires its entries have to be gone.
     pub fn margin_ms(&self) -> u64 {
-        match &self.to {
-            SinkTo::Redis { ttl: Ttl::Left { margin_s }, .. } => margin_s * 1000,
-            SinkTo::Redis { .. } | SinkTo::Sql(_) | SinkTo::File(_) | SinkTo::Command(_) => 0,
-        }
+        if let SinkTo::Redis { ttl_margin_s: Some(margin_s), .. } = self.to { margin_s * 1000 } else { 0 }
     }
 
     /// Times are written as if at least so many seconds were left.

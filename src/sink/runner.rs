@@ -198,7 +198,8 @@ impl SinkRunner {
                 // A node that is cut off from the cluster may have older values than the store.
                 _ = check.tick(), if self.options.is_readable() && !self.is_cut_off() => self.queue_checks(),
                 Some(_) = OptionFuture::from(rewrite.as_mut().map(Interval::tick)), if !self.is_cut_off() => {
-                    self.queue_rewrite();
+                    self.queue.add_stale(self.rewrite_next);
+                    self.rewrite_next = (self.rewrite_next + 1) % self.items.len().max(1);
                 }
             }
         }
@@ -445,11 +446,6 @@ impl SinkRunner {
         }
         let round_us = (self.options.rewrite_every_ms * 1000).max(entries * 1_000_000 / REWRITES_PER_S);
         Some(Duration::from_micros((round_us / items).max(1)))
-    }
-
-    fn queue_rewrite(&mut self) {
-        self.queue.add_stale(self.rewrite_next);
-        self.rewrite_next = (self.rewrite_next + 1) % self.items.len().max(1);
     }
 
     /// True for a node of a cluster that does not reach its cluster store.

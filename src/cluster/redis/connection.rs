@@ -5,11 +5,10 @@
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, Value};
+use redis::{Pipeline, Value, from_redis_value_ref};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-use super::script;
 use crate::clock::{self, BootMs};
 use crate::cluster::record::StoreMs;
 use crate::cluster::{StoreClockReading, Unreachable};
@@ -60,9 +59,8 @@ impl Replies {
 
     /// By the answer to `TIME`, which has that index.
     pub fn clock_reading_at(&self, at: usize) -> Option<StoreClockReading> {
-        let Value::Array(parts) = self.values.get(at)? else { return None };
-        let part = |at: usize| parts.get(at).and_then(script::text)?.parse::<u64>().ok();
-        Some(self.clock_reading(part(0)?.checked_mul(1000)? + part(1)? / 1000))
+        let (seconds, micros): (u64, u64) = from_redis_value_ref(self.values.get(at)?).ok()?;
+        Some(self.clock_reading(seconds.checked_mul(1000)? + micros / 1000))
     }
 }
 
@@ -127,7 +125,8 @@ impl StoreConnection {
         };
         let values = values.map_err(|fault| self.drop_connection(connection_number, fault, true))?;
         let mut refusals = values.iter().filter_map(|value| self.client.record_refusal(value));
-        if let Some(fault) = refusals.find(|fault| ends_connection(*fault)) {
+        // Another server may have to be found.
+        if let Some(fault) = refusals.find(|fault| fault.is_about_the_connection() || *fault == RedisFault::Cluster) {
             return Err(self.drop_connection(connection_number, fault, false));
         }
         let mut state = self.state.lock();
@@ -189,9 +188,4 @@ impl StoreConnection {
             fault => Ok(fault),
         }
     }
-}
-
-/// Whether the connection has to be dropped after that fault, and perhaps another server found.
-fn ends_connection(fault: RedisFault) -> bool {
-    fault.is_about_the_connection() || fault == RedisFault::Cluster
 }

@@ -116,8 +116,8 @@ impl ChangeWatcher {
                 () = store.connection.lost.notified() => self.poll().await,
                 () = sleep_until(self.poll_at) => self.poll().await,
                 // The loop begins with the read.
-                () = sleep_until(self.read_at), if self.can_read() => {}
-                () = sleep_until(self.subscribe_at), if self.can_subscribe() => self.subscribe(),
+                () = sleep_until(self.read_at), if self.connection_number > 0 && self.change_queue.needs_reading() => {}
+                () = sleep_until(self.subscribe_at), if self.connection_number > 0 && self.subscription.is_none() => self.subscribe(),
                 Some(_) = self.claimed_requests.join_next() => {}
             }
         }
@@ -232,10 +232,6 @@ impl ChangeWatcher {
         }
     }
 
-    fn can_read(&self) -> bool {
-        self.connection_number > 0 && self.change_queue.needs_reading()
-    }
-
     /// Reads less, and pauses, when the Redis is slow.
     fn adjust_batch(&mut self, took_ms: u64) {
         let is_fast = took_ms <= FAST_MS;
@@ -263,10 +259,6 @@ impl ChangeWatcher {
         // Every good poll is sent: it says how old the records are.
         self.next_reachable =
             (reachable.is_ok() || self.last_reachable.as_ref() != Some(&reachable)).then_some(reachable);
-    }
-
-    fn can_subscribe(&self) -> bool {
-        self.connection_number > 0 && self.subscription.is_none()
     }
 
     fn subscribe(&mut self) {
@@ -332,7 +324,7 @@ impl ChangeWatcher {
         self.store.warn_of_bad_field(&change.tag, &change.stored);
         // A time in the future would make values end early. The message is forged, or the store's clock was set back.
         if change.now_ms > self.clock.to_store_ms(received_ms).saturating_add(AHEAD_MS_MAX) {
-            self.change_queue.read_again(index);
+            self.change_queue.note_change(index, u64::MAX);
             return;
         }
         let clock_reading = dated_by_poll(&self.clock, change.now_ms, received_ms);

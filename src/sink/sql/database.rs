@@ -13,6 +13,7 @@ use tokio::time::error::Elapsed;
 
 use super::fault::{SqlFault, of_connecting, of_error};
 use crate::secret::Secret;
+use crate::secret_source::SecretFault;
 use crate::sink::backend::CurrentValue;
 use crate::sink::options::{SinkEntry, SqlAt, SqlServer, SqlTls};
 use crate::sink::sql_statement::{SqlDialect, SqlStatement};
@@ -80,7 +81,10 @@ impl Database {
             let _ = tokio::time::timeout(CLOSE_WAIT, old.close()).await;
         }
         let password = match &self.server.password {
-            Some(source) => Some(source.read_in_background().await.map_err(SqlFault::of_password)?),
+            Some(source) => Some(source.read_in_background().await.map_err(|fault| match fault {
+                SecretFault::NoDescriptor => SqlFault::NoDescriptor,
+                _ => SqlFault::PasswordUnreadable,
+            })?),
             None => None,
         };
         let connecting = connect(&self.server, password.as_ref());

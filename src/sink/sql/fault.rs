@@ -8,7 +8,6 @@ use sqlx::mysql::MySqlDatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
 use crate::descriptors;
-use crate::secret_source::SecretFault;
 use crate::store_fault::{StoreFault, store_faults};
 
 store_faults! {
@@ -79,15 +78,6 @@ store_faults! {
     }
 }
 
-impl SqlFault {
-    pub fn of_password(fault: SecretFault) -> SqlFault {
-        match fault {
-            SecretFault::NoDescriptor => SqlFault::NoDescriptor,
-            _ => SqlFault::PasswordUnreadable,
-        }
-    }
-}
-
 /// With the database's own error number: the letters and digits of a code contain no value.
 fn refused(code: &str) -> StoreFault {
     let code: String = code.chars().filter(char::is_ascii_alphanumeric).take(5).collect();
@@ -101,7 +91,8 @@ pub(super) fn of_connecting(error: &sqlx::Error) -> StoreFault {
 }
 
 pub(super) fn of_error(error: &sqlx::Error) -> StoreFault {
-    if descriptors::is_caused_by_exhaustion(error) || is_file_error(error) && descriptors::are_exhausted() {
+    let is_of_file = matches!(error, sqlx::Error::Io(_) | sqlx::Error::Configuration(_));
+    if descriptors::is_caused_by_exhaustion(error) || is_of_file && descriptors::are_exhausted() {
         return SqlFault::NoDescriptor.into();
     }
     let fault = match error {
@@ -127,10 +118,6 @@ pub(super) fn of_error(error: &sqlx::Error) -> StoreFault {
         _ => SqlFault::Dropped,
     };
     fault.into()
-}
-
-fn is_file_error(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(_) | sqlx::Error::Configuration(_))
 }
 
 fn of_io(error: &io::Error) -> SqlFault {
