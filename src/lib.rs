@@ -36,6 +36,7 @@
 //! | [`raw_value`], [`invalid_value`], [`byte_size`] | a value as somebody has written it, and what is wrong with it; sizes |
 //! | [`texts`] | what people read, in Chinese: one table, applied where it is printed |
 //! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
+//! | [`store_fault`] | what can be wrong with a Redis, a database, a file or a command that values are written to |
 //! | [`clock`], [`secret`] | time; values that are never printed |
 //! | [`address_group`], [`sync`] | which addresses count as one client; locks and atomics that loom can test |
 //! | [`sandbox`] | the simulated platforms: a real HTTP server, for people and for the tests |
@@ -135,6 +136,7 @@ pub mod server;
 pub mod service;
 pub mod sink;
 pub mod stats;
+pub mod store_fault;
 pub mod supervision;
 pub mod sync;
 pub mod telemetry;

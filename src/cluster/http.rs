@@ -12,7 +12,6 @@ mod leader_records;
 mod page;
 
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -29,7 +28,6 @@ use super::{
 };
 use crate::clock::{self, RepeatThrottle};
 use crate::secret::Secret;
-use crate::tls::TlsFault;
 use client::{LeaderClient, LeaderFault};
 use leader_records::{LeaderRecords, RecordUpdate};
 use page::LeaderPage;
@@ -55,24 +53,6 @@ const CUT_OFF_MS: u64 = 180_000;
 /// A listing that needs more answers never ends.
 const PAGES_MAX: usize = 2_000;
 
-/// Why the store cannot be built: a mistake in the configuration.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LeaderConfigError {
-    #[error("state.leader_ca_file {path}: {reason}")]
-    CaFile { path: PathBuf, reason: String },
-    #[error("{0}")]
-    Tls(String),
-}
-
-impl LeaderConfigError {
-    fn of(fault: TlsFault, options: &LeaderOptions) -> LeaderConfigError {
-        match (fault, &options.ca_file) {
-            (TlsFault::CaFile(reason), Some(path)) => LeaderConfigError::CaFile { path: path.clone(), reason },
-            (fault, _) => LeaderConfigError::Tls(fault.to_string()),
-        }
-    }
-}
-
 pub struct HttpStore {
     urls: Vec<String>,
     /// The index of the URL that is followed, or tried.
@@ -96,8 +76,9 @@ const LEADER_CUT_OFF: LeaderFault = LeaderFault::new(
 );
 
 impl HttpStore {
-    /// Reads `ca_file` and connects nowhere. The records handed to this process are sealed with `seal_secret`.
-    pub fn new(options: &LeaderOptions, seal_secret: Secret) -> Result<Arc<HttpStore>, LeaderConfigError> {
+    /// Reads `ca_file` and connects nowhere. The records handed to this process are sealed with `seal_secret`. An error is a
+    /// mistake in the configuration.
+    pub fn new(options: &LeaderOptions, seal_secret: Secret) -> Result<Arc<HttpStore>, String> {
         Ok(Arc::new(HttpStore {
             urls: options.urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
             current: AtomicUsize::new(0),
@@ -248,11 +229,11 @@ impl HttpStore {
         });
         let Some((watched, live)) = known.flatten() else { return Err(not_watching()) };
         let _permit = self.refreshes.acquire().await;
-        let call = LeaderCall::for_request(generation, why, live);
+        let call = leader_call(generation, why, live);
         let mut last = not_watching();
         // The current leader first, and another only if that one has not judged the request.
         for url in self.urls.iter().cycle().skip(self.current.load(Relaxed)).take(self.urls.len()) {
-            let Err(fault) = self.refresh_at(url, &watched, &call).await else { return Ok(()) };
+            let Err(fault) = self.refresh_at(url, &watched, call.as_ref()).await else { return Ok(()) };
             let is_final = fault.refused.is_some() || fault.is_own_fault;
             last = unreachable(url, fault);
             if is_final {
@@ -262,18 +243,22 @@ impl HttpStore {
         Err(last)
     }
 
-    async fn refresh_at(&self, url: &str, watched: &WatchedRecord, call: &LeaderCall) -> Result<(), LeaderFault> {
+    async fn refresh_at(
+        &self,
+        url: &str,
+        watched: &WatchedRecord,
+        call: Option<&LeaderCall>,
+    ) -> Result<(), LeaderFault> {
         let called = match call {
-            LeaderCall::None => Ok(()),
-            LeaderCall::Probe => self.post(url, watched, "probe", String::new()).await,
-            LeaderCall::Refresh(body) => self.post(url, watched, "refresh", body.to_string()).await,
+            Some((what, body)) => self.post(url, watched, what, body.to_string()).await,
+            None => Ok(()),
         };
         if called.as_ref().is_err_and(|fault| fault.refused.is_none()) {
             return called;
         }
         let (page, clock_reading) = self.ask_page(url, Some(&watched.app), None).await?;
         let updates = self.with_watch_state(|state| {
-            let reported = state.records.index(&watched.tag).filter(|_| matches!(call, LeaderCall::Refresh(_)));
+            let reported = state.records.index(&watched.tag).filter(|_| call.is_some_and(|(what, _)| *what == REFRESH));
             let sender = state.events.clone();
             let updates = state.records.take(&page, url, clock_reading, true, reported);
             (updates, EventSender { sender, last_reachable: None })
@@ -307,25 +292,24 @@ impl HttpStore {
     }
 }
 
-/// The call to the leader that a refresh request leads to.
-enum LeaderCall {
-    /// With the value itself in the body: the leader may count generations differently.
-    Refresh(zeroize::Zeroizing<String>),
-    Probe,
-    /// The request is about an earlier value than the present one.
-    None,
-}
+const PROBE: &str = "probe";
+const REFRESH: &str = "refresh";
 
-impl LeaderCall {
-    /// `live` is the present value, with its generation. Without one, the request is about whatever the leader has.
-    fn for_request(generation: Option<u64>, why: RefreshReason, live: Option<(u64, Secret)>) -> LeaderCall {
-        match live {
-            // Another program's fetch may have ended the value or not: a probe tells.
-            _ if matches!(why, RefreshReason::Probe | RefreshReason::ForeignWriter) => LeaderCall::Probe,
-            None => LeaderCall::Refresh(String::new().into()),
-            Some((present, _)) if generation.is_some_and(|generation| generation != present) => LeaderCall::None,
-            Some((_, token)) => LeaderCall::Refresh(serde_json::json!({ "token": token.expose() }).to_string().into()),
-        }
+/// A call of the leader's HTTP API, and its body.
+type LeaderCall = (&'static str, zeroize::Zeroizing<String>);
+
+/// The call to the leader that a refresh request leads to; none if it is about an earlier value than the present one.
+/// `live` is that, with its generation. Without one, the request is about whatever the leader has.
+fn leader_call(generation: Option<u64>, why: RefreshReason, live: Option<(u64, Secret)>) -> Option<LeaderCall> {
+    // Another program's fetch may have ended the value or not: a probe tells.
+    if matches!(why, RefreshReason::Probe | RefreshReason::ForeignWriter) {
+        return Some((PROBE, String::new().into()));
+    }
+    match live {
+        None => Some((REFRESH, String::new().into())),
+        Some((present, _)) if generation.is_some_and(|generation| generation != present) => None,
+        // With the value itself: the leader may count generations differently.
+        Some((_, token)) => Some((REFRESH, serde_json::json!({ "token": token.expose() }).to_string().into())),
     }
 }
 

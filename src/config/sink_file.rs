@@ -15,7 +15,7 @@ use crate::sink::file_presets::{FILE_PRESETS, FilePreset};
 use crate::sink::files::{self, FileContent};
 use crate::sink::keys::{Scope, views};
 use crate::sink::options::{SinkFile, SinkTo};
-use crate::sink::template::{Escape, Source};
+use crate::sink::template::{Escape, Template};
 use crate::sink::validate;
 
 const VIEW_KEYS: &[&str] = &["encoding", "fields", "shows"];
@@ -66,10 +66,10 @@ impl Reader<'_> {
         }
         if table.has("template") {
             let escape = escape.unwrap_or(Escape::None);
-            let source = self.read(table, "template", |value| Source::new(text(value)?, escape))?;
-            table.print("template", source.text());
+            let template = self.read(table, "template", |value| Template::parse(text(value)?, escape))?;
+            table.print("template", template.text.as_str());
             table.print("escape", escape.word());
-            return Some(FileContent::Template(source));
+            return Some(FileContent::Template(template.into()));
         }
         let views = self.file_views(table)?;
         let form = views.first().map(|(_, view)| form_as_toml(&view.form)).unwrap_or_default();

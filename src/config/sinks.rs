@@ -14,7 +14,7 @@ use crate::encoding::toml_text::toml_list;
 use crate::platform::CredentialName;
 use crate::raw_value::{Given, Place, RawValue, text, word};
 use crate::sink::keys::{KeyTemplate, Keys, Scope, known_app};
-use crate::sink::options::{Options as Sink, SinkEntry, SinkTo, Ttl};
+use crate::sink::options::{Options as Sink, SinkEntry, SinkTo};
 use crate::sink::sql_address::is_sql;
 use crate::sink::validate::written_twice;
 
@@ -143,7 +143,7 @@ impl Reader<'_> {
             return None;
         }
         let server = self.redis(table, true);
-        let ttl = self.ttl(table);
+        let ttl_margin_s = self.ttl_margin_s(table);
         let scope = scope?;
         let (templates, given) = self.sink_templates(table, scope);
         let Keys { entries, origins, faults, .. } = Keys::expand(&templates, scope);
@@ -153,18 +153,18 @@ impl Reader<'_> {
         }
         let places = origins.into_iter().map(|at| given[at].clone()).collect();
         table.print("keys", Value::Toml(toml_list(entries.iter().map(SinkEntry::as_toml))));
-        Some(Made { to: SinkTo::Redis { server: server?, ttl }, entries, places })
+        Some(Made { to: SinkTo::Redis { server: server?, ttl_margin_s }, entries, places })
     }
 
-    fn ttl(&mut self, table: &RawTable) -> Ttl {
+    fn ttl_margin_s(&mut self, table: &RawTable) -> Option<u64> {
         let margin_s = self.value(table, "ttl_margin_s");
         if self.word(table, "ttl", &[("left", false), ("none", true)]) != Some(true) {
-            return Ttl::Left { margin_s };
+            return Some(margin_s);
         }
         let what = "there is no time to live to subtract it from";
         self.refuse_keys(table, ["ttl_margin_s"], what, "Remove it, or ttl.");
         table.forget("ttl_margin_s");
-        Ttl::None
+        None
     }
 
     fn scope<'a>(&mut self, table: &RawTable, apps: &[&'a App]) -> Option<Scope<'a>> {

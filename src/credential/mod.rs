@@ -164,7 +164,7 @@ fn join(nodes: &cluster::Options) -> Result<ClusterMembership, String> {
         cluster::Options::Leader(leader) => {
             // Values from the leader are sealed again, for this process only.
             let secret = Secret::new(std::iter::repeat_with(fastrand::alphanumeric).take(32).collect());
-            let shared = HttpStore::new(leader, secret.clone()).map_err(|error| error.to_string())?;
+            let shared = HttpStore::new(leader, secret.clone())?;
             Ok(ClusterMembership { shared, secret, name: leader.node.clone(), node })
         }
     }

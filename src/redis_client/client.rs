@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::fault::RedisFault;
 use super::options::{RedisOptions, TlsFiles};
-use super::subscriber::Subscriber;
+use super::subscriber::{Subscription, messages};
 use crate::descriptors;
 use crate::files::{self, ReadFault, read_in_background};
 use crate::network::without_brackets;
@@ -70,12 +70,12 @@ pub(super) async fn subscribe(
     server: &RedisOptions,
     address: &ServerAddress,
     channels: &[&str],
-) -> Result<Subscriber, RedisFault> {
+) -> Result<Subscription, RedisFault> {
     let (deadline, failed) = (server.timeout(), |error| fault_while_connecting(&error, server.tls.is_some()));
     let client = within(deadline, client(server, address, Login::AsConfigured)).await??;
     let mut pubsub = within(2 * deadline, client.get_async_pubsub()).await?.map_err(failed)?;
     within(2 * deadline, pubsub.subscribe(channels)).await?.map_err(failed)?;
-    Ok(Subscriber::new(pubsub, deadline))
+    Ok(messages(pubsub, deadline))
 }
 
 /// Reads the password and the certificates, which may be replaced while the server runs.
@@ -122,12 +122,11 @@ async fn certificates(files: &TlsFiles) -> Result<TlsCertificates, RedisFault> {
 async fn pem(path: &Path) -> Result<Vec<u8>, RedisFault> {
     let here = path.to_owned();
     let reading = read_in_background(path, move || files::read(&here, files::PEM_BYTES_MAX));
-    reading.await.map_err(|_| RedisFault::Files)?.map(|mut bytes| std::mem::take(&mut *bytes)).map_err(|fault| {
-        match fault {
-            ReadFault::Io(error) if descriptors::is_exhausted(&error) => RedisFault::NoDescriptor,
-            _ => RedisFault::Files,
-        }
-    })
+    match reading.await {
+        Ok(Ok(mut bytes)) => Ok(std::mem::take(&mut *bytes)),
+        Ok(Err(ReadFault::Io(error))) if descriptors::is_exhausted(&error) => Err(RedisFault::NoDescriptor),
+        _ => Err(RedisFault::Files),
+    }
 }
 
 /// Classifies an error of the client library on an open connection.

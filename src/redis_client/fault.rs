@@ -3,77 +3,69 @@
 //! Pure. Never passes on the server's own text: it may name keys, and keys may hold secrets.
 
 use crate::descriptors;
+use crate::store_fault::{FaultScope, store_faults};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RedisFault {
-    #[error("it cannot be reached")]
-    Unreachable,
-    #[error("it did not answer in time")]
-    Timeout,
-    #[error("it closed the connection")]
-    Dropped,
-    #[error("there is no trust in its certificate, or it does not speak TLS")]
-    Tls,
-    #[error("it wants a password")]
-    NoPassword,
-    #[error("it refuses our user or password")]
-    Password,
-    #[error("the password cannot be read")]
-    PasswordUnreadable,
-    #[error("a certificate or key of ours cannot be used")]
-    Files,
-    /// This process is out of file descriptors. That passes, and says nothing about any server.
-    #[error("this process has no file descriptor left for it")]
-    NoDescriptor,
-    #[error("its ACL forbids what is needed")]
-    Permission,
-    #[error("it has no such database")]
-    Database,
-    #[error("it is a read-only replica")]
-    ReadOnly,
-    #[error("it is out of memory")]
-    Full,
-    #[error("it takes no writes")]
-    Disk,
-    #[error("it is busy")]
-    Busy,
-    #[error("it is a cluster node that does not have these keys")]
-    Cluster,
-    #[error("its sentinels know no master of that name")]
-    NoMaster,
-    /// A sentinel or a cluster named a server that must not get the password.
-    #[error("its master is said to be on a host that the password may not be sent to")]
-    Untrusted,
-    #[error("it does not answer as a Redis does")]
-    Protocol,
-    #[error("it refused")]
-    Other,
+store_faults! {
+    /// Why a Redis could not be used.
+    RedisFault {
+        Unreachable "unreachable" Backend "it cannot be reached":
+            "see that the Redis runs, that url is right and that no firewall is between";
+        Timeout "timeout" Backend "it did not answer in time":
+            "the Redis or the network is slow: see its slowlog, or raise timeout_ms";
+        Dropped "dropped" Backend "it closed the connection":
+            "nothing, if it passes: the Redis was restarted or closes idle connections";
+        Tls "tls" Backend "there is no trust in its certificate, or it does not speak TLS":
+            "see that the Redis speaks TLS on this port, that ca_file is the authority of its certificate \
+             and that the certificate names the host in url; give cert_file and key_file if it asks for them";
+        NoPassword "password" Backend "it wants a password":
+            "this Redis wants a password: give password_file, and user if it has ACLs";
+        Password "password" Backend "it refuses our user or password":
+            "the Redis refuses the user or the password: put the right one into password_file";
+        PasswordUnreadable "password" Backend "the password cannot be read":
+            "see that the file in password_file is there and that this process may read it";
+        Files "files" Backend "a certificate or key of ours cannot be used":
+            "see that ca_file, cert_file and key_file are good PEM files that this process may read";
+        /// This process is out of file descriptors. That passes, and says nothing about any server.
+        NoDescriptor "descriptors" Descriptors "this process has no file descriptor left for it":
+            descriptors::REMEDY;
+        Permission "permission" Entry "its ACL forbids what is needed":
+            "the user's ACL is too narrow: allow +get +set +del +eval +multi +exec +ping +select and these keys";
+        Database "database" Backend "it has no such database":
+            "the Redis has no database of that number: lower db, or raise databases in redis.conf";
+        ReadOnly "readonly" Backend "it is a read-only replica":
+            "this is a replica: url must name the master, or an address that follows it";
+        Full "memory" Entry "it is out of memory":
+            "the Redis is full and evicts nothing: raise its maxmemory or choose another maxmemory-policy";
+        Disk "disk" Entry "it takes no writes":
+            "the Redis refuses writes because it cannot save to its disk or lacks replicas: see its log";
+        Busy "busy" Backend "it is busy":
+            "nothing, if it passes: the Redis is loading, failing over, running a script or out of connections";
+        Cluster "cluster" Entry "it is a cluster node that does not have these keys":
+            "this is a cluster: name a proxy or a Redis of its own in url, or the one node that has the keys, with \
+             one {hash tag} in all of an app's keys";
+        NoMaster "master" Backend "its sentinels know no master of that name":
+            "see that url ends in the name that `sentinel monitor` gives the master";
+        /// A sentinel or a cluster named a server that must not get the password.
+        Untrusted "untrusted" Backend "its master is said to be on a host that the password may not be sent to":
+            "if that server is yours, add it to trusted_hosts; if it is not, find out who answers for the sentinels \
+             or the Redis, or has changed what they say";
+        Protocol "protocol" Backend "it does not answer as a Redis does":
+            "see that it is a Redis 2.6.12 or newer, or one that is compatible, that listens there; sentinels want \
+             redis+sentinel:// before them";
+        Other "other" Entry "it refused":
+            "see the Redis' own log";
+    }
 }
 
 impl RedisFault {
-    /// All faults, each with one word for statistics and logs.
-    pub const ALL: [(RedisFault, &str); 20] = [
-        (RedisFault::Unreachable, "unreachable"),
-        (RedisFault::Timeout, "timeout"),
-        (RedisFault::Dropped, "dropped"),
-        (RedisFault::Tls, "tls"),
-        (RedisFault::NoPassword, "password"),
-        (RedisFault::Password, "password"),
-        (RedisFault::PasswordUnreadable, "password"),
-        (RedisFault::Files, "files"),
-        (RedisFault::NoDescriptor, "descriptors"),
-        (RedisFault::Permission, "permission"),
-        (RedisFault::Database, "database"),
-        (RedisFault::ReadOnly, "readonly"),
-        (RedisFault::Full, "memory"),
-        (RedisFault::Disk, "disk"),
-        (RedisFault::Busy, "busy"),
-        (RedisFault::Cluster, "cluster"),
-        (RedisFault::NoMaster, "master"),
-        (RedisFault::Untrusted, "untrusted"),
-        (RedisFault::Protocol, "protocol"),
-        (RedisFault::Other, "other"),
-    ];
+    pub fn advice(self) -> &'static str {
+        self.row().3
+    }
+
+    /// True if a new connection may help.
+    pub fn is_about_the_connection(self) -> bool {
+        self.row().1 != FaultScope::Entry
+    }
 
     /// By the code at the beginning of a server's error.
     pub fn of_code(code: &str) -> Option<RedisFault> {
@@ -112,70 +104,6 @@ impl RedisFault {
     pub fn of_server(code: &str, details: Option<&str>) -> RedisFault {
         let details = details.unwrap_or_default();
         RedisFault::of_code(code).or_else(|| RedisFault::of_text(details)).unwrap_or(RedisFault::Other)
-    }
-
-    /// One word for statistics and logs.
-    pub fn class(self) -> &'static str {
-        RedisFault::ALL.iter().find(|(fault, _)| *fault == self).map_or("other", |(_, class)| class)
-    }
-
-    pub fn advice(self) -> &'static str {
-        match self {
-            RedisFault::Unreachable => "see that the Redis runs, that url is right and that no firewall is between",
-            RedisFault::Timeout => "the Redis or the network is slow: see its slowlog, or raise timeout_ms",
-            RedisFault::Dropped => "nothing, if it passes: the Redis was restarted or closes idle connections",
-            RedisFault::Tls => {
-                "see that the Redis speaks TLS on this port, that ca_file is the authority of its certificate \
-                 and that the certificate names the host in url; give cert_file and key_file if it asks for them"
-            }
-            RedisFault::NoPassword => "this Redis wants a password: give password_file, and user if it has ACLs",
-            RedisFault::Password => "the Redis refuses the user or the password: put the right one into password_file",
-            RedisFault::PasswordUnreadable => {
-                "see that the file in password_file is there and that this process may read it"
-            }
-            RedisFault::Files => {
-                "see that ca_file, cert_file and key_file are good PEM files that this process may read"
-            }
-            RedisFault::NoDescriptor => descriptors::REMEDY,
-            RedisFault::Permission => {
-                "the user's ACL is too narrow: allow +get +set +del +eval +multi +exec +ping +select and these keys"
-            }
-            RedisFault::Database => {
-                "the Redis has no database of that number: lower db, or raise databases in redis.conf"
-            }
-            RedisFault::ReadOnly => "this is a replica: url must name the master, or an address that follows it",
-            RedisFault::Full => {
-                "the Redis is full and evicts nothing: raise its maxmemory or choose another maxmemory-policy"
-            }
-            RedisFault::Disk => {
-                "the Redis refuses writes because it cannot save to its disk or lacks replicas: see its log"
-            }
-            RedisFault::Busy => {
-                "nothing, if it passes: the Redis is loading, failing over, running a script or out of connections"
-            }
-            RedisFault::Cluster => {
-                "this is a cluster: name a proxy or a Redis of its own in url, or the one node that has the keys, with \
-                 one {hash tag} in all of an app's keys"
-            }
-            RedisFault::NoMaster => "see that url ends in the name that `sentinel monitor` gives the master",
-            RedisFault::Untrusted => {
-                "if that server is yours, add it to trusted_hosts; if it is not, find out who answers for the sentinels \
-                 or the Redis, or has changed what they say"
-            }
-            RedisFault::Protocol => {
-                "see that it is a Redis 2.6.12 or newer, or one that is compatible, that listens there; sentinels want \
-                 redis+sentinel:// before them"
-            }
-            RedisFault::Other => "see the Redis' own log",
-        }
-    }
-
-    /// True if a new connection may help.
-    pub fn is_about_the_connection(self) -> bool {
-        !matches!(
-            self,
-            RedisFault::Permission | RedisFault::Full | RedisFault::Disk | RedisFault::Other | RedisFault::Cluster
-        )
     }
 }
 

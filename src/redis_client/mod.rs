@@ -20,7 +20,7 @@ use redis::{Pipeline, RedisError, Value};
 
 pub use client::fault_of;
 pub use fault::RedisFault;
-pub use subscriber::Subscriber;
+pub use subscriber::Subscription;
 
 use self::options::{RedisAt, RedisOptions};
 use client::{Login, ServerAddress, within};
@@ -78,7 +78,7 @@ impl RedisClient {
     }
 
     /// Subscribes to these channels at the address of the last connection. Connects first if there was none.
-    pub async fn subscribe(&self, channels: &[&str]) -> Result<Subscriber, RedisFault> {
+    pub async fn subscribe(&self, channels: &[&str]) -> Result<Subscription, RedisFault> {
         let last = self.last.lock().clone();
         let address = match last {
             Some(address) => address,

@@ -1,13 +1,11 @@
 //! A subscription to channels. Notices a connection that has silently broken.
 
-use std::future::pending;
+use std::future::ready;
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, FutureExt};
-use futures_util::stream::StreamExt;
-use redis::Msg;
-use redis::aio::{PubSub, PubSubSink, PubSubStream};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use redis::aio::PubSub;
+use redis::{Msg, Value};
 
 use super::client::within;
 use super::fault::RedisFault;
@@ -15,53 +13,18 @@ use super::fault::RedisFault;
 /// How often to ping. A silent break is noticed after this and the deadline for an answer.
 const PING_EVERY: Duration = Duration::from_secs(3);
 
-/// A subscribed connection. Messages that are published while there is none are lost.
-pub struct Subscriber {
-    sink: PubSubSink,
-    stream: PubSubStream,
-    deadline: Duration,
-    ping: Interval,
-    /// A ping that waits for its answer. Kept here, so that cancelling `next` does not cancel it.
-    pinging: Option<BoxFuture<'static, Result<(), RedisFault>>>,
-}
+/// The messages of a subscribed connection, up to the fault that ends it. Those that are published while there is no
+/// connection are lost.
+pub type Subscription = BoxStream<'static, Result<Msg, RedisFault>>;
 
-impl Subscriber {
-    /// Takes over a connection that is subscribed.
-    pub(super) fn new(pubsub: PubSub, deadline: Duration) -> Subscriber {
-        let (sink, stream) = pubsub.split();
-        let mut ping = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Subscriber { sink, stream, deadline, ping, pinging: None }
-    }
-
-    /// The next message, or why there will be none. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Msg, RedisFault> {
-        loop {
-            let answer = async {
-                match &mut self.pinging {
-                    Some(answer) => answer.await,
-                    None => pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                message = self.stream.next() => return message.ok_or(RedisFault::Dropped),
-                answered = answer => {
-                    self.pinging = None;
-                    answered?;
-                }
-                _ = self.ping.tick() => {
-                    // A ping under way has a deadline of its own.
-                    if self.pinging.is_none() {
-                        self.pinging = Some(ping(self.sink.clone(), self.deadline));
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn ping(mut sink: PubSubSink, deadline: Duration) -> BoxFuture<'static, Result<(), RedisFault>> {
-    async move { within(deadline, sink.ping::<redis::Value>()).await?.map(drop).map_err(|_| RedisFault::Dropped) }
-        .boxed()
+/// Takes over a connection that is subscribed.
+pub(super) fn messages(pubsub: PubSub, deadline: Duration) -> Subscription {
+    let (sink, stream) = pubsub.split();
+    let messages = stream.map(Ok).chain(stream::once(ready(Err(RedisFault::Dropped))));
+    let pings = stream::unfold(sink, move |mut sink| async move {
+        tokio::time::sleep(PING_EVERY).await;
+        let answered = within(deadline, sink.ping::<Value>()).await;
+        Some((answered.and_then(|answered| answered.map_err(|_| RedisFault::Dropped)).err(), sink))
+    });
+    stream::select(messages, pings.filter_map(|fault| ready(fault.map(Err)))).boxed()
 }

@@ -87,8 +87,9 @@ impl TokenSource for SinkSources {
 
 #[cfg(test)]
 mod tests {
-    use super::super::backend::{Contents, CredentialWrite, Retraction, SinkFault, SinkFaultScope};
+    use super::super::backend::{Contents, CredentialWrite, Retraction};
     use super::*;
+    use crate::store_fault::{FaultScope, StoreFault};
 
     /// What it answers.
     #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,22 +101,22 @@ mod tests {
     }
 
     impl SinkBackend for FakeBackend {
-        fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>> {
+        fn open(&self) -> BoxFuture<'_, Result<(), StoreFault>> {
             std::future::ready(Ok(())).boxed()
         }
 
-        fn write<'a>(&'a self, _: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>> {
+        fn write<'a>(&'a self, _: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, StoreFault>> {
             unreachable!("nothing is written")
         }
 
-        fn read<'a>(&'a self, _: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
+        fn read<'a>(&'a self, _: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, StoreFault>> {
             async move {
                 match *self {
                     FakeBackend::Answers(text) => Ok(Some(vec![Some(text.as_bytes().to_vec()), None])),
                     FakeBackend::Unreadable => Ok(None),
                     FakeBackend::Refuses => {
                         let (what, advice) = ("it is down".into(), "wait".into());
-                        Err(SinkFault { class: "unreachable", what, advice, scope: SinkFaultScope::Backend })
+                        Err(StoreFault { class: "unreachable", what, advice, scope: FaultScope::Backend })
                     }
                     FakeBackend::Hangs => std::future::pending().await,
                 }
@@ -123,7 +124,7 @@ mod tests {
             .boxed()
         }
 
-        fn retract<'a>(&'a self, _: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
+        fn retract<'a>(&'a self, _: &'a Retraction) -> BoxFuture<'a, Result<u64, StoreFault>> {
             unreachable!("nothing is taken back")
         }
     }

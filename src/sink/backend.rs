@@ -1,10 +1,8 @@
-//! The trait that each type of sink implements, its arguments and its errors.
+//! The trait that each type of sink implements, and its arguments.
 //!
 //! A backend never retries and never logs a failure: the runner does. It never shows a value, a password or a key with a
 //! secret.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,15 +10,17 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::options::SinkEntry;
+use super::template::{Placeholder, TimeShown};
 use crate::clock::{BootMs, Now};
 use crate::credential::adopt::StoredBytes;
 use crate::encoding::Times;
+use crate::store_fault::StoreFault;
 
 /// The content at each of some entries; none where nothing is.
 pub(super) type Contents = Vec<Option<Vec<u8>>>;
 
 /// What a store is waited for.
-pub(super) type SinkAnswer<'a, T> = BoxFuture<'a, Result<T, SinkFault>>;
+pub(super) type SinkAnswer<'a, T> = BoxFuture<'a, Result<T, StoreFault>>;
 
 /// A store that credentials are written to.
 pub(super) trait SinkBackend: Send + Sync + 'static {
@@ -30,7 +30,7 @@ pub(super) trait SinkBackend: Send + Sync + 'static {
     }
 
     /// The bytes for one entry at this instant, which [`SinkBackend::write`] gets.
-    fn content(&self, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
+    fn content(&self, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, StoreFault> {
         Ok(entry.render(current))
     }
 
@@ -41,11 +41,6 @@ pub(super) trait SinkBackend: Send + Sync + 'static {
 
     /// Whether the entries may be gone when the store is opened again: it may have been restarted or replaced.
     fn may_have_lost(&self) -> bool {
-        true
-    }
-
-    /// Whether [`SinkBackend::read`] can read.
-    fn is_readable(&self) -> bool {
         true
     }
 
@@ -95,6 +90,19 @@ impl CurrentValue {
         self.end_ms.saturating_sub(self.now.boot_ms)
     }
 
+    /// A time as it is to be written.
+    pub fn time(&self, time: TimeShown) -> i64 {
+        self.times(0).get(time.fact).unwrap_or_default().saturating_add(time.add)
+    }
+
+    /// What a placeholder stands for in a text; none for the value, which each type of sink writes in its own way.
+    pub fn shown(&self, entry: &SinkEntry, placeholder: Placeholder) -> Option<String> {
+        match placeholder {
+            Placeholder::Time(time) => Some(self.time(time).to_string()),
+            placeholder => entry.named(placeholder).map(str::to_owned),
+        }
+    }
+
     /// The times to write, with at least so many seconds left. For a value that has ended they lie in the past.
     pub fn times(&self, at_least_s: u32) -> Times {
         if self.end_ms > self.now.boot_ms {
@@ -124,61 +132,4 @@ pub(super) struct Retraction {
     pub expected: Vec<Option<Vec<u8>>>,
     /// Its last value, which has ended; none if there never was one.
     pub last: Option<CurrentValue>,
-}
-
-/// Why something could not be written, for the log. Holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SinkFault {
-    /// One word for statistics and logs.
-    pub class: &'static str,
-    /// What is wrong: "it is out of memory".
-    pub what: Cow<'static, str>,
-    pub advice: Cow<'static, str>,
-    pub scope: SinkFaultScope,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SinkFaultScope {
-    /// The connection: nothing can be written until it is opened again.
-    Backend,
-    /// The connection, because this process has no file descriptor left, which passes soon.
-    Descriptors,
-    /// One entry; others may still be written.
-    Entry,
-}
-
-impl fmt::Display for SinkFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl SinkFault {
-    pub fn of_entry(
-        class: &'static str,
-        what: impl Into<Cow<'static, str>>,
-        advice: impl Into<Cow<'static, str>>,
-    ) -> SinkFault {
-        SinkFault { class, what: what.into(), advice: advice.into(), scope: SinkFaultScope::Entry }
-    }
-
-    /// True if nothing can be written until the store is opened again.
-    pub fn is_about_the_connection(&self) -> bool {
-        self.scope != SinkFaultScope::Entry
-    }
-
-    /// Who can fix it, by its class: whoever runs the `configuration`, the `target`, the `network`, the `upstream` that gave
-    /// the value, or this `server`.
-    pub fn responsible(&self) -> &'static str {
-        match self.class {
-            "cluster" | "database" | "file" | "files" | "folder" | "format" | "link" | "master" | "not_found"
-            | "password" | "permission" | "protocol" | "readonly" | "syntax" | "table" | "tls" | "untrusted" => {
-                "configuration"
-            }
-            "value" => "upstream",
-            "unreachable" => "network",
-            "descriptors" | "resources" => "server",
-            _ => "target",
-        }
-    }
 }

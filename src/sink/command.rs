@@ -16,13 +16,14 @@ use tokio::sync::Semaphore;
 use tracing::info;
 
 use self::process::{Program, ProgramEnd, ProgramOutcome};
-use super::backend::{Contents, CredentialWrite, CurrentValue, SinkAnswer, SinkBackend, SinkFault, SinkFaultScope};
+use super::backend::{Contents, CredentialWrite, CurrentValue, SinkAnswer, SinkBackend};
 use super::options::{SinkCommand, SinkEntry};
+use super::template::{Placeholder, fill_words};
 use crate::clock::{LogThrottle, boot_ms};
 use crate::descriptors;
-use crate::encoding::Fact;
-use crate::encoding::key_words::fill_type;
+use crate::encoding::key_words::current_word;
 use crate::files::trusted;
+use crate::store_fault::{FaultScope, StoreFault};
 
 pub use self::process::kill_all;
 
@@ -42,7 +43,7 @@ impl CommandBackend {
         CommandBackend { config, log: LogThrottle::default() }
     }
 
-    async fn judge(&self) -> Result<(), SinkFault> {
+    async fn judge(&self) -> Result<(), StoreFault> {
         let path = self.config.program.clone();
         match tokio::task::spawn_blocking(move || trusted::judge(&path)).await {
             Ok(Ok(())) => Ok(()),
@@ -51,7 +52,7 @@ impl CommandBackend {
         }
     }
 
-    async fn run(&self, write: &CredentialWrite, entry: &SinkEntry, content: &[u8]) -> Result<(), SinkFault> {
+    async fn run(&self, write: &CredentialWrite, entry: &SinkEntry, content: &[u8]) -> Result<(), StoreFault> {
         // Somebody else may have changed the program since the start.
         self.judge().await?;
         let program = Program {
@@ -83,10 +84,6 @@ impl SinkBackend for CommandBackend {
         false
     }
 
-    fn is_readable(&self) -> bool {
-        false
-    }
-
     fn limit(&self) -> Option<&'static Semaphore> {
         Some(&process::PERMITS)
     }
@@ -103,26 +100,16 @@ impl SinkBackend for CommandBackend {
 
 /// An argument with what its placeholders stand for.
 fn fill(word: &str, entry: &SinkEntry, current: &CurrentValue) -> String {
-    if !word.contains('{') {
-        return word.to_owned();
-    }
-    let id = entry.app.as_str();
-    let appid = id.split_once(':').map_or(id, |(appid, _)| appid);
-    let times = current.times(0);
-    let time = |fact| times.get(fact).unwrap_or_default().to_string();
-    let facts = [
-        ("{appid}", appid.to_owned()),
-        ("{id}", id.to_owned()),
-        ("{expires_at}", time(Fact::ExpiresAt)),
-        ("{expires_in}", time(Fact::ExpiresIn)),
-    ];
-    facts.iter().fold(fill_type(word, entry.of.word()), |word, (placeholder, fact)| word.replace(placeholder, fact))
+    fill_words(word, |word| {
+        let known = Some(word).filter(|word| SinkCommand::WORDS.contains(&current_word(word)));
+        current.shown(entry, Placeholder::of_word(known?)?)
+    })
 }
 
-fn judge_end(end: &ProgramEnd, config: &SinkCommand) -> Result<(), SinkFault> {
+fn judge_end(end: &ProgramEnd, config: &SinkCommand) -> Result<(), StoreFault> {
     const ADVICE: &str = "see what it has said in the log, and try it by hand as the server's user: echo test | the command; \
                           it is run again by and by";
-    let fault = |class, what: String, advice| Err(SinkFault::of_entry(class, what, advice));
+    let fault = |class, what: String, advice| Err(StoreFault::of_entry(class, what, advice));
     match end {
         ProgramEnd::Code(0) => Ok(()),
         ProgramEnd::Code(code) => fault("exit", format!("the command ended with code {code}"), ADVICE),
@@ -135,7 +122,7 @@ fn judge_end(end: &ProgramEnd, config: &SinkCommand) -> Result<(), SinkFault> {
     }
 }
 
-fn untrusted(why: &trusted::Untrusted) -> SinkFault {
+fn untrusted(why: &trusted::Untrusted) -> StoreFault {
     let (class, what) = match why {
         trusted::Untrusted::Unseen { error, .. } if error.kind() == io::ErrorKind::NotFound => {
             ("not_found", format!("the command is not there: {why}"))
@@ -143,10 +130,10 @@ fn untrusted(why: &trusted::Untrusted) -> SinkFault {
         trusted::Untrusted::Unseen { .. } => ("permission", format!("the command cannot be run: {why}")),
         _ => ("untrusted", format!("others could change the command: {why}")),
     };
-    SinkFault { class, what: what.into(), advice: why.remedy().into(), scope: SinkFaultScope::Backend }
+    StoreFault { class, what: what.into(), advice: why.remedy().into(), scope: FaultScope::Backend }
 }
 
-fn fault_of(error: &io::Error, program: &Path) -> SinkFault {
+fn fault_of(error: &io::Error, program: &Path) -> StoreFault {
     let (class, advice) = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOENT) => {
             ("not_found", "if it is there, what stands behind #! in its first line is not: install that")
@@ -165,7 +152,7 @@ fn fault_of(error: &io::Error, program: &Path) -> SinkFault {
         Some(Errno::TXTBSY) => ("busy", "nothing, if it passes: somebody is writing the program's file"),
         _ => ("other", "see the system's log"),
     };
-    let scope = if class == "descriptors" { SinkFaultScope::Descriptors } else { SinkFaultScope::Backend };
+    let scope = if class == "descriptors" { FaultScope::Descriptors } else { FaultScope::Backend };
     let what = format!("the command {} cannot be started: {error}", program.display());
-    SinkFault { class, what: what.into(), advice: advice.into(), scope }
+    StoreFault { class, what: what.into(), advice: advice.into(), scope }
 }

@@ -17,13 +17,14 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend, SinkFault};
+use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend};
 use super::options::{SinkContent, SinkEntry, SinkFile};
-use super::template::{Escape, Piece, Template, TimeShown};
+use super::template::{Escape, Placeholder, Template, TimeShown, fill_words};
 use crate::credential::adopt::StoredBytes;
 use crate::descriptors;
 use crate::encoding::{Fact, Form, View};
 use crate::files::BlockingPool;
+use crate::store_fault::StoreFault;
 use crate::unit;
 
 /// How many folders are written at once. A folder that hangs keeps one thread.
@@ -36,8 +37,7 @@ const TEMPORARY: &str = ".tokencached.";
 const TEMPORARY_OLD: Duration = Duration::from_secs(600);
 
 pub(super) struct FileBackend {
-    mode: u32,
-    mtime: Option<TimeShown>,
+    config: SinkFile,
     aside: BlockingPool,
     /// The folders whose old temporary files were removed.
     cleaned: Mutex<HashSet<PathBuf>>,
@@ -45,19 +45,15 @@ pub(super) struct FileBackend {
 
 impl FileBackend {
     pub fn new(config: &SinkFile) -> FileBackend {
-        FileBackend {
-            mode: config.mode,
-            mtime: config.mtime,
-            aside: BlockingPool::new(FOLDERS_AT_ONCE),
-            cleaned: Mutex::default(),
-        }
+        let aside = BlockingPool::new(FOLDERS_AT_ONCE);
+        FileBackend { config: config.clone(), aside, cleaned: Mutex::default() }
     }
 
     async fn in_folder<T: Send + 'static>(
         &self,
         path: &str,
         work: impl FnOnce(&FileInFolder<'_>) -> Result<T, Errno> + Send + 'static,
-    ) -> Result<T, SinkFault> {
+    ) -> Result<T, StoreFault> {
         let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
         let doing = {
             let path = path.to_owned();
@@ -71,8 +67,8 @@ impl FileBackend {
         path: &str,
         content: Vec<u8>,
         value: &CurrentValue,
-    ) -> Result<Option<Vec<u8>>, SinkFault> {
-        let (mode, mtime_s) = (self.mode, self.mtime_s_to_set(value));
+    ) -> Result<Option<Vec<u8>>, StoreFault> {
+        let (mode, mtime_s) = (self.config.mode, self.mtime_s_to_set(value));
         let is_first = Path::new(path).parent().is_some_and(|folder| self.cleaned.lock().insert(folder.to_owned()));
         let before = self.in_folder(path, move |place| {
             if is_first {
@@ -88,8 +84,8 @@ impl FileBackend {
         entry: &SinkEntry,
         expected: Option<Vec<u8>>,
         last: &CurrentValue,
-    ) -> Result<bool, SinkFault> {
-        let (mode, mtime_s) = (self.mode, self.mtime_s_to_set(last));
+    ) -> Result<bool, StoreFault> {
+        let (mode, mtime_s) = (self.config.mode, self.mtime_s_to_set(last));
         let (content, value) = (self.content(entry, last)?, last.value.clone());
         let holds_value = entry.content.holds_value();
         let retracting = self.in_folder(&entry.name, move |place| {
@@ -109,17 +105,16 @@ impl FileBackend {
     fn mtime_s_to_set(&self, current: &CurrentValue) -> Option<i64> {
         let has_ended = current.left_ms() == 0;
         let usual = has_ended.then_some(TimeShown { fact: Fact::FetchedAt, add: 0 });
-        let time = self.mtime.or(usual)?;
-        Some(current.times(0).get(time.fact)?.saturating_add(time.add))
+        let time = self.config.mtime.or(usual)?;
+        Some(current.time(time))
     }
 }
 
 impl SinkBackend for FileBackend {
-    fn content(&self, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
+    fn content(&self, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, StoreFault> {
         match &entry.content {
-            SinkContent::Template(template) => fill_in(template, current),
+            SinkContent::Template(template) => fill_in(template, entry, current),
             SinkContent::View(view) => render_view(view, entry, current),
-            SinkContent::Value => Ok(escape_value(&current.value, Escape::None)?.into_bytes()),
         }
     }
 
@@ -282,27 +277,17 @@ fn errno_of(error: io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
-fn fill_in(template: &Template, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
-    let (times, mut text) = (current.times(0), String::new());
-    for piece in &template.pieces {
-        match piece {
-            Piece::Text(plain) => text.push_str(plain),
-            Piece::Value => text.push_str(&escape_value(&current.value, template.escape)?),
-            Piece::SerializedValue => {
-                let value = escape_value(&current.value, Escape::None)?;
-                text.push_str(&format!("s:{}:\"{value}\";", value.len()));
-            }
-            Piece::Time(time) => {
-                let shown = times.get(time.fact).unwrap_or_default().saturating_add(time.add);
-                text.push_str(&shown.to_string());
-            }
-        }
-    }
-    Ok(text.into_bytes())
+fn fill_in(template: &Template, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, StoreFault> {
+    let value = escape_value(&current.value, template.escape)?;
+    let filled = fill_words(&template.text, |word| match Placeholder::of_word(word)? {
+        Placeholder::Value => Some(value.clone()),
+        placeholder => current.shown(entry, placeholder),
+    });
+    Ok(filled.into_bytes())
 }
 
 /// The content as an alias shows it, without what could be code where the file is read as something else.
-fn render_view(view: &View, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, SinkFault> {
+fn render_view(view: &View, entry: &SinkEntry, current: &CurrentValue) -> Result<Vec<u8>, StoreFault> {
     let rendered = entry.render(current);
     if matches!(view.form, Form::Json(_)) {
         escape_value(&current.value, Escape::Json)?;
@@ -321,35 +306,36 @@ fn without_tags(text: &str) -> String {
 }
 
 /// Escapes a value for where it is written. It comes from a platform, a leader or a Redis, and a quote in it would be code.
-fn escape_value(value: &[u8], escape: Escape) -> Result<String, SinkFault> {
+fn escape_value(value: &[u8], escape: Escape) -> Result<String, StoreFault> {
     let text = std::str::from_utf8(value).unwrap_or_default();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~+/=-".contains(&byte);
     let is_printable = !text.is_empty() && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
     match escape {
         Escape::None if is_printable && text.bytes().all(is_plain) => Ok(text.to_owned()),
+        Escape::Serialized => Ok(format!("s:{}:\"{}\";", text.len(), escape_value(value, Escape::None)?)),
         Escape::Php if is_printable => Ok(text.replace('\\', r"\\").replace('\'', r"\'")),
         Escape::Json if is_printable => Ok(without_tags(&text.replace('\\', r"\\").replace('"', r#"\""#))),
         _ => Err(unfit_value(escape)),
     }
 }
 
-fn unfit_value(escape: Escape) -> SinkFault {
+fn unfit_value(escape: Escape) -> StoreFault {
     let advice = match escape {
-        Escape::None => {
+        Escape::None | Escape::Serialized => {
             "see where the value comes from: the platform, a leader or a Redis; if it is good, use a template with \
              escape = \"php\" or \"json\""
         }
         Escape::Php | Escape::Json => "see where the value comes from: the platform, a leader or a Redis",
     };
-    SinkFault::of_entry("value", "the value has bytes that no token has, and is written to no file", advice)
+    StoreFault::of_entry("value", "the value has bytes that no token has, and is written to no file", advice)
 }
 
-fn hung_fault(path: &str) -> SinkFault {
+fn hung_fault(path: &str) -> StoreFault {
     let what = format!("{path} is not written: the disk does not answer");
-    SinkFault::of_entry("timeout", what, "see the disk or the file server that the folder is on")
+    StoreFault::of_entry("timeout", what, "see the disk or the file server that the folder is on")
 }
 
-fn fault(path: &str, errno: Errno) -> SinkFault {
+fn fault(path: &str, errno: Errno) -> StoreFault {
     let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
     let shown = folder.display();
     let (class, what, advice) = match errno {
@@ -375,7 +361,7 @@ fn fault(path: &str, errno: Errno) -> SinkFault {
             ("other", what, Some("see the system's log about the disk that it is on"))
         }
     };
-    SinkFault::of_entry(class, what, advice.map_or_else(|| unit::advice(folder).into(), Cow::Borrowed))
+    StoreFault::of_entry(class, what, advice.map_or_else(|| unit::advice(folder).into(), Cow::Borrowed))
 }
 
 #[cfg(test)]

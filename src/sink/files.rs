@@ -2,16 +2,16 @@
 //!
 //! No path is built from anything but the configuration and names that are letters, digits, `_` and `-`. Opens nothing.
 
-use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::file_presets::{FilePreset, Layout};
-use super::keys::{Scope, duplicate_key_fault};
+use super::keys::{Keys, Scope};
 use super::options::{SinkContent, SinkEntry};
-use super::template::{Escape, Piece, Source, Template, TimeShown};
+use super::template::{Escape, Template};
 use crate::credential::App;
+use crate::encoding::View;
 use crate::encoding::key_words::{fill_type, has_type};
-use crate::encoding::{Fact, View};
 use crate::invalid_value::{InvalidValue, quoted};
 use crate::platform::CredentialName;
 
@@ -20,7 +20,7 @@ const FILE_NAME_BYTES_MAX: usize = 200;
 
 /// What is written, before it is known of whom.
 pub enum FileContent {
-    Template(Source),
+    Template(Arc<Template>),
     NamedArray,
     Views(Vec<(CredentialName, View)>),
 }
@@ -28,15 +28,17 @@ pub enum FileContent {
 impl FileContent {
     pub fn of_preset(preset: &FilePreset) -> Option<FileContent> {
         match preset.layout {
-            Layout::Text(text, escape) => Source::new(text, escape).ok().map(FileContent::Template),
+            Layout::Text(text, escape) => {
+                Template::parse(text, escape).ok().map(|template| FileContent::Template(template.into()))
+            }
             Layout::NamedArray => Some(FileContent::NamedArray),
         }
     }
 
     fn of(&self, app: &App, of: CredentialName) -> Option<SinkContent> {
         Some(match self {
-            FileContent::Template(source) => SinkContent::Template(source.of(of.word(), &app.appid, &app.id())),
-            FileContent::NamedArray => SinkContent::Template(named_array(&self.file_name(app, of)?)),
+            FileContent::Template(template) => SinkContent::Template(template.clone()),
+            FileContent::NamedArray => SinkContent::Template(named_array(&self.file_name(app, of)?).into()),
             FileContent::Views(views) => SinkContent::View(views.iter().find(|(only, _)| *only == of)?.1.clone()),
         })
     }
@@ -56,37 +58,25 @@ impl FileContent {
 
 fn named_array(name: &str) -> Template {
     let begin = format!("a:3:{{s:4:\"name\";s:{}:\"{name}\";s:5:\"value\";", name.len());
-    let end = Piece::Time(TimeShown { fact: Fact::ExpiresAt, add: 0 });
-    let text = |text: &str| Piece::Text(text.to_owned());
-    let pieces = vec![text(&begin), Piece::SerializedValue, text("s:7:\"expired\";i:"), end, text(";}")];
-    Template { pieces, escape: Escape::None }
+    Template { text: begin + "{value}s:7:\"expired\";i:{expires_at};}", escape: Escape::Serialized }
 }
 
 /// A file for each credential, up to the first that cannot be one.
 pub fn entries(path: &str, content: &FileContent, scope: &Scope<'_>) -> (Vec<SinkEntry>, Option<InvalidValue>) {
-    let (mut entries, mut known): (Vec<SinkEntry>, HashMap<String, usize>) = Default::default();
+    let mut files = Keys::default();
     let of_each_type = has_type(path) || path.contains("{name}");
     for app in &scope.apps {
         let mut kept = scope.kept(app);
         kept.truncate(if of_each_type { usize::MAX } else { 1 });
         for of in kept {
             let (Some(name), Some(content)) = (content.file_name(app, of), content.of(app, of)) else { continue };
-            match file_entry(path, &name, app, of, content) {
-                Ok(entry) => match known.get(&entry.name).and_then(|at| entries.get(*at)) {
-                    None => {
-                        known.insert(entry.name.clone(), entries.len());
-                        entries.push(entry);
-                    }
-                    Some(first) => {
-                        let fault = duplicate_key_fault(first, &entry);
-                        return (entries, Some(fault));
-                    }
-                },
-                Err(fault) => return (entries, Some(fault)),
+            let entry = file_entry(path, &name, app, of, content);
+            if let Err(fault) = entry.and_then(|entry| files.claim(entry, 0, false)) {
+                return (files.entries, Some(fault));
             }
         }
     }
-    (entries, None)
+    (files.entries, None)
 }
 
 /// A token that anybody could ask the web server for.
@@ -94,9 +84,7 @@ pub fn exposure(path: &str, entries: &[SinkEntry]) -> Option<String> {
     let root = document_root(Path::new(path))?;
     let root = root.display();
     let begins_as_php = |entry: &SinkEntry| match &entry.content {
-        SinkContent::Template(template) => {
-            matches!(template.pieces.first(), Some(Piece::Text(text)) if text.starts_with("<?php"))
-        }
+        SinkContent::Template(template) => template.text.starts_with("<?php"),
         _ => false,
     };
     if !path.ends_with(".php") {

@@ -40,7 +40,7 @@ impl SinkEntry {
             SinkContent::View(view) => {
                 view.render(&current.value).write(&mut bytes, &current.times(view.at_least_s));
             }
-            SinkContent::Value | SinkContent::Template(_) => bytes.extend_from_slice(&current.value),
+            SinkContent::Template(_) => bytes.extend_from_slice(&current.value),
         }
         bytes
     }

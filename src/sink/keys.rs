@@ -38,7 +38,7 @@ impl Scope<'_> {
         let all = self.apps.iter().flat_map(|app| self.kept(app).into_iter().map(move |of| (app.id(), of)));
         let entry = |(app, of): (String, CredentialName)| {
             let name = format!("{}:{app}", of.word());
-            SinkEntry { app, of, name, redacted_name: None, content: SinkContent::Value }
+            SinkEntry { app, of, name, redacted_name: None, content: SinkContent::View(View::RAW) }
         };
         all.map(entry).collect()
     }
@@ -104,7 +104,7 @@ impl Keys {
                 for of in template.types(app, &kept) {
                     used[at] = true;
                     let key = template.key(app, of, secret.as_ref().map_or("", Secret::expose));
-                    if let Err(fault) = key.and_then(|key| keys.claim(key, at, template))
+                    if let Err(fault) = key.and_then(|key| keys.claim(key, at, template.of_preset.is_some()))
                         && !std::mem::replace(&mut spoilt[at], true)
                     {
                         keys.faults.push((at, fault));
@@ -121,8 +121,8 @@ impl Keys {
         keys
     }
 
-    /// What is written out comes first, and wins over a preset.
-    fn claim(&mut self, key: SinkEntry, at: usize, template: &KeyTemplate) -> Result<(), InvalidValue> {
+    /// What is written out comes first, and wins over a preset. Two templates may not mean one name otherwise.
+    pub fn claim(&mut self, key: SinkEntry, at: usize, is_of_preset: bool) -> Result<(), InvalidValue> {
         match self.known.get(&key.name).and_then(|at| self.entries.get(*at)) {
             None => {
                 self.known.insert(key.name.clone(), self.entries.len());
@@ -130,7 +130,7 @@ impl Keys {
                 self.origins.push(at);
                 Ok(())
             }
-            Some(first) if template.of_preset.is_some() && first.app == key.app || same(first, &key) => Ok(()),
+            Some(first) if is_of_preset && first.app == key.app || same(first, &key) => Ok(()),
             Some(first) => Err(duplicate_key_fault(first, &key)),
         }
     }
@@ -226,7 +226,7 @@ fn same(first: &SinkEntry, second: &SinkEntry) -> bool {
     first == second || first.content.is_constant() && first.content == second.content
 }
 
-pub fn duplicate_key_fault(first: &SinkEntry, second: &SinkEntry) -> InvalidValue {
+fn duplicate_key_fault(first: &SinkEntry, second: &SinkEntry) -> InvalidValue {
     let key = quoted(second.redacted_name());
     if first.app == second.app {
         return InvalidValue::new(

@@ -64,7 +64,9 @@ pub fn build(sinks: &[Options], table: &Arc<Table>, stats: &Stats) -> Vec<SinkRu
 fn backend(options: &Options) -> Option<Arc<dyn SinkBackend>> {
     match &options.to {
         #[cfg(feature = "redis")]
-        SinkTo::Redis { server, ttl } => Some(Arc::new(redis::RedisBackend::new(server.clone(), *ttl))),
+        SinkTo::Redis { server, ttl_margin_s } => {
+            Some(Arc::new(redis::RedisBackend::new(server.clone(), *ttl_margin_s)))
+        }
         SinkTo::File(file) => Some(Arc::new(file::FileBackend::new(file))),
         #[cfg(not(feature = "redis"))]
         SinkTo::Redis { .. } => None,

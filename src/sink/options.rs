@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::sql_statement::{SqlDialect, SqlStatement};
-use super::template::{Template, TimeShown};
+use super::template::{Placeholder, Template, TimeShown};
 use crate::encoding::View;
 use crate::encoding::request::form_as_toml;
 use crate::encoding::toml_text::toml_text;
@@ -15,15 +16,6 @@ use crate::secret_source::SecretSource;
 
 /// Access rights of a file. The site's own programs write it too, where they have to fetch for themselves again.
 pub const FILE_MODE: u32 = 0o660;
-
-/// How long a key lives in Redis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ttl {
-    /// As long as the value is valid, minus a margin in seconds.
-    Left { margin_s: u64 },
-    /// Until it is deleted.
-    None,
-}
 
 /// One sink: a store of the site that is kept current.
 #[derive(Clone, Debug)]
@@ -38,7 +30,11 @@ pub struct Options {
 
 #[derive(Clone, Debug)]
 pub enum SinkTo {
-    Redis { server: RedisOptions, ttl: Ttl },
+    Redis {
+        server: RedisOptions,
+        /// How long before the end of its value a key expires; none: it stays until it is deleted.
+        ttl_margin_s: Option<u64>,
+    },
     Sql(SqlSink),
     File(SinkFile),
     Command(SinkCommand),
@@ -47,10 +43,7 @@ pub enum SinkTo {
 impl Options {
     /// How long before a value expires its entries have to be gone.
     pub fn margin_ms(&self) -> u64 {
-        match &self.to {
-            SinkTo::Redis { ttl: Ttl::Left { margin_s }, .. } => margin_s * 1000,
-            SinkTo::Redis { .. } | SinkTo::Sql(_) | SinkTo::File(_) | SinkTo::Command(_) => 0,
-        }
+        if let SinkTo::Redis { ttl_margin_s: Some(margin_s), .. } = self.to { margin_s * 1000 } else { 0 }
     }
 
     /// Times are written as if at least so many seconds were left.
@@ -123,12 +116,10 @@ pub struct SinkEntry {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkContent {
-    /// As an alias shows it.
+    /// As an alias shows it; the value itself for sinks that decide how it is written.
     View(View),
     /// As the site's own template shows it.
-    Template(Template),
-    /// The value itself; the sink decides how it is written.
-    Value,
+    Template(Arc<Template>),
 }
 
 impl SinkContent {
@@ -136,8 +127,7 @@ impl SinkContent {
     pub fn holds_value(&self) -> bool {
         match self {
             SinkContent::View(view) => view.holds_value(),
-            SinkContent::Template(template) => template.holds_value(),
-            SinkContent::Value => true,
+            SinkContent::Template(_) => true,
         }
     }
 
@@ -159,6 +149,18 @@ impl SinkEntry {
         tagged.fold(self.redacted_name().to_owned(), |name, (word, value)| {
             name.replace(&format!("{{{value}}}"), &format!("{{{{{word}}}}}"))
         })
+    }
+
+    /// What a placeholder stands for that is always the same; none for the value and times.
+    pub fn named(&self, placeholder: Placeholder) -> Option<&str> {
+        let (appid, agent) = self.app.split_once(':').unwrap_or((&self.app, ""));
+        match placeholder {
+            Placeholder::AppId => Some(appid),
+            Placeholder::Id => Some(&self.app),
+            Placeholder::Agent => Some(agent),
+            Placeholder::CredentialType => Some(self.of.word()),
+            Placeholder::Value | Placeholder::Time(_) => None,
+        }
     }
 
     /// A key of a Redis as the file could have it.
@@ -224,6 +226,11 @@ pub struct SinkCommand {
     pub arguments: Vec<String>,
     /// It is killed after this long, ms.
     pub timeout_ms: u64,
+}
+
+impl SinkCommand {
+    /// What stands for something in an argument.
+    pub const WORDS: [&str; 5] = ["appid", "id", "type", "expires_at", "expires_in"];
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

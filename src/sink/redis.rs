@@ -4,8 +4,8 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value};
 
-use super::backend::{Contents, CredentialWrite, Retraction, SinkAnswer, SinkBackend, SinkFault, SinkFaultScope};
-use super::options::{SinkEntry, Ttl};
+use super::backend::{Contents, CredentialWrite, Retraction, SinkAnswer, SinkBackend};
+use super::options::SinkEntry;
 use crate::credential::adopt::StoredBytes;
 use crate::redis_client::options::RedisOptions;
 use crate::redis_client::{RedisClient, RedisFault, fault_of, refusal};
@@ -16,21 +16,18 @@ const DELETE_OURS: &str =
 
 pub(super) struct RedisBackend {
     client: RedisClient,
-    ttl: Ttl,
+    ttl_margin_s: Option<u64>,
     connection: Mutex<Option<MultiplexedConnection>>,
 }
 
 impl RedisBackend {
-    pub fn new(server: RedisOptions, ttl: Ttl) -> RedisBackend {
-        RedisBackend { client: RedisClient::new(server), ttl, connection: Mutex::default() }
+    pub fn new(server: RedisOptions, ttl_margin_s: Option<u64>) -> RedisBackend {
+        RedisBackend { client: RedisClient::new(server), ttl_margin_s, connection: Mutex::default() }
     }
 
     /// Writes all keys of one credential at once; gives back what was under each before.
     async fn replace(&self, write: &CredentialWrite) -> Result<Contents, RedisFault> {
-        let ttl_ms = match self.ttl {
-            Ttl::Left { margin_s } => Some(write.current.left_ms().saturating_sub(margin_s * 1000)),
-            Ttl::None => None,
-        };
+        let ttl_ms = self.ttl_margin_s.map(|margin_s| write.current.left_ms().saturating_sub(margin_s * 1000));
         let mut pipeline = Pipeline::with_capacity(2 * write.entries.len() + 2);
         // A value of another type cannot be read, and is replaced all the same. Not the library's own transactions:
         // they do not tell why a server refused to execute one.
@@ -142,17 +139,6 @@ impl SinkBackend for RedisBackend {
     }
 }
 
-impl From<RedisFault> for SinkFault {
-    fn from(fault: RedisFault) -> SinkFault {
-        let scope = match fault {
-            RedisFault::NoDescriptor => SinkFaultScope::Descriptors,
-            fault if fault.is_about_the_connection() => SinkFaultScope::Backend,
-            _ => SinkFaultScope::Entry,
-        };
-        SinkFault { class: fault.class(), what: fault.to_string().into(), advice: fault.advice().into(), scope }
-    }
-}
-
 /// The answers inside a transaction. If it was refused, the first refusal of a command says why.
 fn executed(mut answers: Vec<Value>) -> Result<Vec<Value>, RedisFault> {
     match answers.pop() {
@@ -172,14 +158,12 @@ fn found(answer: &Value) -> Result<Option<Vec<u8>>, RedisFault> {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => Ok(Some(bytes.clone())),
         Value::SimpleString(text) => Ok(Some(text.clone().into_bytes())),
-        Value::ServerError(error) if error.code() == "WRONGTYPE" || is_wrong_type(error.details()) => {
+        // In a script's error the code stands inside.
+        Value::ServerError(error)
+            if error.code() == "WRONGTYPE" || error.details().is_some_and(|text| text.contains("WRONGTYPE")) =>
+        {
             Ok(Some(Vec::new()))
         }
         answer => Err(refusal(answer).unwrap_or(RedisFault::Protocol)),
     }
-}
-
-/// In a script's error the code stands inside.
-fn is_wrong_type(details: Option<&str>) -> bool {
-    details.is_some_and(|details| details.contains("WRONGTYPE"))
 }

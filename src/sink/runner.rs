@@ -15,13 +15,14 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::backend::{Contents, CredentialWrite, Retraction, SinkBackend, SinkFault, SinkFaultScope, WritePermit};
+use super::backend::{Contents, CredentialWrite, Retraction, SinkBackend, WritePermit};
 use super::item::{FoundContent, SinkItem};
 use super::options::{Options, SinkEntry};
 use super::queue::{Task, WriteQueue};
 use crate::clock::{BootMs, Now, RepeatThrottle, boot_ms, nonzero, unix_ms};
-use crate::credential::table::{Table, log_credential};
+use crate::credential::table::{Credential, Table, log_credential};
 use crate::stats::{SinkError, SinkStats, SinkWrite};
+use crate::store_fault::{FaultScope, StoreFault};
 
 /// How many credentials are written at once.
 const AT_ONCE: usize = 32;
@@ -80,7 +81,7 @@ fn changes_of(items: &[SinkItem]) -> Changes {
     }))
 }
 
-type RunningJobs = FuturesUnordered<BoxFuture<'static, (usize, Result<JobOutcome, SinkFault>)>>;
+type RunningJobs = FuturesUnordered<BoxFuture<'static, (usize, Result<JobOutcome, StoreFault>)>>;
 
 impl SinkRunner {
     pub(super) fn new(
@@ -89,28 +90,23 @@ impl SinkRunner {
         table: &Arc<Table>,
         stats: Arc<SinkStats>,
     ) -> SinkRunner {
-        let mut of_credential: Vec<(usize, Vec<SinkEntry>)> = Vec::new();
+        let mut of_credential: Vec<(Arc<Credential>, Vec<SinkEntry>)> = Vec::new();
         let mut known: HashMap<usize, usize> = HashMap::new();
         let names = table.names();
         for entry in &options.entries {
             let Some(name) = names.find(entry.managed_key().as_bytes()) else { continue };
-            let id = name.credential.id;
-            let index = *known.entry(id).or_insert(of_credential.len());
-            if index == of_credential.len() {
-                of_credential.push((id, Vec::new()));
-            }
+            let index = *known.entry(name.credential.id).or_insert_with(|| {
+                name.credential.record_distant_readers();
+                of_credential.push((name.credential.clone(), Vec::new()));
+                of_credential.len() - 1
+            });
             of_credential[index].1.push(entry.clone());
         }
-        let item = |(id, entries): (usize, Vec<SinkEntry>)| {
-            let credential = table.credential(id)?;
-            credential.record_distant_readers();
-            Some(SinkItem::new(credential, entries))
-        };
         SinkRunner {
             options: options.clone(),
             backend,
             table: table.clone(),
-            items: of_credential.into_iter().filter_map(item).collect(),
+            items: of_credential.into_iter().map(|(credential, entries)| SinkItem::new(credential, entries)).collect(),
             stats,
             queue: WriteQueue::default(),
             ends: BTreeSet::new(),
@@ -164,7 +160,7 @@ impl SinkRunner {
         changes: &mut Changes,
         under_way: &mut RunningJobs,
         end: &CancellationToken,
-    ) -> Option<SinkFault> {
+    ) -> Option<StoreFault> {
         self.begin();
         let mut check = every(Duration::from_millis(self.options.check_every_ms));
         let mut rewrite = self.rewrite_pace().map(every);
@@ -199,9 +195,10 @@ impl SinkRunner {
                 Some(()) = OptionFuture::from(next_end.map(sleep_until)) => self.queue_ended(),
                 Some(()) = OptionFuture::from(next_try.map(sleep_until)) => self.retry(),
                 // A node that is cut off from the cluster may have older values than the store.
-                _ = check.tick(), if self.backend.is_readable() && !self.is_cut_off() => self.queue_checks(),
+                _ = check.tick(), if self.options.is_readable() && !self.is_cut_off() => self.queue_checks(),
                 Some(_) = OptionFuture::from(rewrite.as_mut().map(Interval::tick)), if !self.is_cut_off() => {
-                    self.queue_rewrite();
+                    self.queue.add_stale(self.rewrite_next);
+                    self.rewrite_next = (self.rewrite_next + 1) % self.items.len().max(1);
                 }
             }
         }
@@ -290,7 +287,7 @@ impl SinkRunner {
     }
 
     /// What is to be done; none for a check of what was never written.
-    fn job(&mut self, index: usize, task: Task, permit: Option<WritePermit>) -> Result<Option<Job>, SinkFault> {
+    fn job(&mut self, index: usize, task: Task, permit: Option<WritePermit>) -> Result<Option<Job>, StoreFault> {
         let now = Now::read();
         let Some(item) = self.items.get_mut(index) else { return Ok(None) };
         let entries = item.entries.clone();
@@ -313,7 +310,7 @@ impl SinkRunner {
     }
 
     /// Records the end of a job. An error means that the connection failed.
-    fn finish(&mut self, index: usize, outcome: Result<JobOutcome, SinkFault>) -> Result<(), SinkFault> {
+    fn finish(&mut self, index: usize, outcome: Result<JobOutcome, StoreFault>) -> Result<(), StoreFault> {
         self.queue.finish(index);
         match outcome {
             Ok(outcome) => self.record_outcome(index, outcome),
@@ -327,7 +324,7 @@ impl SinkRunner {
         Ok(())
     }
 
-    fn postpone_retry(&mut self, index: usize, fault: SinkFault) {
+    fn postpone_retry(&mut self, index: usize, fault: StoreFault) {
         self.record_failure(Some(index), fault);
         if self.failed_items.is_none() {
             self.failed_items = Some((Instant::now() + self.next_backoff(), BTreeSet::new()));
@@ -451,11 +448,6 @@ impl SinkRunner {
         Some(Duration::from_micros((round_us / items).max(1)))
     }
 
-    fn queue_rewrite(&mut self) {
-        self.queue.add_stale(self.rewrite_next);
-        self.rewrite_next = (self.rewrite_next + 1) % self.items.len().max(1);
-    }
-
     /// True for a node of a cluster that does not reach its cluster store.
     fn is_cut_off(&self) -> bool {
         self.table.cluster.node().is_some() && self.table.cluster.is_up() != Some(true)
@@ -489,7 +481,7 @@ impl SinkRunner {
         }
     }
 
-    fn record_failure(&mut self, index: Option<usize>, fault: SinkFault) {
+    fn record_failure(&mut self, index: Option<usize>, fault: StoreFault) {
         let entry = index.and_then(|index| self.items.get(index)?.entries.first());
         let (about, responsible) = (entry.map(SinkEntry::managed_key), fault.responsible());
         self.stats.record_failure(SinkError {
@@ -500,7 +492,7 @@ impl SinkRunner {
             about: about.clone(),
             at_unix_ms: unix_ms(),
         });
-        if fault.scope == SinkFaultScope::Descriptors {
+        if fault.scope == FaultScope::Descriptors {
             self.backoff = self.backoff.min(BACKOFF_WITHOUT_DESCRIPTOR / 2);
         }
         if let Some(unsaid) = self.throttle.allow(fault.class, boot_ms(), LOG_AGAIN_MS) {
@@ -533,7 +525,7 @@ enum JobOutcome {
 }
 
 impl Job {
-    async fn run(self, index: usize, backend: Arc<dyn SinkBackend>) -> (usize, Result<JobOutcome, SinkFault>) {
+    async fn run(self, index: usize, backend: Arc<dyn SinkBackend>) -> (usize, Result<JobOutcome, StoreFault>) {
         let outcome = match self {
             Job::Write(write) => match backend.write(&write).await {
                 Ok(before) => Ok(JobOutcome::Written { contents: write.contents, before }),

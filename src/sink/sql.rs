@@ -6,14 +6,13 @@
 mod database;
 mod fault;
 
-use std::sync::Arc;
-
-use self::database::{Database, Query, RowChange, SqlValue};
+use self::database::{Database, RowChange, SqlFacts};
 use self::fault::SqlFault;
-use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend, SinkFault};
+use super::backend::{Contents, CredentialWrite, CurrentValue, Retraction, SinkAnswer, SinkBackend};
 use super::options::{SinkEntry, SqlPlan, SqlSink};
-use super::sql_statement::{SqlParameter, SqlStatement};
+use super::sql_statement::SqlStatement;
 use crate::credential::adopt::StoredBytes;
+use crate::store_fault::StoreFault;
 
 pub(super) struct SqlBackend {
     config: SqlSink,
@@ -25,8 +24,8 @@ impl SqlBackend {
         SqlBackend { config: config.clone(), database: Database::new(config.server.clone()) }
     }
 
-    fn plan(&self, entry: &SinkEntry) -> Result<&SqlPlan, SqlFault> {
-        self.config.plan(entry.of).ok_or(SqlFault::Syntax)
+    fn plan(&self, entry: &SinkEntry) -> Result<&SqlPlan, StoreFault> {
+        self.config.plan(entry.of).ok_or(SqlFault::Syntax.into())
     }
 
     async fn write_one(
@@ -34,58 +33,57 @@ impl SqlBackend {
         entry: &SinkEntry,
         value: &[u8],
         current: &CurrentValue,
-    ) -> Result<Option<Vec<u8>>, SqlFault> {
+    ) -> Result<Option<Vec<u8>>, StoreFault> {
         let plan = self.plan(entry)?;
         let facts = SqlFacts { entry, value: Some(text(value)?), current: Some(current) };
         let before = match &plan.read {
-            Some(read) => self.database.read(&facts.query(read)).await?,
+            Some(read) => self.database.read(read, &facts).await?,
             None => None,
         };
-        let queries = plan.write.iter().map(|statement| facts.query(statement)).collect();
-        let instead = plan.insert.as_ref().map(|statement| facts.query(statement));
-        self.database.change(&RowChange { queries, instead, must_change: true }).await?;
+        let change = RowChange { statements: &plan.write, instead: plan.insert.as_ref(), must_change: true };
+        self.database.change(&change, &facts).await?;
         Ok(before)
     }
 
     /// The columns of each row; none without a statement that reads.
-    async fn read_rows(&self, entries: &[SinkEntry]) -> Result<Option<Vec<Vec<Option<Vec<u8>>>>>, SqlFault> {
+    async fn read_rows(&self, entries: &[SinkEntry]) -> Result<Option<Vec<Vec<Option<Vec<u8>>>>>, StoreFault> {
         let mut rows = Vec::with_capacity(entries.len());
         for entry in entries {
             let Some(read) = &self.plan(entry)?.read else { return Ok(None) };
             let facts = SqlFacts { entry, value: None, current: None };
-            rows.push(self.database.read_row(&facts.query(read)).await?);
+            rows.push(self.database.read_row(read, &facts).await?);
         }
         Ok(Some(rows))
     }
 
     /// Marks a row as expired, if it still has our value.
-    async fn retract_one(&self, entry: &SinkEntry, value: &[u8], last: &CurrentValue) -> Result<u64, SqlFault> {
+    async fn retract_one(&self, entry: &SinkEntry, value: &[u8], last: &CurrentValue) -> Result<u64, StoreFault> {
         let plan = self.plan(entry)?;
         let facts = SqlFacts { entry, value: Some(text(value)?), current: Some(last) };
-        let queries = match (&plan.retract, &plan.read) {
-            (Some(retract), _) => vec![facts.query(retract)],
+        let statements = match (&plan.retract, &plan.read) {
+            (Some(retract), _) => std::slice::from_ref(retract),
             // The same row with times in the past.
             (None, Some(read)) if plan.write.iter().any(SqlStatement::has_time) => {
-                if self.database.read(&facts.query(read)).await?.as_deref() != Some(value) {
+                if self.database.read(read, &facts).await?.as_deref() != Some(value) {
                     return Ok(0);
                 }
-                plan.write.iter().map(|statement| facts.query(statement)).collect()
+                &plan.write
             }
             // It cannot be known whose value is there.
             _ => return Ok(0),
         };
-        self.database.change(&RowChange { queries, instead: None, must_change: false }).await
+        self.database.change(&RowChange { statements, instead: None, must_change: false }, &facts).await
     }
 
     /// Connects, and has the database prepare each statement without running it.
-    pub async fn prepare_all(&self, entries: &[SinkEntry]) -> Result<(), SinkFault> {
+    pub async fn prepare_all(&self, entries: &[SinkEntry]) -> Result<(), StoreFault> {
         self.database.open().await?;
         for plan in &self.config.plans {
             let Some(entry) = entries.iter().find(|entry| plan.of.is_none_or(|of| of == entry.of)) else { continue };
             let facts = SqlFacts { entry, value: None, current: None };
             let statements = plan.write.iter().chain(&plan.insert).chain(&plan.read).chain(&plan.retract);
             for statement in statements {
-                self.database.prepare(&facts.query(statement)).await?;
+                self.database.prepare(statement, &facts).await?;
             }
         }
         Ok(())
@@ -94,7 +92,7 @@ impl SqlBackend {
 
 impl SinkBackend for SqlBackend {
     fn open(&self) -> SinkAnswer<'_, ()> {
-        Box::pin(async { Ok(self.database.open().await?) })
+        Box::pin(self.database.open())
     }
 
     fn write<'a>(&'a self, write: &'a CredentialWrite) -> SinkAnswer<'a, Contents> {
@@ -140,33 +138,4 @@ impl SinkBackend for SqlBackend {
 fn text(value: &[u8]) -> Result<&str, SqlFault> {
     let text = std::str::from_utf8(value).map_err(|_| SqlFault::Value)?;
     if text.is_empty() || text.contains(char::is_control) { Err(SqlFault::Value) } else { Ok(text) }
-}
-
-struct SqlFacts<'a> {
-    entry: &'a SinkEntry,
-    value: Option<&'a str>,
-    current: Option<&'a CurrentValue>,
-}
-
-impl SqlFacts<'_> {
-    fn query(&self, statement: &SqlStatement) -> Query {
-        let bound = statement.parameters.iter().map(|parameter| self.bound(*parameter)).collect();
-        Query { text: Arc::from(statement.text.as_str()), bound }
-    }
-
-    fn bound(&self, parameter: SqlParameter) -> SqlValue {
-        let id = self.entry.app.as_str();
-        let (appid, agent) = id.split_once(':').unwrap_or((id, ""));
-        SqlValue::Text(match parameter {
-            SqlParameter::Value => self.value.unwrap_or_default().to_owned(),
-            SqlParameter::AppId => appid.to_owned(),
-            SqlParameter::Id => id.to_owned(),
-            SqlParameter::Agent => agent.to_owned(),
-            SqlParameter::CredentialType => self.entry.of.word().to_owned(),
-            SqlParameter::Time(time) => {
-                let fact = self.current.and_then(|current| current.times(0).get(time.fact)).unwrap_or_default();
-                return SqlValue::Integer(fact.saturating_add(time.add));
-            }
-        })
-    }
 }

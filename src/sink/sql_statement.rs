@@ -4,8 +4,7 @@
 
 use std::fmt::Write;
 
-use super::template::{TimeShown, time_shown};
-use crate::encoding::key_words::current_word;
+use super::template::Placeholder;
 use crate::invalid_value::{InvalidValue, quoted, wrong};
 
 /// Longest time that may be added or subtracted, milliseconds.
@@ -21,38 +20,26 @@ pub enum SqlDialect {
     Sqlite,
 }
 
-/// What a placeholder stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SqlParameter {
-    Value,
-    Time(TimeShown),
-    AppId,
-    /// `<corpid>:<agent>`, or the appid.
-    Id,
-    Agent,
-    CredentialType,
-}
-
 /// A statement that can be run: the text for the database, and the parameters in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlStatement {
     /// As configured.
     pub written: String,
     pub text: String,
-    pub parameters: Vec<SqlParameter>,
+    pub parameters: Vec<Placeholder>,
 }
 
 impl SqlStatement {
-    pub fn has(&self, parameter: SqlParameter) -> bool {
+    pub fn has(&self, parameter: Placeholder) -> bool {
         self.parameters.contains(&parameter)
     }
 
     pub fn has_time(&self) -> bool {
-        self.parameters.iter().any(|parameter| matches!(parameter, SqlParameter::Time(_)))
+        self.parameters.iter().any(|parameter| matches!(parameter, Placeholder::Time(_)))
     }
 
     pub fn names_app(&self) -> bool {
-        self.has(SqlParameter::AppId) || self.has(SqlParameter::Id)
+        self.has(Placeholder::AppId) || self.has(Placeholder::Id)
     }
 
     /// Whether it changes every row of its table: an UPDATE without WHERE and LIMIT.
@@ -104,15 +91,9 @@ impl SqlStatement {
     }
 }
 
-fn parameter(word: &str) -> Option<SqlParameter> {
-    Some(match current_word(word) {
-        "value" => SqlParameter::Value,
-        "appid" => SqlParameter::AppId,
-        "id" => SqlParameter::Id,
-        "agent" => SqlParameter::Agent,
-        "type" => SqlParameter::CredentialType,
-        _ => SqlParameter::Time(time_shown(word).filter(|time| time.add.unsigned_abs() <= SHIFT_MS_MAX)?),
-    })
+fn parameter(word: &str) -> Option<Placeholder> {
+    Placeholder::of_word(word)
+        .filter(|placeholder| !matches!(placeholder, Placeholder::Time(time) if time.add.unsigned_abs() > SHIFT_MS_MAX))
 }
 
 /// The length of the quoted text or comment that the rest begins with. Nothing in it is a placeholder.
@@ -192,6 +173,7 @@ fn refuse_plain(rest: &str, dialect: SqlDialect) -> Result<(), InvalidValue> {
 mod tests {
     use super::*;
     use crate::encoding::Fact;
+    use crate::sink::template::TimeShown;
 
     const ALL: [SqlDialect; 3] = [SqlDialect::MySql, SqlDialect::Postgres, SqlDialect::Sqlite];
 
@@ -199,8 +181,8 @@ mod tests {
         SqlStatement::parse(text, dialect).unwrap_or_else(|problem| panic!("{text}: {problem:?}"))
     }
 
-    fn time(fact: Fact, plus: i64) -> SqlParameter {
-        SqlParameter::Time(TimeShown { fact, add: plus })
+    fn time(fact: Fact, plus: i64) -> Placeholder {
+        Placeholder::Time(TimeShown { fact, add: plus })
     }
 
     #[test]
@@ -208,11 +190,11 @@ mod tests {
         let text =
             " UPDATE t SET v = {value}, e={expires_at-3600},f = {fetched_at_ms+5} WHERE a = {appid} AND v <> {value}; ";
         let expected = [
-            SqlParameter::Value,
+            Placeholder::Value,
             time(Fact::ExpiresAt, -3600),
             time(Fact::FetchedAtMs, 5),
-            SqlParameter::AppId,
-            SqlParameter::Value,
+            Placeholder::AppId,
+            Placeholder::Value,
         ];
         for dialect in ALL {
             let statement = parsed(text, dialect);
@@ -234,7 +216,7 @@ mod tests {
                 let statement = parsed(text, dialect);
                 let mark = if dialect == SqlDialect::Postgres { "$1" } else { "?" };
                 assert_eq!(statement.text, text.replace("{value}", mark), "{dialect:?}");
-                assert_eq!(statement.parameters, [SqlParameter::Value]);
+                assert_eq!(statement.parameters, [Placeholder::Value]);
             }
         }
         let statement = parsed(r"UPDATE `t` SET a = 'it\'s; ?', b = {value} # ; x", SqlDialect::MySql);

@@ -5,17 +5,15 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::keys::Scope;
-use super::options::{Options, SinkEntry, SinkTo, SqlAt, SqlPlan, SqlTls};
-use super::sql_statement::{SqlDialect, SqlParameter, SqlStatement};
-use super::template::{TimeShown, time};
+use super::options::{Options, SinkCommand, SinkEntry, SinkTo, SqlAt, SqlPlan, SqlTls};
+use super::sql_statement::{SqlDialect, SqlStatement};
+use super::template::{Placeholder, TimeShown};
 use crate::encoding::Fact;
 use crate::encoding::key_words::{current_word, known_words, words_in_braces};
 use crate::files::trusted::{self, Untrusted};
 use crate::invalid_value::{InvalidValue, Judgement, quoted, quoted_name, wrong};
 use crate::network::is_this_machine;
 
-/// What stands for something in the argument of a command.
-const IN_ARGUMENTS: [&str; 5] = ["appid", "id", "type", "expires_at", "expires_in"];
 const FILE_REMEDY: &str = "Write a path such as \"/var/www/site/cache/{type}.php\".";
 const PATH_BYTES_MAX: usize = 4000;
 
@@ -47,9 +45,9 @@ pub fn judge_argument(word: &str) -> Result<(), InvalidValue> {
             let what = "{value} would show the value to every user of the machine, who can list arguments";
             return wrong(what, "Remove it: the program reads the value from its standard input.");
         }
-        if !IN_ARGUMENTS.contains(&current_word(inner)) {
+        if !SinkCommand::WORDS.contains(&current_word(inner)) {
             let what = format!("{{{}}} is not known in an argument", quoted_name(inner).trim_matches('"'));
-            let known = IN_ARGUMENTS.map(|word| format!("{{{word}}}")).join(", ");
+            let known = SinkCommand::WORDS.map(|word| format!("{{{word}}}")).join(", ");
             return wrong(what, format!("Known are {known}."));
         }
     }
@@ -70,7 +68,7 @@ pub fn file_path(given: &str, folder: &Path) -> Result<String, InvalidValue> {
 
 pub fn file_time(word: &str) -> Result<TimeShown, InvalidValue> {
     let remedy = "Write mtime = \"{expires_at-7200}\", with the lifetime that the script takes a file for good.";
-    match time(word) {
+    match TimeShown::parse(word) {
         Some(time) if matches!(time.fact, Fact::ExpiresAt | Fact::FetchedAt) => Ok(time),
         _ => wrong("it is not a time in seconds since 1970", remedy),
     }
@@ -87,7 +85,7 @@ pub fn judge_prefix(given: &str) -> Result<(), InvalidValue> {
 
 /// What brings a value knows neither the value nor its times yet.
 pub fn judge_read(statement: &SqlStatement) -> Result<(), InvalidValue> {
-    if statement.has(SqlParameter::Value) || statement.has_time() {
+    if statement.has(Placeholder::Value) || statement.has_time() {
         let remedy = "Write read = \"SELECT column FROM table WHERE ...\", with {appid} and {type}.";
         return wrong("what is read has {value} or a time in it", remedy);
     }
@@ -182,7 +180,7 @@ impl SqlPlan {
     /// Whether the site's own statements do what they are for.
     pub fn judge(&self) -> Judgement {
         let mut judgement = Judgement::default();
-        let is_blind = !self.write.is_empty() && !self.write.iter().any(|statement| statement.has(SqlParameter::Value));
+        let is_blind = !self.write.is_empty() && !self.write.iter().any(|statement| statement.has(Placeholder::Value));
         judgement.fault_if(is_blind, "statement", "no statement has {value}", "Write it where the token belongs.");
         if self.write.iter().chain(&self.retract).any(SqlStatement::changes_every_row) {
             judgement.warn(
@@ -201,7 +199,7 @@ pub fn sql_entries(plans: &[SqlPlan], scope: &Scope<'_>) -> Result<Vec<SinkEntry
     let mut entries = scope.credentials();
     if plans.iter().any(|plan| plan.of.is_some()) {
         entries.retain(|entry| plans.iter().any(|plan| plan.of == Some(entry.of)));
-    } else if !each(&|statement| statement.has(SqlParameter::CredentialType)) {
+    } else if !each(&|statement| statement.has(Placeholder::CredentialType)) {
         // The app's token stands first.
         let mut seen = HashSet::new();
         entries.retain(|entry| seen.insert(entry.app.clone()));
@@ -212,7 +210,7 @@ pub fn sql_entries(plans: &[SqlPlan], scope: &Scope<'_>) -> Result<Vec<SinkEntry
         let remedy = "Name one app in apps = [\"wx...\"], or write {appid} where the statement chooses the row.";
         return wrong(what, remedy);
     }
-    let uses_agent = plans.iter().flat_map(|plan| &plan.write).any(|statement| statement.has(SqlParameter::Agent));
+    let uses_agent = plans.iter().flat_map(|plan| &plan.write).any(|statement| statement.has(Placeholder::Agent));
     if let (true, Some(app)) = (uses_agent, scope.apps.iter().find(|app| app.agent.is_none())) {
         let what = format!("a statement with {{agent}}, and the app {} has none", quoted(&app.id()));
         return wrong(what, "Write {id} in its place, or name the apps of this sink.");

@@ -37,7 +37,8 @@ http_api -> access address_group clock credential/app credential/facts credentia
 server -> access address_group cache clock credential/table descriptors files protocol server/options service stats
     supervision tls unit
 sink -> clock credential/adopt credential/facts credential/id credential/table descriptors encoding files redis_client
-    redis_client/options secret secret_source sink/options sink/sql_statement sink/template stats supervision unit
+    redis_client/options secret secret_source sink/options sink/sql_statement sink/template stats store_fault
+    supervision unit
 credential -> clock cluster cluster/http cluster/options cluster/record cluster/record_handle cluster/redis
     cluster/seal credential/actor credential/facts credential/grants credential/id credential/plan credential/refresher
     credential/state credential/state_lock credential/state_writer credential/table credential/ticket_files
@@ -79,7 +80,7 @@ cluster/node_rules -> clock cluster/record
 cluster/record ->
 platform/client -> clock https platform tls
 credential/adopt -> credential/app files
-redis_client -> descriptors files redis_client/options secret_source
+redis_client -> descriptors files redis_client/options secret_source store_fault
 
 # The settings of the parts.
 http_api/options -> access files invalid_value network tls
@@ -135,6 +136,7 @@ stats -> sync
 clock -> sync
 protocol ->
 address_group allocator byte_size environment invalid_value descriptors network process raw_value secret supervision sync unit ->
+store_fault ->
 ";
 
 /// Modules without async code and without sockets.
@@ -185,6 +187,7 @@ const PURE: &[&str] = &[
     "sink/template.rs",
     "stats",
     "stats.rs",
+    "store_fault.rs",
     "sync.rs",
 ];
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, cmd};
 use tokencached::redis_client::options::{RedisAt, RedisOptions, TlsFiles, TrustedHost};
@@ -134,7 +135,7 @@ async fn by_tls_with_certificates_of_both_sides() {
     ask::<()>(&mut client.connect().await.unwrap(), &["SET", KEY, "1"]).await.unwrap();
     let mut subscriber = client.subscribe(&["news"]).await.unwrap();
     ask::<()>(&mut client.connect().await.unwrap(), &["PUBLISH", "news", "1"]).await.unwrap();
-    assert_eq!(subscriber.next().await.unwrap().get_payload_bytes(), b"1");
+    assert_eq!(subscriber.next().await.unwrap().unwrap().get_payload_bytes(), b"1");
     assert_eq!(
         refused(&with("localhost", false, true)).await,
         RedisFault::Tls,
@@ -175,7 +176,7 @@ async fn a_failover_is_followed_by_the_word_of_the_sentinel() {
     assert_eq!(first.get(KEY).as_deref(), Some("1"));
     let mut subscriber = client.subscribe(&["news"]).await.unwrap();
     first.kill();
-    let gone = tokio::time::timeout(TIMEOUT, subscriber.next()).await.unwrap();
+    let gone = tokio::time::timeout(TIMEOUT, subscriber.next()).await.unwrap().unwrap();
     assert_eq!(gone.err(), Some(RedisFault::Dropped));
     write_until(&client, "2").await;
     assert_eq!(second.get(KEY).as_deref(), Some("2"));
@@ -395,7 +396,7 @@ async fn a_killed_server_is_noticed_and_found_again() {
     let mut connection = client.connect().await.unwrap();
     let mut subscriber = client.subscribe(&["news"]).await.unwrap();
     redis.kill();
-    let gone = tokio::time::timeout(TIMEOUT, subscriber.next()).await.unwrap();
+    let gone = tokio::time::timeout(TIMEOUT, subscriber.next()).await.unwrap().unwrap();
     assert_eq!(gone.err(), Some(RedisFault::Dropped));
     let error = ask::<()>(&mut connection, &["PING"]).await.unwrap_err();
     assert_eq!(client.record_error(&error), RedisFault::Dropped);
@@ -404,7 +405,7 @@ async fn a_killed_server_is_noticed_and_found_again() {
     client.connect().await.unwrap();
     let mut subscriber = client.subscribe(&["news"]).await.unwrap();
     redis.ask::<()>(&["PUBLISH", "news", "again"]);
-    assert_eq!(subscriber.next().await.unwrap().get_payload_bytes(), b"again");
+    assert_eq!(subscriber.next().await.unwrap().unwrap().get_payload_bytes(), b"again");
 }
 
 #[tokio::test]
@@ -415,7 +416,7 @@ async fn a_server_that_hangs_is_given_up_at_the_deadline() {
     let mut connection = client.connect().await.unwrap();
     let mut subscriber = client.subscribe(&["news"]).await.unwrap();
     redis.ask::<()>(&["PUBLISH", "news", "1"]);
-    assert_eq!(subscriber.next().await.unwrap().get_payload_bytes(), b"1");
+    assert_eq!(subscriber.next().await.unwrap().unwrap().get_payload_bytes(), b"1");
     redis.signal("STOP");
     assert_eq!(refused(&client).await, RedisFault::Timeout);
     let error = ask::<()>(&mut connection, &["PING"]).await.unwrap_err();
@@ -425,7 +426,7 @@ async fn a_server_that_hangs_is_given_up_at_the_deadline() {
     let impatient = async {
         loop {
             if let Ok(heard) = tokio::time::timeout(Duration::from_millis(50), subscriber.next()).await {
-                return heard.err();
+                return heard.unwrap().err();
             }
         }
     };

@@ -12,7 +12,6 @@ use reqwest::{RequestBuilder, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::LeaderConfigError;
 use crate::cluster::options::LeaderOptions;
 use crate::descriptors;
 use crate::https::{NameResolver, chain, is_out_of_descriptors, is_tls_error};
@@ -66,17 +65,21 @@ pub struct LeaderClient {
 
 impl LeaderClient {
     /// Reads `ca_file` and connects nowhere.
-    pub fn new(options: &LeaderOptions) -> Result<LeaderClient, LeaderConfigError> {
+    pub fn new(options: &LeaderOptions) -> Result<LeaderClient, String> {
         LeaderClient::with_resolver(options, Arc::new(NameResolver::of_system()))
     }
 
     pub(super) fn with_resolver(
         options: &LeaderOptions,
         names: Arc<impl Resolve + 'static>,
-    ) -> Result<LeaderClient, LeaderConfigError> {
+    ) -> Result<LeaderClient, String> {
         let answer_timeout = Duration::from_millis(options.timeout_ms);
-        let tls = client_config(Trust::OnlyOr(options.ca_file.as_deref()))
-            .map_err(|fault| LeaderConfigError::of(fault, options))?;
+        let tls = client_config(Trust::OnlyOr(options.ca_file.as_deref())).map_err(|fault| {
+            match (fault, &options.ca_file) {
+                (TlsFault::CaFile(reason), Some(path)) => format!("state.leader_ca_file {}: {reason}", path.display()),
+                (fault, _) => fault.to_string(),
+            }
+        })?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("tokencached/", env!("CARGO_PKG_VERSION")))
@@ -90,7 +93,7 @@ impl LeaderClient {
             .no_proxy()
             .dns_resolver(names)
             .build()
-            .map_err(|error| LeaderConfigError::of(TlsFault::Tls(chain(error)), options))?;
+            .map_err(|error| TlsFault::Tls(chain(error)).to_string())?;
         Ok(LeaderClient { http, key: options.key.clone(), answer_timeout })
     }
 

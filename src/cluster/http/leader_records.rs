@@ -81,6 +81,7 @@ struct Answer<'a> {
 #[derive(Default)]
 struct Processes {
     answers: u64,
+    /// The one that answered last is the last.
     all: Vec<Process>,
 }
 
@@ -95,17 +96,12 @@ struct Process {
 impl Processes {
     fn record_answer(&mut self, run: &str, now_ms: BootMs) {
         self.answers += 1;
-        let answers = self.answers;
-        if let Some(known) = self.all.iter_mut().find(|process| process.run == run) {
-            (known.last, known.last_ms) = (answers, now_ms);
-            return;
+        let known = self.all.iter().position(|process| process.run == run);
+        let first = known.map_or(self.answers, |at| self.all.remove(at).first);
+        if self.all.len() >= PROCESSES_MAX {
+            self.all.remove(0);
         }
-        if self.all.len() >= PROCESSES_MAX
-            && let Some(oldest) = (0..self.all.len()).min_by_key(|at| self.all[*at].last)
-        {
-            self.all.swap_remove(oldest);
-        }
-        self.all.push(Process { run: run.to_owned(), first: answers, last: answers, last_ms: now_ms });
+        self.all.push(Process { run: run.to_owned(), first, last: self.answers, last_ms: now_ms });
     }
 
     /// True if `ours` has answered since `other` first did, and not long ago: so `other` has not replaced it.

@@ -60,15 +60,9 @@ impl ChangeQueue {
         same
     }
 
+    /// Has a record read again if that change, by its number, is a later one.
     pub fn note_change(&mut self, index: usize, seq: u64) {
         if index < self.first_unread && self.last_seqs.get(index).is_some_and(|known| seq > *known) {
-            self.dirty.insert(index);
-        }
-    }
-
-    /// Has a record read again, because a message about it was not credible.
-    pub fn read_again(&mut self, index: usize) {
-        if index < self.first_unread && index < self.last_seqs.len() {
             self.dirty.insert(index);
         }
     }

@@ -5,11 +5,10 @@
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, Value};
+use redis::{Pipeline, Value, from_redis_value_ref};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-use super::script;
 use crate::clock::{self, BootMs};
 use crate::cluster::record::StoreMs;
 use crate::cluster::{StoreClockReading, Unreachable};
@@ -21,23 +20,10 @@ const ATTEMPT_MS_MAX: u64 = 5_000;
 /// Requests under way at once. More would wait inside Redis while their deadlines run.
 const REQUESTS_MAX: usize = 128;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StoreFault {
-    pub fault: RedisFault,
-    /// The command may have been done, although no answer came.
-    pub unknown: bool,
-}
-
 /// The command has not been done.
-impl From<RedisFault> for StoreFault {
-    fn from(fault: RedisFault) -> StoreFault {
-        StoreFault { fault, unknown: false }
-    }
-}
-
-impl From<StoreFault> for Unreachable {
-    fn from(StoreFault { fault, unknown }: StoreFault) -> Unreachable {
-        Unreachable { text: format!("the cluster store cannot be used: {fault}"), advice: advice(fault), unknown }
+impl From<RedisFault> for Unreachable {
+    fn from(fault: RedisFault) -> Unreachable {
+        Unreachable::new(format!("the cluster store cannot be used: {fault}"), advice(fault))
     }
 }
 
@@ -73,9 +59,8 @@ impl Replies {
 
     /// By the answer to `TIME`, which has that index.
     pub fn clock_reading_at(&self, at: usize) -> Option<StoreClockReading> {
-        let Value::Array(parts) = self.values.get(at)? else { return None };
-        let part = |at: usize| parts.get(at).and_then(script::text)?.parse::<u64>().ok();
-        Some(self.clock_reading(part(0)?.checked_mul(1000)? + part(1)? / 1000))
+        let (seconds, micros): (u64, u64) = from_redis_value_ref(self.values.get(at)?).ok()?;
+        Some(self.clock_reading(seconds.checked_mul(1000)? + micros / 1000))
     }
 }
 
@@ -126,7 +111,7 @@ impl StoreConnection {
     }
 
     /// Sends a pipeline, with a deadline. The pipeline has to ignore errors.
-    pub async fn ask(&self, pipeline: &Pipeline) -> Result<Replies, StoreFault> {
+    pub async fn ask(&self, pipeline: &Pipeline) -> Result<Replies, Unreachable> {
         let deadline = self.client.timeout();
         let permit = timeout(deadline, self.permits.acquire()).await.map_err(|_| RedisFault::Timeout)?;
         let _permit = permit.map_err(|_| RedisFault::Other)?;
@@ -140,7 +125,8 @@ impl StoreConnection {
         };
         let values = values.map_err(|fault| self.drop_connection(connection_number, fault, true))?;
         let mut refusals = values.iter().filter_map(|value| self.client.record_refusal(value));
-        if let Some(fault) = refusals.find(|fault| ends_connection(*fault)) {
+        // Another server may have to be found.
+        if let Some(fault) = refusals.find(|fault| fault.is_about_the_connection() || *fault == RedisFault::Cluster) {
             return Err(self.drop_connection(connection_number, fault, false));
         }
         let mut state = self.state.lock();
@@ -150,13 +136,13 @@ impl StoreConnection {
         Ok(Replies { values, sent_ms, received_ms, connection_number })
     }
 
-    fn drop_connection(&self, connection_number: u64, fault: RedisFault, unknown: bool) -> StoreFault {
+    fn drop_connection(&self, connection_number: u64, fault: RedisFault, unknown: bool) -> Unreachable {
         let mut state = self.state.lock();
         if state.connection_number == connection_number && state.live.is_some() {
             state.back_off(fault);
             self.lost.notify_one();
         }
-        StoreFault { fault, unknown }
+        Unreachable { unknown, ..fault.into() }
     }
 
     fn live(&self) -> Option<(u64, MultiplexedConnection)> {
@@ -202,9 +188,4 @@ impl StoreConnection {
             fault => Ok(fault),
         }
     }
-}
-
-/// Whether the connection has to be dropped after that fault, and perhaps another server found.
-fn ends_connection(fault: RedisFault) -> bool {
-    fault.is_about_the_connection() || fault == RedisFault::Cluster
 }

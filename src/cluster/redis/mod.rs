@@ -32,7 +32,7 @@ use super::{
 use crate::clock::{self, LogThrottle};
 use crate::cluster::options::StoreOptions;
 use crate::redis_client::{RedisClient, RedisFault};
-use connection::{StoreConnection, StoreFault};
+use connection::StoreConnection;
 use refresh_requests::RefreshRequests;
 use script::{RecordScript, StoredRecord};
 
@@ -42,7 +42,8 @@ const LOG_BAD_FIELD_EVERY_MS: u64 = 3_600_000;
 /// The records under one prefix in one Redis, as one node sees them.
 pub struct RedisStore {
     connection: StoreConnection,
-    keys: KeyNames,
+    /// Begins every key and the name of every channel.
+    hash_tag: String,
     script: RecordScript,
     node: NodeId,
     poll_every_ms: u64,
@@ -50,47 +51,14 @@ pub struct RedisStore {
     bad_field_throttle: LogThrottle,
 }
 
-struct KeyNames {
-    hash_tag: String,
-    changes: String,
-    seq: String,
-    changes_channel: String,
-    requests_channel: String,
-}
-
-impl KeyNames {
-    fn new(hash_tag: String) -> KeyNames {
-        let key = |name: &str| format!("{hash_tag}:{name}");
-        KeyNames {
-            changes: key("changes"),
-            seq: key("seq"),
-            changes_channel: key("news"),
-            requests_channel: key("wishes"),
-            hash_tag,
-        }
-    }
-
-    fn record(&self, tag: &str) -> String {
-        format!("{}:r:{tag}", self.hash_tag)
-    }
-
-    fn request_claim(&self, id: &str) -> String {
-        format!("{}:wish:{id}", self.hash_tag)
-    }
-
-    fn finished_channel(&self, node: NodeId) -> String {
-        format!("{}:ends:{node}", self.hash_tag)
-    }
-}
-
 impl RedisStore {
     /// The store for that node. Connects when it is first needed.
     pub fn new(options: &StoreOptions, node: NodeId) -> Arc<RedisStore> {
-        let keys = KeyNames::new(options.key());
-        let client = RedisClient::of_key(options.server.clone(), &keys.seq);
+        let hash_tag = options.key();
+        let client = RedisClient::of_key(options.server.clone(), &format!("{hash_tag}:seq"));
         Arc::new(RedisStore {
             connection: StoreConnection::new(client),
-            keys,
+            hash_tag,
             script: RecordScript::new(script::CLOCK),
             node,
             poll_every_ms: options.poll_every_ms,
@@ -99,7 +67,16 @@ impl RedisStore {
         })
     }
 
-    async fn apply(&self, tag: &str, op: &Op) -> Result<StoreAnswer, StoreFault> {
+    /// The key or channel of that name.
+    fn key(&self, name: &str) -> String {
+        format!("{}:{name}", self.hash_tag)
+    }
+
+    fn record_key(&self, tag: &str) -> String {
+        self.key(&format!("r:{tag}"))
+    }
+
+    async fn apply(&self, tag: &str, op: &Op) -> Result<StoreAnswer, Unreachable> {
         let op = &script::arguments(op).ok_or(RedisFault::Other)?;
         let mut answers = self.connection.ask(&self.call("EVALSHA", &self.script.sha, tag, op)).await?;
         if matches!(answers.values.first(), Some(Value::ServerError(error)) if error.code() == "NOSCRIPT") {
@@ -108,10 +85,10 @@ impl RedisStore {
         let answer = answers.values.first();
         if let Some(fault) = answer.and_then(|answer| self.connection.client.record_refusal(answer)) {
             // Known refusals, such as a full memory, come before anything is written. Others may come in the middle.
-            return Err(StoreFault { fault, unknown: fault == RedisFault::Other });
+            return Err(Unreachable { unknown: fault == RedisFault::Other, ..fault.into() });
         }
-        let applied =
-            answer.and_then(script::applied).ok_or(StoreFault { fault: RedisFault::Protocol, unknown: true })?;
+        let no_answer = || Unreachable { unknown: true, ..RedisFault::Protocol.into() };
+        let applied = answer.and_then(script::applied).ok_or_else(no_answer)?;
         self.warn_of_bad_field(tag, &applied.stored);
         let clock_reading = answers.clock_reading(applied.now_ms);
         Ok(StoreAnswer { outcome: applied.outcome, record: applied.stored.record, clock_reading })
@@ -120,8 +97,8 @@ impl RedisStore {
     fn call(&self, command: &str, script: &str, tag: &str, op: &[String]) -> Pipeline {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.ignore_errors().cmd(command).arg(script).arg(3);
-        pipeline.arg(self.keys.record(tag)).arg(&self.keys.changes).arg(&self.keys.seq);
-        pipeline.arg(&self.keys.changes_channel).arg(tag).arg(op);
+        pipeline.arg(self.record_key(tag)).arg(self.key("changes")).arg(self.key("seq"));
+        pipeline.arg(self.key("news")).arg(tag).arg(op);
         pipeline
     }
 
@@ -141,7 +118,7 @@ impl RedisStore {
 
 impl ClusterStore for RedisStore {
     fn ask<'a>(&'a self, tag: &'a str, op: Op) -> StoreFuture<'a, Result<StoreAnswer, Unreachable>> {
-        Box::pin(async move { self.apply(tag, &op).await.map_err(Unreachable::from) })
+        Box::pin(async move { self.apply(tag, &op).await })
     }
 
     fn request_refresh<'a>(

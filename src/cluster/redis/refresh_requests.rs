@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::RedisStore;
-use super::connection::StoreFault;
 use crate::cluster::{ClusterEvent, NodeId, RefreshReason, Unreachable};
 use crate::redis_client::RedisFault;
 
@@ -99,20 +98,20 @@ impl RedisStore {
         let request = RefreshRequest { id: id.clone(), node: self.node, tag: tag.to_owned(), generation, why };
         let payload = serde_json::to_string(&request).unwrap_or_default();
         let begun = self.refresh_requests.begin(&id).await;
-        let mut finished = begun.ok_or(StoreFault::from(RedisFault::Unreachable))?;
+        let mut finished = begun.ok_or(RedisFault::Unreachable)?;
         let begun = Instant::now();
-        if self.run_command("PUBLISH", &[&self.keys.requests_channel, &payload]).await? == Value::Int(0) {
+        if self.run_command("PUBLISH", &[&self.key("wishes"), &payload]).await? == Value::Int(0) {
             return Err(no_node_calls());
         }
         let finished = match timeout_at(begun + CLAIMED_WITHIN, &mut finished).await {
             Ok(finished) => Ok(finished),
-            Err(_) if self.run_command("EXISTS", &[&self.keys.request_claim(&id)]).await? == Value::Int(0) => {
+            Err(_) if self.run_command("EXISTS", &[&self.claim_key(&id)]).await? == Value::Int(0) => {
                 return Err(no_node_calls());
             }
             Err(_) => timeout_at(begun + FINISHED_WITHIN, finished).await,
         };
         let finished = finished.map_err(|_| RedisFault::Timeout).and_then(|sent| sent.map_err(|_| RedisFault::Dropped));
-        finished.map_err(|fault| StoreFault { fault, unknown: true }.into())
+        finished.map_err(|fault| Unreachable { unknown: true, ..fault.into() })
     }
 
     /// Claims a request unless another node has, passes it on, and says when it is finished.
@@ -124,7 +123,7 @@ impl RedisStore {
     ) {
         // First a place in the queue: a node that could not pass the request on must not claim it.
         let Ok(Ok(permit)) = timeout(QUEUED_WITHIN, events.reserve()).await else { return };
-        let (key, node) = (self.keys.request_claim(&request.id), self.node.to_string());
+        let (key, node) = (self.claim_key(&request.id), self.node.to_string());
         let claimed = self.run_command("SET", &[&key, &node, "NX", "PX", &CLAIM_MS.to_string()]).await;
         if claimed != Ok(Value::Okay) {
             return;
@@ -134,10 +133,18 @@ impl RedisStore {
         permit.send(ClusterEvent::RefreshRequested { index, generation, why, done });
         let _ = timeout(Duration::from_millis(CLAIM_MS), finished).await;
         // If this is lost, the requesting node stops waiting by itself.
-        let _ = self.run_command("PUBLISH", &[&self.keys.finished_channel(request.node), &request.id]).await;
+        let _ = self.run_command("PUBLISH", &[&self.finished_channel(request.node), &request.id]).await;
     }
 
-    async fn run_command(&self, command: &str, arguments: &[&str]) -> Result<Value, StoreFault> {
+    pub(super) fn claim_key(&self, id: &str) -> String {
+        self.key(&format!("wish:{id}"))
+    }
+
+    pub(super) fn finished_channel(&self, node: NodeId) -> String {
+        self.key(&format!("ends:{node}"))
+    }
+
+    async fn run_command(&self, command: &str, arguments: &[&str]) -> Result<Value, Unreachable> {
         let mut pipeline = Pipeline::with_capacity(1);
         pipeline.ignore_errors().cmd(command).arg(arguments);
         let answers = self.connection.ask(&pipeline).await?;

@@ -4,22 +4,24 @@
 //! Never waits for a slow receiver or for a message.
 
 use std::collections::HashMap;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use redis::{Msg, Pipeline, Value};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::change_queue::ChangeQueue;
-use super::connection::StoreFault;
 use super::refresh_requests::RefreshRequest;
 use super::{RedisStore, connection, script};
 use crate::clock::{self, BootMs, RepeatThrottle};
 use crate::cluster::record::StoreMs;
-use crate::cluster::{ClusterEvent, StoreClockReading, StoreFuture, Unreachable, WatchedRecord};
-use crate::redis_client::{RedisFault, Subscriber};
+use crate::cluster::{ClusterEvent, StoreClockReading, Unreachable, WatchedRecord};
+use crate::redis_client::RedisFault;
 
 /// How many records are read at once: few at first, more while the Redis is fast. When thousands of nodes read all records,
 /// a renewal must still get through before its deadline.
@@ -47,7 +49,8 @@ pub(super) struct ChangeWatcher {
     poll_at: Instant,
     batch: usize,
     read_at: Instant,
-    subscription: Subscription,
+    /// The messages, after none when the subscription has begun; none without one.
+    subscription: Option<BoxStream<'static, Result<Option<Msg>, RedisFault>>>,
     subscribe_at: Instant,
     subscribe_delay_ms: u64,
     unsubscribed_throttle: RepeatThrottle<RedisFault>,
@@ -56,26 +59,6 @@ pub(super) struct ChangeWatcher {
     /// Requests of this node that are finished once all records before are sent.
     finished_requests: Vec<String>,
     claimed_requests: JoinSet<()>,
-}
-
-enum Subscription {
-    None,
-    Starting(StoreFuture<'static, Result<Subscriber, RedisFault>>),
-    Active(Subscriber),
-}
-
-impl Subscription {
-    /// The next message; none when it has become active. Cancel-safe.
-    async fn next(&mut self) -> Result<Option<Msg>, RedisFault> {
-        match self {
-            Subscription::None => std::future::pending().await,
-            Subscription::Starting(subscriber) => {
-                *self = Subscription::Active(subscriber.await?);
-                Ok(None)
-            }
-            Subscription::Active(subscriber) => subscriber.next().await.map(Some),
-        }
-    }
 }
 
 impl ChangeWatcher {
@@ -96,7 +79,7 @@ impl ChangeWatcher {
             poll_at: now,
             batch: BATCH.0,
             read_at: now,
-            subscription: Subscription::None,
+            subscription: None,
             subscribe_at: now,
             subscribe_delay_ms: RETRY_MS.0,
             unsubscribed_throttle: RepeatThrottle::default(),
@@ -125,7 +108,7 @@ impl ChangeWatcher {
                     }
                 }
                 () = events.closed() => return,
-                message = self.subscription.next() => match message {
+                Some(Some(message)) = OptionFuture::from(self.subscription.as_mut().map(StreamExt::next)) => match message {
                     Ok(Some(message)) => self.on_message(&message),
                     Ok(None) => self.on_subscribed(),
                     Err(fault) => self.on_unsubscribed(fault),
@@ -133,8 +116,8 @@ impl ChangeWatcher {
                 () = store.connection.lost.notified() => self.poll().await,
                 () = sleep_until(self.poll_at) => self.poll().await,
                 // The loop begins with the read.
-                () = sleep_until(self.read_at), if self.can_read() => {}
-                () = sleep_until(self.subscribe_at), if self.can_subscribe() => self.subscribe(),
+                () = sleep_until(self.read_at), if self.connection_number > 0 && self.change_queue.needs_reading() => {}
+                () = sleep_until(self.subscribe_at), if self.connection_number > 0 && self.subscription.is_none() => self.subscribe(),
                 Some(_) = self.claimed_requests.join_next() => {}
             }
         }
@@ -151,23 +134,23 @@ impl ChangeWatcher {
 
     /// One round trip: checks that the Redis takes writes, reads its clock, and finds what has changed since the last poll.
     async fn poll(&mut self) {
-        let keys = &self.store.keys;
+        let store = &self.store;
         let mut pipeline = Pipeline::with_capacity(4);
         // A replica refuses only this.
-        pipeline.ignore_errors().cmd("DEL").arg(keys.request_claim("none"));
+        pipeline.ignore_errors().cmd("DEL").arg(store.claim_key("none"));
         pipeline.cmd("TIME");
-        pipeline.cmd("HMGET").arg(&keys.seq).arg("n").arg("born");
-        pipeline.cmd("ZRANGEBYSCORE").arg(&keys.changes).arg(format!("({}", self.change_queue.last())).arg("+inf");
-        pipeline.arg("WITHSCORES");
+        pipeline.cmd("HMGET").arg(store.key("seq")).arg("n").arg("born");
+        let after = format!("({}", self.change_queue.last());
+        pipeline.cmd("ZRANGEBYSCORE").arg(store.key("changes")).arg(after).arg("+inf").arg("WITHSCORES");
         let answers = match self.store.connection.ask(&pipeline).await {
             Ok(answers) => answers,
-            Err(failed) => return self.fail(failed.fault),
+            Err(unreachable) => return self.fail(unreachable),
         };
         if let Some(fault) = answers.values.iter().find_map(|answer| self.refusal(answer)) {
-            return self.fail(fault);
+            return self.fail(fault.into());
         }
         let Some(clock_reading) = answers.clock_reading_at(1) else {
-            return self.fail(RedisFault::Protocol);
+            return self.fail(RedisFault::Protocol.into());
         };
         self.clock = clock_reading;
         let is_same_sequence = self.follow_sequence(answers.values.get(2));
@@ -225,14 +208,14 @@ impl ChangeWatcher {
         let mut pipeline = Pipeline::with_capacity(batch.len() + 1);
         pipeline.ignore_errors().cmd("TIME");
         for index in &batch {
-            pipeline.cmd("HMGET").arg(self.store.keys.record(&self.watched[*index].tag)).arg(&script::FIELDS);
+            pipeline.cmd("HMGET").arg(self.store.record_key(&self.watched[*index].tag)).arg(&script::FIELDS);
         }
         let answers = match self.store.connection.ask(&pipeline).await {
             Ok(answers) => answers,
-            Err(failed) => return self.fail(failed.fault),
+            Err(unreachable) => return self.fail(unreachable),
         };
         let Some(clock_reading) = answers.clock_reading_at(0) else {
-            return self.fail(RedisFault::Protocol);
+            return self.fail(RedisFault::Protocol.into());
         };
         self.adjust_batch(answers.received_ms.saturating_sub(answers.sent_ms));
         for (index, answer) in batch.into_iter().zip(&answers.values[1..]) {
@@ -241,16 +224,12 @@ impl ChangeWatcher {
                 Value::ServerError(error) if error.code() == "WRONGTYPE" => script::StoredRecord::of_another_type(),
                 answer => {
                     let fault = self.store.connection.client.record_refusal(answer).unwrap_or(RedisFault::Protocol);
-                    return self.fail(fault);
+                    return self.fail(fault.into());
                 }
             };
             self.store.warn_of_bad_field(&self.watched[index].tag, &stored);
             self.change_queue.read(index, stored, clock_reading);
         }
-    }
-
-    fn can_read(&self) -> bool {
-        self.connection_number > 0 && self.change_queue.needs_reading()
     }
 
     /// Reads less, and pauses, when the Redis is slow.
@@ -262,9 +241,10 @@ impl ChangeWatcher {
     }
 
     /// The Redis cannot be used. All records are read again when it can.
-    fn fail(&mut self, fault: RedisFault) {
+    fn fail(&mut self, unreachable: Unreachable) {
         (self.connection_number, self.batch) = (0, BATCH.0);
-        self.set_reachable(Err(StoreFault::from(fault).into()));
+        // Nothing was to be done.
+        self.set_reachable(Err(Unreachable { unknown: false, ..unreachable }));
         self.poll_in(match self.store.connection.attempt_ms() {
             0 => self.store.poll_every_ms,
             attempt_ms => attempt_ms.saturating_sub(clock::boot_ms()).max(RETRY_MS.0),
@@ -281,22 +261,20 @@ impl ChangeWatcher {
             (reachable.is_ok() || self.last_reachable.as_ref() != Some(&reachable)).then_some(reachable);
     }
 
-    fn can_subscribe(&self) -> bool {
-        self.connection_number > 0 && matches!(self.subscription, Subscription::None)
-    }
-
     fn subscribe(&mut self) {
         let store = self.store.clone();
         // A requesting node counts the subscribers: only nodes that renew may be among them.
         let renews = self.watched.iter().any(|known| known.renews);
-        self.subscription = Subscription::Starting(Box::pin(async move {
-            let finished = store.keys.finished_channel(store.node);
-            let mut channels = vec![store.keys.changes_channel.as_str(), finished.as_str()];
+        let subscribing = async move {
+            let mut channels = vec![store.key("news"), store.finished_channel(store.node)];
             if renews {
-                channels.push(&store.keys.requests_channel);
+                channels.push(store.key("wishes"));
             }
-            store.connection.client.subscribe(&channels).await
-        }));
+            let messages =
+                store.connection.client.subscribe(&channels.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+            Ok(stream::once(ready(Ok(None))).chain(messages.map_ok(Some)))
+        };
+        self.subscription = Some(stream::once(subscribing).try_flatten().boxed());
     }
 
     fn on_subscribed(&mut self) {
@@ -324,16 +302,16 @@ impl ChangeWatcher {
     }
 
     fn unsubscribe(&mut self) {
-        self.subscription = Subscription::None;
+        self.subscription = None;
         self.store.refresh_requests.set_subscribed(false);
     }
 
     fn on_message(&mut self, message: &Msg) {
         let (store, received_ms) = (self.store.clone(), clock::boot_ms());
         let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
-        if channel == store.keys.changes_channel {
+        if channel == store.key("news") {
             self.on_change(payload, received_ms);
-        } else if channel == store.keys.requests_channel {
+        } else if channel == store.key("wishes") {
             self.on_request(payload);
         } else if let Ok(id) = std::str::from_utf8(payload) {
             self.finished_requests.push(id.to_owned());
@@ -346,7 +324,7 @@ impl ChangeWatcher {
         self.store.warn_of_bad_field(&change.tag, &change.stored);
         // A time in the future would make values end early. The message is forged, or the store's clock was set back.
         if change.now_ms > self.clock.to_store_ms(received_ms).saturating_add(AHEAD_MS_MAX) {
-            self.change_queue.read_again(index);
+            self.change_queue.note_change(index, u64::MAX);
             return;
         }
         let clock_reading = dated_by_poll(&self.clock, change.now_ms, received_ms);

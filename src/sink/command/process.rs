@@ -6,7 +6,8 @@
 //! blocking work, and there are never more than [`AT_ONCE`] of them. Knows nothing of credentials and never logs.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
@@ -27,10 +28,10 @@ pub const OUTPUT_BYTES_MAX: usize = 4096;
 const ENVIRONMENT: [&str; 2] = ["PATH", "TZ"];
 /// A killed program is waited for this long. One that hangs in the kernel keeps its permit until it is gone.
 const KILLED_WAIT: Duration = Duration::from_secs(1);
-const PIECE_BYTES: usize = 4096;
 
 pub static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE);
-static RUNNING: Mutex<RunningGroups> = Mutex::new(RunningGroups { groups: Vec::new(), has_ended: false });
+/// The groups whose leaders are not waited for yet; none once the server ends, and nothing may start any more.
+static RUNNING: Mutex<Option<Vec<Pid>>> = Mutex::new(Some(Vec::new()));
 
 #[derive(Debug)]
 pub struct Program {
@@ -94,15 +95,13 @@ pub async fn run(permit: Option<WritePermit>, program: &Program, input: &[u8]) -
             ProgramEnd::Timeout
         }
     };
-    take_rest(&output_end, &mut output);
+    take_rest(output_end, &mut output);
     ProgramOutcome { end, output }
 }
 
 /// Kills every program that runs, with all it has started, and lets no other start.
 pub fn kill_all() {
-    let mut running = RUNNING.lock();
-    running.has_ended = true;
-    running.groups.iter().for_each(|group| kill(*group));
+    RUNNING.lock().take().into_iter().flatten().for_each(kill);
 }
 
 /// Closes what this process was given open besides the standard streams, which programs would get too. What Rust opens
@@ -148,17 +147,10 @@ impl Drop for ProcessGroup {
     fn drop(&mut self) {
         let running = RUNNING.lock();
         // Once its leader is waited for, its number may be another's.
-        if running.groups.contains(&self.0) {
+        if running.as_ref().is_some_and(|groups| groups.contains(&self.0)) {
             kill(self.0);
         }
     }
-}
-
-/// The groups whose leaders are not waited for yet.
-struct RunningGroups {
-    groups: Vec<Pid>,
-    /// The server ends: nothing may start any more.
-    has_ended: bool,
 }
 
 fn kill(group: Pid) {
@@ -194,17 +186,15 @@ fn spawn(mut command: Command) -> io::Result<(Child, Started)> {
     let input = pipe::Sender::from_owned_fd(input.into())?;
     let output = pipe::Receiver::from_owned_fd(output.into())?;
     command.stdin(read_input).stdout(write_output.try_clone()?).stderr(write_output);
-    if RUNNING.lock().has_ended {
+    if RUNNING.lock().is_none() {
         return Err(io::Error::other("the server ends"));
     }
     let child = command.spawn()?;
     let group = Pid::from_child(&child);
-    let mut running = RUNNING.lock();
-    running.groups.push(group);
-    if running.has_ended {
-        kill(group);
+    match &mut *RUNNING.lock() {
+        Some(groups) => groups.push(group),
+        None => kill(group),
     }
-    drop(running);
     Ok((child, (ProcessGroup(group), input, output)))
 }
 
@@ -216,7 +206,7 @@ fn wait(mut child: Child) -> io::Result<ExitStatus> {
     while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(group), options) {}
     let mut running = RUNNING.lock();
     kill(group);
-    running.groups.retain(|other| *other != group);
+    running.iter_mut().for_each(|groups| groups.retain(|other| *other != group));
     drop(running);
     let status = child.wait();
     // The first process of a container inherits what others have left behind, and nobody else waits for it.
@@ -240,28 +230,17 @@ async fn write_input(mut input_end: pipe::Sender, input: &[u8]) {
 
 /// Reads to the end, and keeps the beginning.
 async fn read(output_end: &mut pipe::Receiver, output: &mut Vec<u8>) {
-    let mut piece = [0; PIECE_BYTES];
-    while let Ok(read @ 1..) = output_end.read(&mut piece).await {
-        append_limited(output, &piece[..read]);
-    }
+    let _ = output_end.take(OUTPUT_BYTES_MAX as u64).read_to_end(output).await;
+    let _ = tokio::io::copy(output_end, &mut tokio::io::sink()).await;
 }
 
 /// What is there already: a program that has left its group may keep the pipe open for ever. The pipe itself is asked, for
 /// the runtime may not have heard of the last words yet.
-fn take_rest(output_end: &pipe::Receiver, output: &mut Vec<u8>) {
-    let mut piece = [0; PIECE_BYTES];
-    while output.len() < OUTPUT_BYTES_MAX {
-        match rustix::io::read(output_end, &mut piece) {
-            Ok(read @ 1..) => append_limited(output, &piece[..read]),
-            Err(rustix::io::Errno::INTR) => {}
-            _ => return,
-        }
-    }
-}
-
-fn append_limited(output: &mut Vec<u8>, piece: &[u8]) {
+fn take_rest(output_end: pipe::Receiver, output: &mut Vec<u8>) {
     let room = OUTPUT_BYTES_MAX.saturating_sub(output.len());
-    output.extend_from_slice(&piece[..piece.len().min(room)]);
+    if let Ok(output_end) = output_end.into_nonblocking_fd() {
+        let _ = File::from(output_end).take(room as u64).read_to_end(output);
+    }
 }
 
 #[cfg(test)]
@@ -304,7 +283,7 @@ mod tests {
         let output_end = pipe::Receiver::from_owned_fd(output.into()).unwrap();
         io::Write::write_all(&mut said, b"last words").unwrap();
         let mut kept = Vec::new();
-        take_rest(&output_end, &mut kept);
+        take_rest(output_end, &mut kept);
         assert_eq!(kept, b"last words");
     }
 

@@ -44,12 +44,12 @@ impl CountingBackend {
 }
 
 impl SinkBackend for CountingBackend {
-    fn open(&self) -> BoxFuture<'_, Result<(), SinkFault>> {
+    fn open(&self) -> BoxFuture<'_, Result<(), StoreFault>> {
         self.second();
         std::future::ready(Ok(())).boxed()
     }
 
-    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, SinkFault>> {
+    fn write<'a>(&'a self, write: &'a CredentialWrite) -> BoxFuture<'a, Result<Contents, StoreFault>> {
         async {
             let name = write.entries[0].name.to_owned();
             if self.hung.lock().contains(&name) {
@@ -66,18 +66,18 @@ impl SinkBackend for CountingBackend {
         .boxed()
     }
 
-    fn read<'a>(&'a self, _: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, SinkFault>> {
+    fn read<'a>(&'a self, _: &'a [SinkEntry]) -> BoxFuture<'a, Result<Option<Contents>, StoreFault>> {
         let seen = if self.refuses.load(Relaxed) { Err(refusal()) } else { Ok(None) };
         std::future::ready(seen).boxed()
     }
 
-    fn retract<'a>(&'a self, _: &'a Retraction) -> BoxFuture<'a, Result<u64, SinkFault>> {
+    fn retract<'a>(&'a self, _: &'a Retraction) -> BoxFuture<'a, Result<u64, StoreFault>> {
         std::future::ready(Ok(0)).boxed()
     }
 }
 
-fn refusal() -> SinkFault {
-    SinkFault { class: "other", what: "it refuses".into(), advice: "wait".into(), scope: SinkFaultScope::Entry }
+fn refusal() -> StoreFault {
+    StoreFault { class: "other", what: "it refuses".into(), advice: "wait".into(), scope: FaultScope::Entry }
 }
 
 fn key(app: usize) -> String {
@@ -110,7 +110,7 @@ fn start_with_stats(
         of: CredentialName::AccessToken,
         name: key(app),
         redacted_name: None,
-        content: SinkContent::Value,
+        content: SinkContent::View(View::RAW),
     };
     let to = SinkTo::File(SinkFile::plain("/nowhere"));
     let entries = (0..apps).map(entry).collect();

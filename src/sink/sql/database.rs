@@ -2,7 +2,6 @@
 //!
 //! Never logs, and never puts a value into the text of a statement.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
@@ -12,10 +11,14 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Postgres, R
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::error::Elapsed;
 
-use super::fault::{SqlFault, of_error};
+use super::fault::{SqlFault, of_connecting, of_error};
 use crate::secret::Secret;
-use crate::sink::options::{SqlAt, SqlServer, SqlTls};
-use crate::sink::sql_statement::SqlDialect;
+use crate::secret_source::SecretFault;
+use crate::sink::backend::CurrentValue;
+use crate::sink::options::{SinkEntry, SqlAt, SqlServer, SqlTls};
+use crate::sink::sql_statement::{SqlDialect, SqlStatement};
+use crate::sink::template::Placeholder;
+use crate::store_fault::StoreFault;
 
 /// How many statements are kept prepared.
 const PREPARED_MAX: usize = 16;
@@ -37,22 +40,31 @@ enum SqlConnection {
     Sqlite(SqliteConnection),
 }
 
-#[derive(Clone, PartialEq, Eq)]
-pub(super) enum SqlValue {
-    Text(String),
+/// What the placeholders of a statement stand for.
+pub(super) struct SqlFacts<'a> {
+    pub entry: &'a SinkEntry,
+    pub value: Option<&'a str>,
+    pub current: Option<&'a CurrentValue>,
+}
+
+enum SqlValue<'a> {
+    Text(&'a str),
     Integer(i64),
 }
 
-#[derive(Clone)]
-pub(super) struct Query {
-    pub text: Arc<str>,
-    pub bound: Vec<SqlValue>,
+impl<'a> SqlFacts<'a> {
+    fn of(&self, placeholder: Placeholder) -> SqlValue<'a> {
+        match placeholder {
+            Placeholder::Time(time) => SqlValue::Integer(self.current.map_or(time.add, |current| current.time(time))),
+            placeholder => SqlValue::Text(self.entry.named(placeholder).or(self.value).unwrap_or_default()),
+        }
+    }
 }
 
-pub(super) struct RowChange {
-    pub queries: Vec<Query>,
+pub(super) struct RowChange<'a> {
+    pub statements: &'a [SqlStatement],
     /// Runs if the first statement has changed no row.
-    pub instead: Option<Query>,
+    pub instead: Option<&'a SqlStatement>,
     /// Whether each statement has to change a row.
     pub must_change: bool,
 }
@@ -63,48 +75,55 @@ impl Database {
     }
 
     /// Connects and logs in, with the password as it is now.
-    pub async fn open(&self) -> Result<(), SqlFault> {
+    pub async fn open(&self) -> Result<(), StoreFault> {
         let mut slot = self.connection.lock().await;
         if let Some(old) = slot.take() {
             let _ = tokio::time::timeout(CLOSE_WAIT, old.close()).await;
         }
         let password = match &self.server.password {
-            Some(source) => Some(source.read_in_background().await.map_err(SqlFault::of_password)?),
+            Some(source) => Some(source.read_in_background().await.map_err(|fault| match fault {
+                SecretFault::NoDescriptor => SqlFault::NoDescriptor,
+                _ => SqlFault::PasswordUnreadable,
+            })?),
             None => None,
         };
         let connecting = connect(&self.server, password.as_ref());
         let connected = tokio::time::timeout(self.timeout(), connecting).await.map_err(|_| SqlFault::Timeout)?;
-        *slot = Some(connected.map_err(|error| of_error(&error).while_connecting())?);
+        *slot = Some(connected.map_err(|error| of_connecting(&error))?);
         Ok(())
     }
 
     /// Changes rows, by all statements or none. Returns how many rows.
-    pub async fn change(&self, change: &RowChange) -> Result<u64, SqlFault> {
+    pub async fn change(&self, change: &RowChange<'_>, facts: &SqlFacts<'_>) -> Result<u64, StoreFault> {
         let mut used = self.take().await?;
-        let changing = used.connection.change(change, self.server.timeout_ms);
+        let changing = used.connection.change(change, facts, self.server.timeout_ms);
         let changed = tokio::time::timeout(2 * self.timeout() + LOCK_WAIT_EXTRA, changing).await;
         used.end(changed)
     }
 
-    pub async fn read(&self, query: &Query) -> Result<Option<Vec<u8>>, SqlFault> {
-        Ok(self.read_row(query).await?.into_iter().next().flatten())
+    pub async fn read(&self, read: &SqlStatement, facts: &SqlFacts<'_>) -> Result<Option<Vec<u8>>, StoreFault> {
+        Ok(self.read_row(read, facts).await?.into_iter().next().flatten())
     }
 
     /// The columns of the first row, as bytes; none where there is no row.
-    pub async fn read_row(&self, query: &Query) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
+    pub async fn read_row(
+        &self,
+        read: &SqlStatement,
+        facts: &SqlFacts<'_>,
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreFault> {
         let mut used = self.take().await?;
-        let read = tokio::time::timeout(self.timeout(), used.connection.read(query)).await;
+        let read = tokio::time::timeout(self.timeout(), used.connection.read(read, facts)).await;
         used.end(read)
     }
 
     /// Has the database prepare a statement without running it.
-    pub async fn prepare(&self, query: &Query) -> Result<(), SqlFault> {
+    pub async fn prepare(&self, statement: &SqlStatement, facts: &SqlFacts<'_>) -> Result<(), StoreFault> {
         let mut used = self.take().await?;
-        let prepared = tokio::time::timeout(self.timeout(), used.connection.prepare(query)).await;
+        let prepared = tokio::time::timeout(self.timeout(), used.connection.prepare(statement, facts)).await;
         used.end(prepared)
     }
 
-    async fn take(&self) -> Result<ConnectionInUse<'_>, SqlFault> {
+    async fn take(&self) -> Result<ConnectionInUse<'_>, StoreFault> {
         let mut slot = self.connection.lock().await;
         let connection = slot.take().ok_or(SqlFault::Dropped)?;
         Ok(ConnectionInUse { slot, connection })
@@ -122,7 +141,7 @@ struct ConnectionInUse<'d> {
 
 impl ConnectionInUse<'_> {
     /// Keeps the connection, unless it is in an unknown state.
-    fn end<T>(mut self, done: Result<Result<T, SqlFault>, Elapsed>) -> Result<T, SqlFault> {
+    fn end<T>(mut self, done: Result<Result<T, StoreFault>, Elapsed>) -> Result<T, StoreFault> {
         let done = done.map_err(|_| SqlFault::Timeout)?;
         if done.as_ref().err().is_none_or(|fault| !fault.is_about_the_connection()) {
             *self.slot = Some(self.connection);
@@ -212,14 +231,14 @@ macro_rules! on_each {
     };
 }
 
-/// A query with its parameters, for any of the databases.
+/// A statement with its parameters, for any of the databases.
 macro_rules! bound {
-    ($query:expr, $is_kept:expr) => {
-        $query.bound.iter().fold(
-            sqlx::query(AssertSqlSafe($query.text.clone())).persistent($is_kept),
-            |query, bound| match bound {
-                SqlValue::Text(text) => query.bind(text.as_str()),
-                SqlValue::Integer(number) => query.bind(*number),
+    ($statement:expr, $facts:expr, $is_kept:expr) => {
+        $statement.parameters.iter().fold(
+            sqlx::query(AssertSqlSafe($statement.text.clone())).persistent($is_kept),
+            |query, parameter| match $facts.of(*parameter) {
+                SqlValue::Text(text) => query.bind(text),
+                SqlValue::Integer(number) => query.bind(number),
             },
         )
     };
@@ -235,19 +254,24 @@ impl SqlConnection {
         !matches!(self, SqlConnection::Postgres(_))
     }
 
-    async fn change(&mut self, change: &RowChange, timeout_ms: u64) -> Result<u64, SqlFault> {
+    async fn change(
+        &mut self,
+        change: &RowChange<'_>,
+        facts: &SqlFacts<'_>,
+        timeout_ms: u64,
+    ) -> Result<u64, StoreFault> {
         let begin = match self {
             // For this transaction only: behind a pooler the session serves others too.
             SqlConnection::Postgres(_) => Some(format!(
                 "BEGIN; SET LOCAL statement_timeout = {timeout_ms}; SET LOCAL lock_timeout = {timeout_ms}"
             )),
-            SqlConnection::MySql(_) if change.queries.len() > 1 => Some("START TRANSACTION".to_owned()),
-            SqlConnection::Sqlite(_) if change.queries.len() > 1 => Some("BEGIN IMMEDIATE".to_owned()),
+            SqlConnection::MySql(_) if change.statements.len() > 1 => Some("START TRANSACTION".to_owned()),
+            SqlConnection::Sqlite(_) if change.statements.len() > 1 => Some("BEGIN IMMEDIATE".to_owned()),
             SqlConnection::MySql(_) | SqlConnection::Sqlite(_) => None,
         };
-        let Some(begin) = begin else { return self.change_each(change).await };
+        let Some(begin) = begin else { return self.change_each(change, facts).await };
         self.plain(begin).await?;
-        let changed = self.change_each(change).await;
+        let changed = self.change_each(change, facts).await;
         match &changed {
             Ok(_) => self.plain("COMMIT".to_owned()).await?,
             Err(fault) if fault.is_about_the_connection() => {}
@@ -256,31 +280,32 @@ impl SqlConnection {
         changed
     }
 
-    async fn change_each(&mut self, change: &RowChange) -> Result<u64, SqlFault> {
+    async fn change_each(&mut self, change: &RowChange<'_>, facts: &SqlFacts<'_>) -> Result<u64, StoreFault> {
         let mut changed = 0;
-        for (at, query) in change.queries.iter().enumerate() {
-            let mut rows = self.execute(query).await?;
-            if let (0, 0, Some(instead)) = (at, rows, &change.instead) {
-                rows = self.execute(instead).await?;
+        for (at, statement) in change.statements.iter().enumerate() {
+            let mut rows = self.execute(statement, facts).await?;
+            if let (0, 0, Some(instead)) = (at, rows, change.instead) {
+                rows = self.execute(instead, facts).await?;
             }
             if rows == 0 && change.must_change {
-                return Err(SqlFault::NoRow);
+                return Err(SqlFault::NoRow.into());
             }
             changed += rows;
         }
         Ok(changed)
     }
 
-    async fn execute(&mut self, query: &Query) -> Result<u64, SqlFault> {
+    async fn execute(&mut self, statement: &SqlStatement, facts: &SqlFacts<'_>) -> Result<u64, StoreFault> {
         let is_kept = self.keeps_prepared();
-        let rows = on_each!(self, to => bound!(query, is_kept).execute(to).await.map(|done| done.rows_affected()));
+        let rows =
+            on_each!(self, to => bound!(statement, facts, is_kept).execute(to).await.map(|done| done.rows_affected()));
         rows.map_err(|error| of_error(&error))
     }
 
-    async fn read(&mut self, query: &Query) -> Result<Vec<Option<Vec<u8>>>, SqlFault> {
+    async fn read(&mut self, read: &SqlStatement, facts: &SqlFacts<'_>) -> Result<Vec<Option<Vec<u8>>>, StoreFault> {
         let is_kept = self.keeps_prepared();
         let columns: Result<_, sqlx::Error> = on_each!(self, from => {
-            let row = bound!(query, is_kept).fetch_optional(from).await;
+            let row = bound!(read, facts, is_kept).fetch_optional(from).await;
             row.and_then(|row| match row {
                 Some(row) => (0..row.len()).map(|at| row.try_get_unchecked(at)).collect(),
                 None => Ok(Vec::new()),
@@ -289,17 +314,17 @@ impl SqlConnection {
         columns.map_err(|error| of_error(&error))
     }
 
-    async fn prepare(&mut self, query: &Query) -> Result<(), SqlFault> {
-        let text = AssertSqlSafe(query.text.clone()).into_sql_str();
+    async fn prepare(&mut self, statement: &SqlStatement, facts: &SqlFacts<'_>) -> Result<(), StoreFault> {
+        let text = AssertSqlSafe(statement.text.clone()).into_sql_str();
         let done = match self {
             SqlConnection::MySql(connection) => connection.prepare(text).await.map(drop),
             SqlConnection::Sqlite(connection) => connection.prepare(text).await.map(drop),
             SqlConnection::Postgres(connection) => {
-                let of_type = |value: &SqlValue| match value {
+                let of_type = |parameter: &Placeholder| match facts.of(*parameter) {
                     SqlValue::Text(_) => <String as Type<Postgres>>::type_info(),
                     SqlValue::Integer(_) => <i64 as Type<Postgres>>::type_info(),
                 };
-                let types: Vec<PgTypeInfo> = query.bound.iter().map(of_type).collect();
+                let types: Vec<PgTypeInfo> = statement.parameters.iter().map(of_type).collect();
                 connection.prepare_with(text, &types).await.map(drop)
             }
         };
@@ -307,7 +332,7 @@ impl SqlConnection {
     }
 
     /// A statement of our own, without parameters.
-    async fn plain(&mut self, text: String) -> Result<(), SqlFault> {
+    async fn plain(&mut self, text: String) -> Result<(), StoreFault> {
         let done = on_each!(self, connection => connection.execute(AssertSqlSafe(text)).await.map(drop));
         done.map_err(|error| of_error(&error))
     }

@@ -258,7 +258,7 @@ fn the_page_shows_where_values_are_also_written_to_and_why_that_fails() {
 fn what_a_redis_refuses_is_said_in_chinese_too() {
     use tokencached::redis_client::RedisFault;
     use tokencached::texts;
-    for (fault, _) in RedisFault::ALL {
+    for fault in RedisFault::ALL {
         for text in [fault.to_string(), fault.advice().to_owned()] {
             assert!(texts::chinese(&text).is_some(), "no Chinese for: {text}");
         }
