@@ -303,8 +303,8 @@ impl Shard {
     }
 
     /// Adds an entry for a key that has none. `None`: no memory, and nothing changed.
-    pub(super) fn insert(&mut self, hash: u32, new: NewData<'_>) -> Option<u32> {
-        let want = SpaceNeeded { data_len: new.data.len(), entry: true, credit: 0 };
+    pub(super) fn insert(&mut self, hash: u32, data: DataInput<'_>, meta: EntryMeta) -> Option<u32> {
+        let want = SpaceNeeded { data_len: data.len(), entry: true, credit: 0 };
         if !self.make_room(Some(want)) {
             return None;
         }
@@ -314,7 +314,7 @@ impl Shard {
         let entry = self.slab.get_mut(index);
         entry.hash = hash;
         entry.put(IN_MAIN, to_main);
-        self.put(index, new.data);
+        self.put(index, data);
         let cost = self.cost(index);
         if let Some(remembered) = remembered
             && remembered.recent
@@ -323,7 +323,7 @@ impl Shard {
         }
         let queue = if to_main { &mut self.main } else { &mut self.small };
         queue.push(&mut self.slab, index, cost);
-        self.describe(index, new.meta);
+        self.describe(index, meta);
         self.rebuild_table();
         let slab = &self.slab;
         self.table.insert_unique(spread(hash), index, |&other| spread(slab.get(other).hash));
@@ -332,16 +332,16 @@ impl Shard {
     }
 
     /// Gives an entry new contents in its place in the queue. `None`: no memory, and the old contents stay.
-    pub(super) fn replace(&mut self, index: u32, new: NewData<'_>) -> Option<u32> {
+    pub(super) fn replace(&mut self, index: u32, data: DataInput<'_>, meta: EntryMeta) -> Option<u32> {
         let place = self.slab.get(index).place;
         self.counters.total_items += 1;
-        let data = match self.arena.overwrite(place, new.data) {
+        let data = match self.arena.overwrite(place, data) {
             Ok(place) => {
                 self.forget_contents(index);
                 let entry = self.slab.get_mut(index);
                 entry.place = place;
                 entry.bump();
-                self.describe(index, new.meta);
+                self.describe(index, meta);
                 return Some(index);
             }
             Err(data) => data,
@@ -364,7 +364,7 @@ impl Shard {
         let (in_main, cost) = (entry.has(IN_MAIN), self.cost(index));
         let queue = if in_main { &mut self.main } else { &mut self.small };
         queue.bytes = queue.bytes - old_cost + cost;
-        self.describe(index, new.meta);
+        self.describe(index, meta);
         Some(self.finish_store(index))
     }
 
@@ -611,7 +611,7 @@ impl Shard {
     fn flush_now(&mut self) {
         self.pending_flush = None;
         self.flushed.bytes += self.arena.bytes() + self.slab.bytes();
-        self.flushed.chunks.append(&mut self.slab.take_chunks());
+        self.flushed.chunks.append(&mut std::mem::replace(&mut self.slab, Slab::new()).chunks);
         self.flushed.data.append(&mut self.arena.take_all());
         self.table = HashTable::new();
         self.wheel = Wheel::new();
@@ -736,12 +736,6 @@ impl Shard {
         check(self.reported == self.used(), "reported bytes")?;
         Ok(())
     }
-}
-
-/// Contents for an entry.
-pub(super) struct NewData<'a> {
-    pub(super) data: DataInput<'a>,
-    pub(super) meta: EntryMeta,
 }
 
 /// What an entry says of its data.

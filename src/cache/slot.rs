@@ -8,7 +8,7 @@ use super::{
     ArithmeticOutcome, ItemSource, ItemView, Mode, PreparedItem, Seconds, Stored,
     arena::DataInput,
     class::item_size,
-    shard::{EntryMeta, NewData, RemovalReason, Shard},
+    shard::{EntryMeta, RemovalReason, Shard},
     slab::{self, ENCODED_KEY, FETCHED, HAS_FLAGS, ItemEntry, STALE, TOKEN_SENT},
 };
 
@@ -235,10 +235,9 @@ impl<'a> LockedKey<'a> {
         };
         let cas = cas.unwrap_or_else(|| self.next_cas());
         let meta = EntryMeta { key_len: self.key.len() as u8, has_flags: flags != 0, expiry, cas };
-        let new = NewData { data, meta };
         let placed = match self.index {
-            Some(index) => self.shard.replace(index, new),
-            None => self.shard.insert(self.hash, new),
+            Some(index) => self.shard.replace(index, data, meta),
+            None => self.shard.insert(self.hash, data, meta),
         };
         if placed.is_none() {
             // What was there is still there, perhaps in another place.
