@@ -14,13 +14,19 @@ pub trait Environment {
     fn names(&self) -> Vec<String>;
 
     /// Whether the process runs as root.
-    fn is_root(&self) -> bool;
+    fn is_root(&self) -> bool {
+        false
+    }
 
     /// The machine's own name; empty if it has none.
-    fn host_name(&self) -> String;
+    fn host_name(&self) -> String {
+        String::new()
+    }
 
     /// The addresses of a host name.
-    fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+    fn resolve(&self, _host: &str) -> io::Result<Vec<IpAddr>> {
+        Err(io::Error::other("no names in this environment"))
+    }
 
     /// Whether this machine has the address `::1`.
     fn has_ipv6_loopback(&self) -> bool {
@@ -68,17 +74,5 @@ impl Environment for BTreeMap<String, String> {
 
     fn names(&self) -> Vec<String> {
         self.keys().cloned().collect()
-    }
-
-    fn is_root(&self) -> bool {
-        false
-    }
-
-    fn host_name(&self) -> String {
-        String::new()
-    }
-
-    fn resolve(&self, _host: &str) -> io::Result<Vec<IpAddr>> {
-        Err(io::Error::other("no names in this environment"))
     }
 }

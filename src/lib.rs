@@ -38,7 +38,8 @@
 //! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
 //! | [`store_fault`] | what can be wrong with a Redis, a database, a file or a command that values are written to |
 //! | [`clock`], [`secret`] | time; values that are never printed |
-//! | [`address_group`], [`sync`] | which addresses count as one client; locks and atomics that loom can test |
+//! | [`rate_limit`], [`address_group`] | limits by client; which addresses count as one client |
+//! | [`sync`] | locks and atomics that loom can test |
 //! | [`sandbox`] | the simulated platforms: a real HTTP server, for people and for the tests |
 //!
 //! # Threads and tasks
@@ -119,6 +120,7 @@ pub mod platform;
 pub mod preset;
 pub mod process;
 pub mod protocol;
+pub mod rate_limit;
 pub mod raw_value;
 #[cfg(feature = "redis")]
 pub mod redis_client;

@@ -49,42 +49,46 @@ impl Classes {
     }
 }
 
-/// Counters of one class: the fields of `stats items` and `stats slabs`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClassTotals {
-    /// Chunk size memcached would use, in bytes.
-    pub chunk_size: u64,
+macro_rules! class_totals {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counters of one class: the fields of `stats items` and `stats slabs`.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct ClassTotals {
+            /// Chunk size memcached would use, in bytes.
+            pub chunk_size: u64,
+            /// Seconds since the last use of the item evicted last.
+            pub evicted_time: u64,
+            /// Seconds since the last use of the item next in line for eviction; the largest of all shards.
+            pub age: u64,
+            $($(#[$doc])* pub $name: u64),*
+        }
+
+        impl ClassTotals {
+            pub(super) fn add(&mut self, other: &ClassTotals) {
+                self.chunk_size = other.chunk_size;
+                self.evicted_time = self.evicted_time.max(other.evicted_time);
+                self.age = self.age.max(other.age);
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+class_totals! {
     /// Items held now.
-    pub number: u64,
+    number,
     /// Their size as memcached counts it.
-    pub mem_requested: u64,
-    pub evicted: u64,
-    pub evicted_nonzero: u64,
-    pub evicted_unfetched: u64,
+    mem_requested,
+    evicted, evicted_nonzero, evicted_unfetched,
     /// Evicted although used since it was last looked at; zero as long as the policy holds.
-    pub evicted_active: u64,
-    /// Seconds since the last use of the item evicted last.
-    pub evicted_time: u64,
-    pub outofmemory: u64,
+    evicted_active,
+    outofmemory,
     /// Expired items whose memory was taken for a new item.
-    pub reclaimed: u64,
+    reclaimed,
     /// Expired items taken back by the timing wheel, with nobody waiting for the memory.
-    pub crawler_reclaimed: u64,
-    pub crawler_items_checked: u64,
-    pub expired_unfetched: u64,
-    pub direct_reclaims: u64,
-    pub moves_to_warm: u64,
-    pub moves_within_lru: u64,
-    pub get_hits: u64,
-    pub cmd_set: u64,
-    pub delete_hits: u64,
-    pub incr_hits: u64,
-    pub decr_hits: u64,
-    pub cas_hits: u64,
-    pub cas_badval: u64,
-    pub touch_hits: u64,
-    /// Seconds since the last use of the item next in line for eviction; the largest of all shards.
-    pub age: u64,
+    crawler_reclaimed,
+    crawler_items_checked, expired_unfetched, direct_reclaims, moves_to_warm, moves_within_lru, get_hits, cmd_set,
+    delete_hits, incr_hits, decr_hits, cas_hits, cas_badval, touch_hits,
 }
 
 impl ClassTotals {
@@ -92,34 +96,6 @@ impl ClassTotals {
     pub(super) fn reset(&mut self) {
         let (number, mem_requested, chunk_size) = (self.number, self.mem_requested, self.chunk_size);
         *self = ClassTotals { number, mem_requested, chunk_size, ..ClassTotals::default() };
-    }
-
-    pub(super) fn add(&mut self, other: &ClassTotals) {
-        self.chunk_size = other.chunk_size;
-        self.evicted_time = self.evicted_time.max(other.evicted_time);
-        self.age = self.age.max(other.age);
-        self.number += other.number;
-        self.mem_requested += other.mem_requested;
-        self.evicted += other.evicted;
-        self.evicted_nonzero += other.evicted_nonzero;
-        self.evicted_unfetched += other.evicted_unfetched;
-        self.evicted_active += other.evicted_active;
-        self.outofmemory += other.outofmemory;
-        self.reclaimed += other.reclaimed;
-        self.crawler_reclaimed += other.crawler_reclaimed;
-        self.crawler_items_checked += other.crawler_items_checked;
-        self.expired_unfetched += other.expired_unfetched;
-        self.direct_reclaims += other.direct_reclaims;
-        self.moves_to_warm += other.moves_to_warm;
-        self.moves_within_lru += other.moves_within_lru;
-        self.get_hits += other.get_hits;
-        self.cmd_set += other.cmd_set;
-        self.delete_hits += other.delete_hits;
-        self.incr_hits += other.incr_hits;
-        self.decr_hits += other.decr_hits;
-        self.cas_hits += other.cas_hits;
-        self.cas_badval += other.cas_badval;
-        self.touch_hits += other.touch_hits;
     }
 }
 

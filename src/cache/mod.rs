@@ -44,7 +44,7 @@ use self::{
     arena::{Arena, DataPlace, SlotSizes},
     budget::{Budget, PaddedCount},
     class::Classes,
-    shard::{DeferredDrop, Shard},
+    shard::Shard,
 };
 pub use self::{
     class::ClassTotals,
@@ -74,7 +74,7 @@ pub struct Options {
 }
 
 /// What a visitor sees of an item; `last_access` and `fetched` as they were before this look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct ItemView<'a> {
     pub key: &'a [u8],
     pub value: &'a [u8],
@@ -103,20 +103,6 @@ struct ItemSource<'a> {
     arena: &'a Arena,
     place: DataPlace,
 }
-
-impl std::fmt::Debug for ItemSource<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.place.fmt(f)
-    }
-}
-
-impl PartialEq for ItemSource<'_> {
-    fn eq(&self, other: &ItemSource<'_>) -> bool {
-        std::ptr::eq(self.arena, other.arena) && self.place == other.place
-    }
-}
-
-impl Eq for ItemSource<'_> {}
 
 impl ItemView<'_> {
     /// Whether the value is long enough to be sent without a copy.
@@ -203,21 +189,11 @@ pub struct CacheTotals {
     pub hash_bytes: u64,
     /// Base-two logarithm of the number of hash table slots, as memcached reports it.
     pub hash_power_level: u32,
-    pub evictions: u64,
-    pub evicted_unfetched: u64,
-    pub evicted_active: u64,
-    pub expired_unfetched: u64,
-    pub reclaimed: u64,
-    pub crawler_reclaimed: u64,
-    pub crawler_items_checked: u64,
-    pub direct_reclaims: u64,
-    pub moves_to_warm: u64,
-    pub moves_within_lru: u64,
     /// Reads that found an expired item.
     pub get_expired: u64,
-    pub store_too_large: u64,
-    pub store_no_memory: u64,
     pub shards: u64,
+    /// Of all classes together.
+    pub classes: ClassTotals,
 }
 
 /// The store of ordinary keys.
@@ -315,6 +291,8 @@ impl Cache {
 
     /// Any other read-modify-write as one step: `action` runs under the shard's lock with the key's place in
     /// hand, whether or not something is there. It must not call the cache.
+    // Always: each caller is one of the commands that everything depends on.
+    #[inline(always)]
     pub fn with_key<R>(&self, key: &[u8], now: Seconds, action: impl FnOnce(&mut LockedKey<'_>) -> R) -> R {
         debug_assert!(!key.is_empty() && key.len() <= KEY_BYTES_MAX, "the caller checks the key");
         let mut hasher = self.hasher.build_hasher();
@@ -323,12 +301,11 @@ impl Cache {
         // The upper half chooses the shard, the lower half the place in it.
         let number = (hash >> 32) as usize & (self.shards.len() - 1);
         let shard = &self.shards[number];
-        let mut deferred = DeferredDrop::default();
         let mut guard = shard.0.lock();
-        let mut slot =
-            LockedKey::new(&mut guard, &mut deferred, &self.cas_ids.0, self.item_size_max, key, hash as u32, now);
+        let mut slot = LockedKey::new(&mut guard, &self.cas_ids.0, self.item_size_max, key, hash as u32, now);
         let result = action(&mut slot);
-        let changed = guard.finish(now, &mut deferred);
+        let changed = guard.finish();
+        let deferred = guard.deferred.take();
         drop(guard);
         drop(deferred);
         if changed && self.budget.is_exceeded_by(0) {
@@ -348,13 +325,22 @@ impl Cache {
         while self.budget.is_exceeded_by(0)
             && let Some(shard) = self.budget.largest(&tried).or(storing_shard)
         {
-            let mut deferred = DeferredDrop::default();
-            let gave = self.shards[shard].0.lock().evict_for_others(0, now, &mut deferred);
+            let gave = self.evict_from(shard, 0, now);
             if !gave && tried[shard] {
                 break;
             }
             tried[shard] |= !gave;
         }
+    }
+
+    /// As [`Shard::evict_for_others`].
+    fn evict_from(&self, shard: usize, floor: u64, now: Seconds) -> bool {
+        let mut guard = self.shards[shard].0.lock();
+        let gave = guard.evict_for_others(floor, now);
+        let deferred = guard.deferred.take();
+        drop(guard);
+        drop(deferred);
+        gave
     }
 
     /// Whether an item of these lengths is within the largest item size.
@@ -369,7 +355,7 @@ impl Cache {
         let mut guards: Vec<_> = self.shards.iter().map(|shard| shard.0.lock()).collect();
         for shard in &mut guards {
             shard.begin(now);
-            shard.flush_at(at, now);
+            shard.flush_at(at);
         }
         if at <= now {
             // memcached spends a cas id on a flush; so do we, and the ids stay the same on both.
@@ -380,9 +366,8 @@ impl Cache {
     /// A new budget, in force when this returns. An item larger than that is then refused with `OutOfMemory`.
     pub fn set_budget(&self, bytes: u64) {
         self.budget.set_bytes(bytes);
-        for shard in &self.shards {
-            let mut deferred = DeferredDrop::default();
-            shard.0.lock().evict_for_others(self.budget.share(), 0, &mut deferred);
+        for shard in 0..self.shards.len() {
+            self.evict_from(shard, self.budget.share(), 0);
         }
         self.enforce_budget(None, 0);
     }
@@ -395,27 +380,13 @@ impl Cache {
         };
         for shard in &self.shards {
             let shard = shard.0.lock();
-            totals.curr_items += shard.items();
-            totals.bytes += shard.requested_bytes;
             totals.used_bytes += shard.used();
             totals.hash_bytes += shard.hash_bytes();
             totals.total_items += shard.counters.total_items;
             totals.get_expired += shard.counters.get_expired;
-            totals.store_too_large += shard.counters.store_too_large;
-            totals.store_no_memory += shard.counters.store_no_memory;
-            for class in &shard.stats {
-                totals.evictions += class.evicted;
-                totals.evicted_unfetched += class.evicted_unfetched;
-                totals.evicted_active += class.evicted_active;
-                totals.expired_unfetched += class.expired_unfetched;
-                totals.reclaimed += class.reclaimed;
-                totals.crawler_reclaimed += class.crawler_reclaimed;
-                totals.crawler_items_checked += class.crawler_items_checked;
-                totals.direct_reclaims += class.direct_reclaims;
-                totals.moves_to_warm += class.moves_to_warm;
-                totals.moves_within_lru += class.moves_within_lru;
-            }
+            shard.stats.iter().for_each(|class| totals.classes.add(class));
         }
+        (totals.curr_items, totals.bytes) = (totals.classes.number, totals.classes.mem_requested);
         totals.hash_power_level = (totals.hash_bytes / 5).checked_ilog2().unwrap_or(0);
         totals
     }

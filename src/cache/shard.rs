@@ -3,7 +3,7 @@
 //! Invariants, recounted by [`Shard::validate`]:
 //! - what the shard has reported to the [`Budget`] between two operations is what it holds;
 //! - every live entry is in the table once, in exactly one queue, and in the wheel if and only if it expires;
-//! - memory leaves through [`DeferredDrop`], which the caller drops after it has let go of the lock.
+//! - memory leaves through [`DeferredDrop`], which the caller takes out and drops after it has let go of the lock.
 //!
 //! When the budget is exceeded, a shard evicts itself if it holds about its share or more. If it holds less, the budget
 //! stays exceeded until the end of the operation, when the caller has the largest shard evict.
@@ -19,7 +19,7 @@ use super::{
     class::{ClassTotals, Classes, item_size},
     large::DetachedBytes,
     queue::{EvictionQueue, Ghost, SmallQueueShare},
-    slab::{CHUNK_BYTES, CHUNK_ENTRIES, Chunk, FETCHED, HAS_FLAGS, IN_MAIN, ItemEntry, MARKS, Slab},
+    slab::{CHUNK_BYTES, CHUNK_ENTRIES, Chunk, FETCHED, HAS_FLAGS, IN_MAIN, ItemEntry, MARKS, NIL, Slab},
     wheel::{NO_SLOT, Wheel, WheelStep},
 };
 
@@ -29,7 +29,7 @@ const COMPACT_STEPS: usize = 2;
 /// Pages and chunks of flushed items given back in the course of one operation.
 const RECLAIM_STEPS: usize = 8;
 
-/// Memory that the caller drops after it has released the lock. The first two pieces need no allocation.
+/// Memory that is dropped after the lock is released. The first two pieces need no allocation.
 #[derive(Default)]
 pub(super) struct DeferredDrop {
     first: Option<Allocation>,
@@ -39,6 +39,12 @@ pub(super) struct DeferredDrop {
 }
 
 impl DeferredDrop {
+    /// All of it, if there is any.
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<DeferredDrop> {
+        (self.first.is_some() || !self.chunks.is_empty()).then(|| std::mem::take(self))
+    }
+
     pub(super) fn push(&mut self, data: Allocation) {
         if let Allocation::Shared(data) = &data {
             data.give_up();
@@ -69,8 +75,6 @@ pub(super) enum RemovalReason {
 pub(super) struct ShardCounters {
     pub(super) total_items: u64,
     pub(super) get_expired: u64,
-    pub(super) store_too_large: u64,
-    pub(super) store_no_memory: u64,
 }
 
 pub(super) struct Shard {
@@ -86,8 +90,6 @@ pub(super) struct Shard {
     /// What flushed items leave behind, given back a little with each operation: a flush takes no time and no reader
     /// waits.
     flushed: FlushedMemory,
-    /// The live entries as memcached counts them.
-    pub(super) requested_bytes: u64,
     budget: Arc<Budget>,
     /// This shard's number, and what it has last told the budget.
     number: usize,
@@ -96,8 +98,12 @@ pub(super) struct Shard {
     changed: bool,
     evict: bool,
     pending_flush: Option<Seconds>,
-    /// The time of the latest operation, for those that are given none.
-    now: Seconds,
+    /// The time of the operation, or of the latest one.
+    pub(super) now: Seconds,
+    /// The entry that is being stored, or `NIL`: it stays, though perhaps in another place.
+    kept: u32,
+    /// What this operation gives up.
+    pub(super) deferred: DeferredDrop,
     classes: Arc<Classes>,
     pub(super) stats: Box<[ClassTotals]>,
     pub(super) counters: ShardCounters,
@@ -142,7 +148,6 @@ impl Shard {
             ghost: Ghost::new(),
             share: SmallQueueShare::new(),
             flushed: FlushedMemory::default(),
-            requested_bytes: 0,
             budget,
             number,
             reported: 0,
@@ -150,6 +155,8 @@ impl Shard {
             evict,
             pending_flush: None,
             now: 0,
+            kept: NIL,
+            deferred: DeferredDrop::default(),
             classes,
             stats,
             counters: ShardCounters::default(),
@@ -198,18 +205,12 @@ impl Shard {
         self.table.allocation_size() as u64
     }
 
-    pub(super) fn items(&self) -> u64 {
-        u64::from(self.slab.live_count())
-    }
-
     /// Makes room until the budget holds, or until this shard holds no more than `floor`. False if it can do no more.
-    pub(super) fn evict_for_others(&mut self, floor: u64, now: Seconds, deferred: &mut DeferredDrop) -> bool {
-        let now = now.max(self.now);
+    pub(super) fn evict_for_others(&mut self, floor: u64, now: Seconds) -> bool {
+        self.now = self.now.max(now);
         self.report();
         while self.budget.is_exceeded_by(0) && self.reported > floor {
-            let gave =
-                self.release_unneeded(None, None, now, deferred) || (self.evict && self.evict_one(None, now, deferred));
-            if !gave {
+            if !(self.release_unneeded(None) || self.evict && self.evict_one()) {
                 let had = self.ghost.bytes();
                 self.ghost.clear();
                 self.report();
@@ -232,10 +233,10 @@ impl Shard {
     /// To be called last in every operation: a bounded share of the upkeep. True if the shard may hold more now or less;
     /// a read, if nothing was due, changes nothing and spends nothing on the budget.
     #[inline]
-    pub(super) fn finish(&mut self, now: Seconds, deferred: &mut DeferredDrop) -> bool {
-        if self.wheel.is_due(now) {
+    pub(super) fn finish(&mut self) -> bool {
+        if self.wheel.is_due(self.now) {
             for _ in 0..WHEEL_STEPS {
-                if matches!(self.wheel_step(now, RemovalReason::ExpiredWheel, None, deferred), WheelStep::Idle) {
+                if matches!(self.wheel_step(RemovalReason::ExpiredWheel), WheelStep::Idle) {
                     break;
                 }
             }
@@ -246,7 +247,7 @@ impl Shard {
             }
         }
         if self.flushed.bytes > 0 {
-            (0..RECLAIM_STEPS).for_each(|_| self.reclaim(deferred));
+            (0..RECLAIM_STEPS).for_each(|_| self.reclaim());
         }
         let changed = std::mem::take(&mut self.changed);
         if changed {
@@ -255,8 +256,8 @@ impl Shard {
         changed
     }
 
-    pub(super) fn flush_at(&mut self, at: Seconds, now: Seconds) {
-        if at <= now {
+    pub(super) fn flush_at(&mut self, at: Seconds) {
+        if at <= self.now {
             self.flush_now();
         } else {
             self.pending_flush = Some(at);
@@ -276,10 +277,10 @@ impl Shard {
 
     /// A use: marks the entry for the order of eviction and remembers when.
     #[inline]
-    pub(super) fn mark_used(&mut self, index: u32, now: Seconds, fetched: bool) {
+    pub(super) fn mark_used(&mut self, index: u32, fetched: bool) {
         let entry = self.slab.get_mut(index);
         entry.bump();
-        entry.last_access = now;
+        entry.last_access = self.now;
         if fetched {
             entry.put(FETCHED, true);
         }
@@ -302,15 +303,9 @@ impl Shard {
     }
 
     /// Adds an entry for a key that has none. `None`: no memory, and nothing changed.
-    pub(super) fn insert(
-        &mut self,
-        hash: u32,
-        new: NewData<'_>,
-        now: Seconds,
-        deferred: &mut DeferredDrop,
-    ) -> Option<u32> {
-        let want = SpaceNeeded { data_len: new.data.len(), entry: true, credit: 0 };
-        if !self.make_room(Some(want), None, now, deferred) {
+    pub(super) fn insert(&mut self, hash: u32, data: DataInput<'_>, meta: EntryMeta) -> Option<u32> {
+        let want = SpaceNeeded { data_len: data.len(), entry: true, credit: 0 };
+        if !self.make_room(Some(want)) {
             return None;
         }
         let index = self.slab.take_slot();
@@ -319,7 +314,7 @@ impl Shard {
         let entry = self.slab.get_mut(index);
         entry.hash = hash;
         entry.put(IN_MAIN, to_main);
-        self.put(index, new.data);
+        self.put(index, data);
         let cost = self.cost(index);
         if let Some(remembered) = remembered
             && remembered.recent
@@ -328,52 +323,49 @@ impl Shard {
         }
         let queue = if to_main { &mut self.main } else { &mut self.small };
         queue.push(&mut self.slab, index, cost);
-        self.describe(index, new.meta, now);
+        self.describe(index, meta);
         self.rebuild_table();
         let slab = &self.slab;
         self.table.insert_unique(spread(hash), index, |&other| spread(slab.get(other).hash));
         self.counters.total_items += 1;
-        Some(self.finish_store(index, now, deferred))
+        Some(self.finish_store(index))
     }
 
     /// Gives an entry new contents in its place in the queue. `None`: no memory, and the old contents stay.
-    pub(super) fn replace(
-        &mut self,
-        mut index: u32,
-        new: NewData<'_>,
-        now: Seconds,
-        deferred: &mut DeferredDrop,
-    ) -> Option<u32> {
+    pub(super) fn replace(&mut self, index: u32, data: DataInput<'_>, meta: EntryMeta) -> Option<u32> {
         let place = self.slab.get(index).place;
         self.counters.total_items += 1;
-        let data = match self.arena.overwrite(place, new.data) {
+        let data = match self.arena.overwrite(place, data) {
             Ok(place) => {
                 self.forget_contents(index);
                 let entry = self.slab.get_mut(index);
                 entry.place = place;
                 entry.bump();
-                self.describe(index, new.meta, now);
+                self.describe(index, meta);
                 return Some(index);
             }
             Err(data) => data,
         };
         let credit = if place.is_large() { self.arena.cost(place) } else { 0 };
         let want = SpaceNeeded { data_len: data.len(), entry: false, credit };
-        if !self.make_room(Some(want), Some(&mut index), now, deferred) {
+        self.kept = index;
+        let has_room = self.make_room(Some(want));
+        let index = std::mem::replace(&mut self.kept, NIL);
+        if !has_room {
             self.counters.total_items -= 1;
             return None;
         }
         self.forget_contents(index);
         let old_cost = self.cost(index);
-        self.release(self.slab.get(index).place, deferred);
+        self.release(self.slab.get(index).place);
         self.put(index, data);
         let entry = self.slab.get_mut(index);
         entry.bump();
         let (in_main, cost) = (entry.has(IN_MAIN), self.cost(index));
         let queue = if in_main { &mut self.main } else { &mut self.small };
         queue.bytes = queue.bytes - old_cost + cost;
-        self.describe(index, new.meta, now);
-        Some(self.finish_store(index, now, deferred))
+        self.describe(index, meta);
+        Some(self.finish_store(index))
     }
 
     /// Puts an entry's data in a place. The caller has made room.
@@ -386,18 +378,20 @@ impl Shard {
     }
 
     /// After a store: what it took may be a little more than was foreseen.
-    fn finish_store(&mut self, mut index: u32, now: Seconds, deferred: &mut DeferredDrop) -> u32 {
+    fn finish_store(&mut self, mut index: u32) -> u32 {
         self.report();
         if self.budget.is_exceeded_by(0) {
-            self.make_room(None, Some(&mut index), now, deferred);
+            self.kept = index;
+            self.make_room(None);
+            index = std::mem::replace(&mut self.kept, NIL);
             self.relink(index);
         }
         index
     }
 
-    pub(super) fn remove(&mut self, index: u32, why: RemovalReason, now: Seconds, deferred: &mut DeferredDrop) {
+    pub(super) fn remove(&mut self, index: u32, why: RemovalReason) {
         self.changed = true;
-        self.count_removal(index, why, now);
+        self.count_removal(index, why);
         let entry = self.slab.get(index);
         let (hash, cost, in_main, place) = (entry.hash, self.cost(index), entry.has(IN_MAIN), entry.place);
         if let Ok(found) = self.table.find_entry(spread(hash), |&other| other == index) {
@@ -406,13 +400,13 @@ impl Shard {
         let queue = if in_main { &mut self.main } else { &mut self.small };
         queue.remove(&mut self.slab, index, cost);
         self.forget_contents(index);
-        self.release(place, deferred);
+        self.release(place);
         self.slab.free_slot(index);
     }
 
     /// Gives up a place in the arena and puts right the entry whose data has moved there.
-    fn release(&mut self, place: DataPlace, deferred: &mut DeferredDrop) {
-        if let Some(moved) = self.arena.free(place, deferred) {
+    fn release(&mut self, place: DataPlace) {
+        if let Some(moved) = self.arena.free(place, &mut self.deferred) {
             moved.correct(&mut self.slab.get_mut(moved.owner).place);
         }
     }
@@ -442,15 +436,9 @@ impl Shard {
         administration + arena::large_bytes(want.data_len) <= self.budget.bytes()
     }
 
-    /// Evicts, reclaims and shrinks until what is wanted fits the budget; never touches `keep`, whose index may
-    /// change. False if that cannot be done.
-    fn make_room(
-        &mut self,
-        want: Option<SpaceNeeded>,
-        mut keep: Option<&mut u32>,
-        now: Seconds,
-        deferred: &mut DeferredDrop,
-    ) -> bool {
+    /// Evicts, reclaims and shrinks until what is wanted fits the budget; never touches what is `kept`. False if that
+    /// cannot be done.
+    fn make_room(&mut self, want: Option<SpaceNeeded>) -> bool {
         let mut first = true;
         loop {
             self.report();
@@ -461,8 +449,7 @@ impl Shard {
             if !self.is_possible(want) {
                 return false;
             }
-            let data_len = want.map(|want| want.data_len);
-            if self.release_unneeded(data_len, keep.as_deref_mut(), now, deferred) {
+            if self.release_unneeded(want.map(|want| want.data_len)) {
                 continue;
             }
             if let Some(want) = want
@@ -477,7 +464,7 @@ impl Shard {
                 // The largest shard will make room, at the end of the operation.
                 return true;
             }
-            if !self.evict || !self.evict_one(keep.as_deref().copied(), now, deferred) {
+            if !self.evict || !self.evict_one() {
                 if self.ghost.bytes() == 0 {
                     return self.evict && others;
                 }
@@ -492,40 +479,30 @@ impl Shard {
     }
 
     /// One step of giving back what no item needs. False if there is nothing more.
-    fn release_unneeded(
-        &mut self,
-        data_len: Option<usize>,
-        mut keep: Option<&mut u32>,
-        now: Seconds,
-        deferred: &mut DeferredDrop,
-    ) -> bool {
+    fn release_unneeded(&mut self, data_len: Option<usize>) -> bool {
         if self.flushed.bytes > 0 {
-            self.reclaim(deferred);
-        } else if self.arena.drop_spare(data_len, deferred) {
+            self.reclaim();
+        } else if self.arena.drop_spare(data_len, &mut self.deferred) {
         } else if self.slab.free_count() as usize > CHUNK_ENTRIES {
-            if let (Some((from, to)), Some(keep)) = (self.compact_step(), keep.as_deref_mut())
-                && *keep == from
-            {
-                *keep = to;
-            }
+            self.compact_step();
         } else if self.shrink_table() {
-        } else if self.wheel.is_due(now) {
-            self.wheel_step(now, RemovalReason::ExpiredReclaimed, keep.as_deref().copied(), deferred);
+        } else if self.wheel.is_due(self.now) {
+            self.wheel_step(RemovalReason::ExpiredReclaimed);
         } else {
             return false;
         }
         true
     }
 
-    /// One victim by S3-FIFO. False if nothing but `keep` is left.
-    fn evict_one(&mut self, keep: Option<u32>, now: Seconds, deferred: &mut DeferredDrop) -> bool {
+    /// One victim by S3-FIFO. False if nothing but what is `kept` is left.
+    fn evict_one(&mut self) -> bool {
         loop {
             let from_small = self.main.len == 0 || self.share.is_exceeded(self.small.bytes, self.main.bytes);
             if from_small && self.small.len > 0 {
                 let index = self.small.tail();
                 let cost = self.cost(index);
                 let entry = self.slab.get(index);
-                if keep == Some(index) || entry.frequency() > 0 {
+                if self.kept == index || entry.frequency() > 0 {
                     self.small.remove(&mut self.slab, index, cost);
                     self.main.push(&mut self.slab, index, cost);
                     self.slab.get_mut(index).put(IN_MAIN, true);
@@ -534,23 +511,23 @@ impl Shard {
                     continue;
                 }
                 let hash = entry.hash;
-                self.remove(index, RemovalReason::Evicted, now, deferred);
+                self.remove(index, RemovalReason::Evicted);
                 self.ghost.insert(hash, false, self.slab.live_count());
                 return true;
             }
             let index = self.main.tail();
-            if self.main.len == 0 || (self.main.len == 1 && keep == Some(index)) {
+            if self.main.len == 0 || (self.main.len == 1 && self.kept == index) {
                 if self.small.len == 0 {
                     return false;
                 }
                 // Only the kept entry is in the main queue: take from the small one, whatever its share.
                 let index = self.small.tail();
-                self.remove(index, RemovalReason::Evicted, now, deferred);
+                self.remove(index, RemovalReason::Evicted);
                 return true;
             }
             let entry = self.slab.get_mut(index);
             let frequency = entry.frequency();
-            if keep == Some(index) || frequency > 0 {
+            if self.kept == index || frequency > 0 {
                 entry.set_frequency(frequency.saturating_sub(1));
                 let cost = self.cost(index);
                 self.main.remove(&mut self.slab, index, cost);
@@ -559,27 +536,21 @@ impl Shard {
                 continue;
             }
             let hash = entry.hash;
-            self.remove(index, RemovalReason::Evicted, now, deferred);
+            self.remove(index, RemovalReason::Evicted);
             self.ghost.insert(hash, true, self.slab.live_count());
             return true;
         }
     }
 
     /// One step of the wheel; an expired entry is removed, unless it is the one just being stored.
-    fn wheel_step(
-        &mut self,
-        now: Seconds,
-        why: RemovalReason,
-        keep: Option<u32>,
-        deferred: &mut DeferredDrop,
-    ) -> WheelStep {
-        let step = self.wheel.step(&mut self.slab, now);
+    fn wheel_step(&mut self, why: RemovalReason) -> WheelStep {
+        let step = self.wheel.step(&mut self.slab, self.now);
         if let WheelStep::Expired(index) = step {
-            if keep == Some(index) {
+            if self.kept == index {
                 // Stored already expired: out of the wheel for now, and back in when its store is done.
                 self.wheel.unlink(&mut self.slab, index);
             } else {
-                self.remove(index, why, now, deferred);
+                self.remove(index, why);
             }
         }
         step
@@ -593,9 +564,9 @@ impl Shard {
     }
 
     /// Moves the last entry of the slab into a free slot, or gives the last slot back.
-    fn compact_step(&mut self) -> Option<(u32, u32)> {
+    fn compact_step(&mut self) {
         self.changed = true;
-        let (from, to) = self.slab.drop_last()?;
+        let Some((from, to)) = self.slab.drop_last() else { return };
         let entry = self.slab.get(to);
         let (hash, in_main) = (entry.hash, entry.has(IN_MAIN));
         self.arena.set_owner(entry.place, to);
@@ -605,7 +576,9 @@ impl Shard {
         let queue = if in_main { &mut self.main } else { &mut self.small };
         queue.relocated(&mut self.slab, to);
         self.wheel.relocated(&mut self.slab, to);
-        Some((from, to))
+        if self.kept == from {
+            self.kept = to;
+        }
     }
 
     /// A table full of marks of what has left, not of what is there, is written anew: left to itself it would double.
@@ -638,14 +611,13 @@ impl Shard {
     fn flush_now(&mut self) {
         self.pending_flush = None;
         self.flushed.bytes += self.arena.bytes() + self.slab.bytes();
-        self.flushed.chunks.append(&mut self.slab.take_chunks());
+        self.flushed.chunks.append(&mut std::mem::replace(&mut self.slab, Slab::new()).chunks);
         self.flushed.data.append(&mut self.arena.take_all());
         self.table = HashTable::new();
         self.wheel = Wheel::new();
         self.small = EvictionQueue::new();
         self.main = EvictionQueue::new();
         self.ghost.clear();
-        self.requested_bytes = 0;
         for class in &mut self.stats {
             class.number = 0;
             class.mem_requested = 0;
@@ -654,23 +626,23 @@ impl Shard {
     }
 
     /// Gives back one piece of what was flushed.
-    fn reclaim(&mut self, deferred: &mut DeferredDrop) {
+    fn reclaim(&mut self) {
         self.changed = true;
         if let Some(data) = self.flushed.data.pop() {
             self.flushed.bytes -= data.cost();
-            deferred.push(data);
+            self.deferred.push(data);
         } else if let Some(chunk) = self.flushed.chunks.pop() {
             self.flushed.bytes -= CHUNK_BYTES;
-            deferred.chunks.push(chunk);
+            self.deferred.chunks.push(chunk);
         } else {
             self.flushed = FlushedMemory::default();
         }
     }
 
-    fn count_removal(&mut self, index: u32, why: RemovalReason, now: Seconds) {
+    fn count_removal(&mut self, index: u32, why: RemovalReason) {
         let entry = self.slab.get(index);
         let (fetched, expires, used_lately) = (entry.has(FETCHED), entry.exptime != 0, entry.frequency() > 0);
-        let idle = u64::from(now.saturating_sub(entry.last_access));
+        let idle = u64::from(self.now.saturating_sub(entry.last_access));
         let stats = self.stats_of(index);
         match why {
             RemovalReason::Deleted => return,
@@ -690,12 +662,12 @@ impl Shard {
     }
 
     /// Says what an entry's new data is, and counts it.
-    fn describe(&mut self, index: u32, meta: EntryMeta, now: Seconds) {
+    fn describe(&mut self, index: u32, meta: EntryMeta) {
         let entry = self.slab.get_mut(index);
         entry.key_len = meta.key_len;
         entry.cas = meta.cas;
         entry.exptime = meta.expiry;
-        entry.last_access = now;
+        entry.last_access = self.now;
         entry.timer_slot = NO_SLOT;
         entry.put(HAS_FLAGS, meta.has_flags);
         entry.put(MARKS, false);
@@ -705,7 +677,6 @@ impl Shard {
 
     fn count_contents(&mut self, index: u32) {
         let size = self.slab.get(index).item_size() as u64;
-        self.requested_bytes += size;
         let stats = self.stats_of(index);
         stats.number += 1;
         stats.mem_requested += size;
@@ -715,7 +686,6 @@ impl Shard {
     fn forget_contents(&mut self, index: u32) {
         self.wheel.unlink(&mut self.slab, index);
         let size = self.slab.get(index).item_size() as u64;
-        self.requested_bytes -= size;
         let stats = self.stats_of(index);
         stats.number -= 1;
         stats.mem_requested -= size;
@@ -737,7 +707,6 @@ impl Shard {
         let check = |ok: bool, what: &str| if ok { Ok(()) } else { Err(what.to_owned()) };
         check(live.len() == self.slab.live_count() as usize, "live entries")?;
         check(live.len() == self.table.len(), "table length")?;
-        let mut requested = 0;
         let mut stats: Vec<(u64, u64)> = vec![(0, 0); self.stats.len()];
         for &index in &live {
             let entry = self.slab.get(index);
@@ -747,13 +716,11 @@ impl Shard {
             )?;
             check((entry.exptime == 0) == (entry.timer_slot == NO_SLOT), "wheel membership")?;
             check(entry.class == self.classes.for_item_size(entry.item_size()), "class")?;
-            requested += entry.item_size() as u64;
             let class = &mut stats[usize::from(entry.class) - 1];
             class.0 += 1;
             class.1 += entry.item_size() as u64;
         }
         self.arena.validate(live.iter().map(|&index| (index, self.slab.get(index).place)))?;
-        check(requested == self.requested_bytes, "requested bytes")?;
         check(stats.iter().zip(&self.stats).all(|(a, b)| *a == (b.number, b.mem_requested)), "class totals")?;
         for (queue, in_main) in [(&self.small, false), (&self.main, true)] {
             let indices = queue.indices(&self.slab);
@@ -769,12 +736,6 @@ impl Shard {
         check(self.reported == self.used(), "reported bytes")?;
         Ok(())
     }
-}
-
-/// Contents for an entry.
-pub(super) struct NewData<'a> {
-    pub(super) data: DataInput<'a>,
-    pub(super) meta: EntryMeta,
 }
 
 /// What an entry says of its data.

@@ -173,7 +173,7 @@ pub(super) fn pack(key: &[u8], parts: [&[u8]; 2], flags: u32) -> Option<Box<[u8]
 
 /// The chunks, and the list of free slots among the first `len`.
 pub(super) struct Slab {
-    chunks: Vec<Chunk>,
+    pub(super) chunks: Vec<Chunk>,
     len: u32,
     free_head: u32,
     free_count: u32,
@@ -265,12 +265,6 @@ impl Slab {
             }
         }
         moved
-    }
-
-    /// Gives up all chunks at once.
-    pub(super) fn take_chunks(&mut self) -> Vec<Chunk> {
-        let emptied = std::mem::replace(self, Slab::new());
-        emptied.chunks
     }
 
     fn unlink_free(&mut self, index: u32) {

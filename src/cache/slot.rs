@@ -8,19 +8,17 @@ use super::{
     ArithmeticOutcome, ItemSource, ItemView, Mode, PreparedItem, Seconds, Stored,
     arena::DataInput,
     class::item_size,
-    shard::{DeferredDrop, EntryMeta, NewData, RemovalReason, Shard},
+    shard::{EntryMeta, RemovalReason, Shard},
     slab::{self, ENCODED_KEY, FETCHED, HAS_FLAGS, ItemEntry, STALE, TOKEN_SENT},
 };
 
 /// A key's place, locked. Made by [`super::Cache::with_key`].
 pub struct LockedKey<'a> {
     shard: &'a mut Shard,
-    deferred: &'a mut DeferredDrop,
     cas_ids: &'a AtomicU64,
     item_size_max: usize,
     key: &'a [u8],
     hash: u32,
-    now: Seconds,
     /// The entry, live and not expired.
     index: Option<u32>,
     /// The key was there and has expired.
@@ -31,7 +29,6 @@ impl<'a> LockedKey<'a> {
     #[inline]
     pub(super) fn new(
         shard: &'a mut Shard,
-        deferred: &'a mut DeferredDrop,
         cas_ids: &'a AtomicU64,
         item_size_max: usize,
         key: &'a [u8],
@@ -44,11 +41,11 @@ impl<'a> LockedKey<'a> {
         if let Some(found) = index
             && shard.slab.get(found).is_expired(now)
         {
-            shard.remove(found, RemovalReason::ExpiredRead, now, deferred);
+            shard.remove(found, RemovalReason::ExpiredRead);
             index = None;
             found_expired = true;
         }
-        LockedKey { shard, deferred, cas_ids, item_size_max, key, hash, now, index, found_expired }
+        LockedKey { shard, cas_ids, item_size_max, key, hash, index, found_expired }
     }
 
     /// What is there; leaves no trace.
@@ -69,7 +66,7 @@ impl<'a> LockedKey<'a> {
         self.shard.stats_of(index).get_hits += 1;
         let entry = self.shard.slab.get(index);
         let (last_access, fetched) = (entry.last_access, entry.has(FETCHED));
-        self.shard.mark_used(index, self.now, true);
+        self.shard.mark_used(index, true);
         Some(ItemView { last_access, fetched, ..view_of(self.shard, self.shard.slab.get(index)) })
     }
 
@@ -79,7 +76,7 @@ impl<'a> LockedKey<'a> {
         self.shard.set_expiry(index, expiry);
         self.shard.stats_of(index).touch_hits += 1;
         // To memcached a touch is a read.
-        self.shard.mark_used(index, self.now, true);
+        self.shard.mark_used(index, true);
         true
     }
 
@@ -133,14 +130,13 @@ impl<'a> LockedKey<'a> {
     ) -> Stored {
         let size = item_size(self.key.len(), flags, value.len());
         if size > self.item_size_max {
-            self.shard.counters.store_too_large += 1;
             self.drop_old_of(mode);
             return Stored::TooLarge;
         }
         self.shard.stats_for(size).cmd_set += 1;
         let outcome = match (mode, self.index) {
             (Mode::Add, Some(index)) => {
-                self.shard.mark_used(index, self.now, false);
+                self.shard.mark_used(index, false);
                 return Stored::NotStored;
             }
             (Mode::Replace | Mode::Append | Mode::Prepend, None) => return Stored::NotStored,
@@ -189,7 +185,7 @@ impl<'a> LockedKey<'a> {
             let (digits, padding) = self.shard.value_mut(index).split_at_mut(text.len());
             digits.copy_from_slice(text);
             padding.fill(b' ');
-            self.shard.mark_used(index, self.now, false);
+            self.shard.mark_used(index, false);
             return ArithmeticOutcome::Value(new);
         }
         let size = item_size(self.key.len(), flags, text.len());
@@ -209,7 +205,7 @@ impl<'a> LockedKey<'a> {
     pub fn delete(&mut self) -> bool {
         let Some(index) = self.index.take() else { return false };
         self.shard.stats_of(index).delete_hits += 1;
-        self.shard.remove(index, RemovalReason::Deleted, self.now, self.deferred);
+        self.shard.remove(index, RemovalReason::Deleted);
         true
     }
 
@@ -239,10 +235,9 @@ impl<'a> LockedKey<'a> {
         };
         let cas = cas.unwrap_or_else(|| self.next_cas());
         let meta = EntryMeta { key_len: self.key.len() as u8, has_flags: flags != 0, expiry, cas };
-        let new = NewData { data, meta };
         let placed = match self.index {
-            Some(index) => self.shard.replace(index, new, self.now, self.deferred),
-            None => self.shard.insert(self.hash, new, self.now, self.deferred),
+            Some(index) => self.shard.replace(index, data, meta),
+            None => self.shard.insert(self.hash, data, meta),
         };
         if placed.is_none() {
             // What was there is still there, perhaps in another place.
@@ -258,12 +253,11 @@ impl<'a> LockedKey<'a> {
         if mode == Mode::Set
             && let Some(index) = self.index.take()
         {
-            self.shard.remove(index, RemovalReason::Deleted, self.now, self.deferred);
+            self.shard.remove(index, RemovalReason::Deleted);
         }
     }
 
     fn count_no_memory(&mut self, size: usize) {
-        self.shard.counters.store_no_memory += 1;
         self.shard.stats_for(size).outofmemory += 1;
     }
 

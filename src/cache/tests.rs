@@ -137,7 +137,7 @@ fn many_small_items_make_way_for_a_large_one() {
     for n in 0..40_000 {
         set_fast(&cache, n, 1);
     }
-    assert!(cache.totals().evictions > 0);
+    assert!(cache.totals().classes.evicted > 0);
     cache.validate().unwrap();
     for n in 0..4 {
         set_fast(&cache, n, 1_048_500);
@@ -172,13 +172,13 @@ fn expired_items_leave_before_live_ones() {
         set(&cache, format!("live{n}").as_bytes(), &[b'x'; 1000], 0, 1);
         assert_eq!(cache.store(Mode::Set, format!("dead{n}").as_bytes(), 0, 100 + n, &[b'x'; 500], 1), Stored::Stored);
     }
-    assert_eq!(cache.totals().evictions, 0);
+    assert_eq!(cache.totals().classes.evicted, 0);
     for n in 0..180_u32 {
         set(&cache, format!("new{n}").as_bytes(), &[b'x'; 1000], 0, 1000);
     }
     let totals = cache.totals();
-    assert_eq!(totals.evictions, 0, "{totals:?}");
-    assert_eq!(totals.reclaimed + totals.crawler_reclaimed, totals.expired_unfetched);
+    assert_eq!(totals.classes.evicted, 0, "{totals:?}");
+    assert_eq!(totals.classes.reclaimed + totals.classes.crawler_reclaimed, totals.classes.expired_unfetched);
     assert!((0..400).all(|n| text(&cache, format!("live{n}").as_bytes(), 1000).is_some()));
 }
 
@@ -217,7 +217,7 @@ fn without_eviction_a_store_is_refused() {
     assert_eq!(cache.store(Mode::Append, b"old", 0, 0, &[b'x'; 60_000], 1), Stored::OutOfMemory);
     assert_eq!(cache.store(Mode::Set, b"old", 0, 0, &[b'x'; 60_000], 1), Stored::OutOfMemory);
     assert_eq!(text(&cache, b"old", 1), None);
-    assert_eq!(cache.totals().evictions, 0);
+    assert_eq!(cache.totals().classes.evicted, 0);
     assert_eq!(cache.store(Mode::Set, b"later", 0, 0, &[b'x'; 4000], 100), Stored::Stored, "the expired item's");
     cache.validate().unwrap();
 }
@@ -312,7 +312,7 @@ fn large_items_use_the_whole_budget_before_any_leaves() {
     let cache = Cache::new(&Options { budget_bytes: 256 << 20, item_size_max_bytes: 1 << 20, evict: true, shards: 64 });
     assert_eq!(cache.totals().shards, 16);
     let mut stored = 0;
-    while cache.totals().evictions == 0 {
+    while cache.totals().classes.evicted == 0 {
         set_fast(&cache, stored, 100_000);
         stored += 1;
     }
@@ -372,5 +372,5 @@ fn stored_already_expired_into_a_full_cache() {
         cache.validate().unwrap();
         assert_eq!(text(&cache, key.as_bytes(), 9), None);
     }
-    assert_eq!(cache.totals().crawler_reclaimed, 20, "the wheel still had each of them");
+    assert_eq!(cache.totals().classes.crawler_reclaimed, 20, "the wheel still had each of them");
 }

@@ -65,11 +65,13 @@ impl<T: Into<String>> From<Vec<T>> for Value {
 /// What a row says of a value.
 pub(super) fn by_row(takes: &Takes, value: &RawValue, base: &Path) -> ReadResult<Value> {
     Ok(match takes {
-        Takes::Switch(_) => switch(value)?.into(),
+        Takes::Switch { .. } => switch(value)?.into(),
         Takes::Number { low, high, .. } => integer(value, *low..=*high)?.into(),
+        // What a machine of 32 bits can have is less than the schema allows.
+        Takes::Size { low, high, .. } if usize::BITS < 64 => size(value, *low..=(1 << 31).min(*high))?.into(),
         Takes::Size { low, high, .. } => size(value, *low..=*high)?.into(),
-        Takes::Mode(_) => mode(value)?.into(),
-        Takes::Text(form @ (TextForm::Path | TextForm::Pem | TextForm::PemKey), _) => {
+        Takes::Mode { .. } => mode(value)?.into(),
+        Takes::Text { form: form @ (TextForm::Path | TextForm::Pem | TextForm::PemKey), .. } => {
             let path = path(value, base)?;
             match form {
                 TextForm::Pem => pem_file::certificates(&path)?,
@@ -86,11 +88,11 @@ pub(super) fn by_row(takes: &Takes, value: &RawValue, base: &Path) -> ReadResult
 pub(super) fn default_of(takes: &Takes) -> Option<RawValue> {
     let number = |value: u64| RawValue::Integer { value: value.into(), octal: true };
     match *takes {
-        Takes::Switch(default) => default.map(RawValue::Bool),
+        Takes::Switch { default } => default.map(RawValue::Bool),
         Takes::Number { default, .. } => default.map(number),
         Takes::Size { default, .. } => Some(number(default)),
-        Takes::Mode(default) => default.map(|mode| number(mode.into())),
-        Takes::Word(_, default) | Takes::Text(_, default) if !default.is_empty() => {
+        Takes::Mode { default } => default.map(|mode| number(mode.into())),
+        Takes::Word { default, .. } | Takes::Text { default, .. } if !default.is_empty() => {
             Some(RawValue::Text(default.into()))
         }
         _ => None,
@@ -102,7 +104,7 @@ pub(super) fn as_toml(takes: &Takes, value: Value) -> String {
     match (value, takes) {
         (Value::Switch(on), _) => on.to_string(),
         (Value::Number(bytes), Takes::Size { .. }) => toml_text(&size_text(bytes)),
-        (Value::Number(mode), Takes::Mode(_)) => toml_text(&format!("{mode:04o}")),
+        (Value::Number(mode), Takes::Mode { .. }) => toml_text(&format!("{mode:04o}")),
         (Value::Number(number), _) => number.to_string(),
         (Value::Text(text), _) => toml_text(&text),
         (Value::Path(path), _) => toml_text(&path.to_string_lossy()),

@@ -14,7 +14,6 @@ use arc_swap::ArcSwap;
 use axum::http::request::Parts as Head;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 
-use super::limits::{Rate, RateLimit};
 use super::options::Options;
 use super::problem::Problem;
 use super::sessions::{LIFE_MS, Sessions};
@@ -23,6 +22,7 @@ use crate::access::{ApiKey, ApiKeyDigest, ApiKeys, HttpRights};
 use crate::address_group::address_group;
 use crate::clock::BootMs;
 use crate::network::without_brackets;
+use crate::rate_limit::{Rate, RateLimit};
 
 /// Must be `1` in requests that act, and in requests that read a token without a key. No page can send it to another site.
 pub const HEADER: &str = "x-tokencached";

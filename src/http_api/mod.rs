@@ -30,7 +30,6 @@ mod events;
 mod health;
 mod issued_tokens;
 mod jssdk;
-mod limits;
 mod metrics;
 mod metrics_writer;
 mod old_fields;

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::limits::{Rate, RateBucket, RecentMap};
 use crate::address_group::address_group;
 use crate::clock::BootMs;
+use crate::rate_limit::{Rate, RateBucket, RecentMap};
 
 /// So many wrong ones are told what is wrong; further ones only that there were too many.
 const RATE: Rate = Rate { burst: 10, every_ms: 3_000.0 };

@@ -7,7 +7,6 @@
 //! A turn stays taken when its client has gone: otherwise whoever gets no answer at once could hang up and try the next.
 //! Pure: the time comes in as a value. Keeps keyed hashes, never a password, and bounded memory, whoever comes.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
@@ -15,30 +14,27 @@ use parking_lot::Mutex;
 
 use crate::address_group::address_group;
 use crate::clock::BootMs;
+use crate::rate_limit::{Rate, RateBucket, RecentMap};
 
 /// New wrong passwords from one address that cost nothing, and after how long there is one more.
-const GUESSES_MAX: f64 = 10.0;
-const GUESS_EVERY_MS: f64 = 10_000.0;
+const GUESSES: Rate = Rate { burst: 10, every_ms: 10_000.0 };
 /// Past them, one password from that address is checked in this time.
 const TURN_MS: u64 = 50;
 /// Nobody waits longer for a turn, however many are waiting; less than the time a client has to log in.
 const WAIT_MS_MAX: u64 = 30_000;
 /// Passwords remembered for each address, right ones and wrong ones.
 const REMEMBERED_MAX: usize = 8;
-/// Addresses remembered at once; past that the oldest are forgotten.
+/// Addresses remembered at once.
 const ADDRESSES_MAX: usize = 10_000;
 
 /// What is known of each address. Clients of Unix sockets have none, and count as one.
-#[derive(Default)]
 pub(crate) struct LoginLimiter {
-    addresses: Mutex<HashMap<Option<IpAddr>, AddressState>>,
+    addresses: Mutex<RecentMap<Option<IpAddr>, AddressState>>,
     hashing: RandomState,
 }
 
 struct AddressState {
-    /// Guesses left at [`AddressState::seen_ms`].
-    left: f64,
-    seen_ms: BootMs,
+    guesses: RateBucket,
     next_turn_ms: BootMs,
     right: RecentHashes,
     wrong: RecentHashes,
@@ -64,21 +60,9 @@ impl RecentHashes {
     }
 }
 
-impl AddressState {
-    fn new(now_ms: BootMs) -> AddressState {
-        AddressState {
-            left: GUESSES_MAX,
-            seen_ms: now_ms,
-            next_turn_ms: 0,
-            right: RecentHashes::default(),
-            wrong: RecentHashes::default(),
-        }
-    }
-
-    fn refill(&mut self, now_ms: BootMs) {
-        let since_ms = now_ms.saturating_sub(self.seen_ms) as f64;
-        self.left = (self.left + since_ms / GUESS_EVERY_MS).min(GUESSES_MAX);
-        self.seen_ms = now_ms;
+impl Default for LoginLimiter {
+    fn default() -> LoginLimiter {
+        LoginLimiter { addresses: Mutex::new(RecentMap::with_at_most(ADDRESSES_MAX)), hashing: RandomState::new() }
     }
 }
 
@@ -86,67 +70,54 @@ impl LoginLimiter {
     /// How long this password must wait before it is checked, milliseconds. If that is not 0 it has a turn then: check it,
     /// without asking again.
     pub fn reserve_turn(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> u64 {
-        let hash = self.hash(user, password);
-        let mut addresses = self.addresses.lock();
-        let Some(address) = addresses.get_mut(&from.map(address_group)) else { return 0 };
-        address.refill(now_ms);
-        if address.left >= 1.0 || address.right.has(hash) || address.wrong.has(hash) {
-            return 0;
-        }
-        let turn_ms = (address.next_turn_ms.max(now_ms) + TURN_MS).min(now_ms + WAIT_MS_MAX);
-        address.next_turn_ms = turn_ms;
-        turn_ms - now_ms
+        self.with_address(from, user, password, now_ms, |address, hash| {
+            if address.guesses.has_one(GUESSES, now_ms) || address.right.has(hash) || address.wrong.has(hash) {
+                return 0;
+            }
+            let turn_ms = (address.next_turn_ms.max(now_ms) + TURN_MS).min(now_ms + WAIT_MS_MAX);
+            address.next_turn_ms = turn_ms;
+            turn_ms - now_ms
+        })
     }
 
     /// The password was right.
     pub fn record_success(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) {
-        let hash = self.hash(user, password);
-        self.with_address(from, now_ms, |address| address.right.add(hash));
+        self.with_address(from, user, password, now_ms, |address, hash| address.right.add(hash));
     }
 
     /// The password was wrong. True if that was one too many new ones: from now on this address is slowed down.
     pub fn record_failure(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> bool {
-        let hash = self.hash(user, password);
-        self.with_address(from, now_ms, |address| {
+        self.with_address(from, user, password, now_ms, |address, hash| {
             if address.wrong.has(hash) {
                 return false;
             }
             address.wrong.add(hash);
-            let before = address.left;
-            address.left = (before - 1.0).max(0.0);
-            before >= 1.0 && address.left < 1.0
+            let had_one = address.guesses.has_one(GUESSES, now_ms);
+            address.guesses.take();
+            had_one && !address.guesses.has_one(GUESSES, now_ms)
         })
     }
 
-    fn with_address<R>(&self, from: Option<IpAddr>, now_ms: BootMs, change: impl FnOnce(&mut AddressState) -> R) -> R {
+    /// Looks at an address, with the hash of this password.
+    fn with_address<R>(
+        &self,
+        from: Option<IpAddr>,
+        user: &[u8],
+        password: &[u8],
+        now_ms: BootMs,
+        look: impl FnOnce(&mut AddressState, u64) -> R,
+    ) -> R {
+        // 0 stands for no password.
+        let hash = self.hashing.hash_one((user, password)).max(1);
         let mut addresses = self.addresses.lock();
-        let key = from.map(address_group);
-        if addresses.len() >= ADDRESSES_MAX && !addresses.contains_key(&key) {
-            forget_older_half(&mut addresses);
-        }
-        let address = addresses.entry(key).or_insert_with(|| AddressState::new(now_ms));
-        address.refill(now_ms);
-        change(address)
+        let address = addresses.entry(from.map(address_group), || AddressState {
+            guesses: RateBucket::full(GUESSES, now_ms),
+            next_turn_ms: 0,
+            right: RecentHashes::default(),
+            wrong: RecentHashes::default(),
+        });
+        look(address, hash)
     }
-
-    /// 0 stands for no password.
-    fn hash(&self, user: &[u8], password: &[u8]) -> u64 {
-        self.hashing.hash_one((user, password)).max(1)
-    }
-}
-
-fn forget_older_half(addresses: &mut HashMap<Option<IpAddr>, AddressState>) {
-    let mut seen: Vec<BootMs> = addresses.values().map(|address| address.seen_ms).collect();
-    let middle = seen.len() / 2;
-    let (_, median_ms, _) = seen.select_nth_unstable(middle);
-    let median_ms = *median_ms;
-    let mut room = addresses.len() - middle;
-    // Of many seen at that very instant some must go as well.
-    addresses.retain(|_, address| {
-        let is_forgotten = address.seen_ms <= median_ms && room > 0;
-        room -= usize::from(is_forgotten);
-        !is_forgotten
-    });
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub use self::credentials::CredentialSample;
 pub use self::sinks::SinkSample;
 use super::{MEMCACHED_VERSION, Service};
 use crate::access::Rights;
-use crate::cache::CacheTotals;
+use crate::cache::{CacheTotals, ClassTotals};
 use crate::clock::Now;
 use crate::credential::facts::ClusterStatus;
 use crate::credential::table::Table;
@@ -35,11 +35,13 @@ pub struct ServerSample<'s> {
     now: Now,
     counts: WorkerTotals,
     cache: CacheTotals,
+    /// Of all classes of items together.
+    classes: ClassTotals,
 }
 
 impl<'s> ServerSample<'s> {
     pub fn of(service: &'s Service, rights: &'s Rights, now: Now) -> ServerSample<'s> {
-        let (stats, table) = (&*service.stats, &*service.table);
+        let (stats, table, cache) = (&*service.stats, &*service.table, service.cache.totals());
         ServerSample {
             service,
             stats,
@@ -49,7 +51,8 @@ impl<'s> ServerSample<'s> {
             rights,
             now,
             counts: stats.totals(),
-            cache: service.cache.totals(),
+            classes: cache.classes,
+            cache,
         }
     }
 
@@ -128,9 +131,10 @@ impl<'s> ServerSample<'s> {
             bytes => gauge memcached_current_bytes "Bytes in use by items.",
             curr_items => gauge memcached_current_items "Items held.",
             total_items => counter memcached_items "Items stored since the start.",
-            slab_global_page_pool = 0_u64,
+            slab_global_page_pool = 0_u64;
+        classes:
             expired_unfetched, evicted_unfetched, evicted_active,
-            evictions => counter memcached_items_evicted "Items evicted to make room.",
+            evictions = of.classes.evicted => counter memcached_items_evicted "Items evicted to make room.",
             reclaimed => counter memcached_items_reclaimed "Items stored in memory of expired items.",
             crawler_reclaimed => counter memcached_lru_crawler_reclaimed "Expired items removed in the background.",
             crawler_items_checked

@@ -351,6 +351,6 @@ fn counters_are_exact_under_threads_and_eviction() {
     assert_eq!(cache.arithmetic(b"n", 0, true, 1), ArithmeticOutcome::Value(12_000));
     cache.validate().unwrap();
     let totals = cache.totals();
-    assert!(totals.evictions > 0 && totals.used_bytes <= totals.budget_bytes);
-    assert_eq!(totals.evictions + totals.curr_items, 12_001);
+    assert!(totals.classes.evicted > 0 && totals.used_bytes <= totals.budget_bytes);
+    assert_eq!(totals.classes.evicted + totals.curr_items, 12_001);
 }

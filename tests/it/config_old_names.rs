@@ -170,7 +170,7 @@ fn every_old_key_is_one_that_there_was() {
         ("state", "upstream_key_env"),
         ("state", "upstream_key_file"),
     ];
-    for section in SECTIONS {
+    for section in SECTIONS.iter() {
         for setting in section.settings().filter(|setting| !setting.old_key.is_empty()) {
             assert!(renamed.contains(&(section.name, setting.old_key)), "[{}] {}", section.name, setting.old_key);
         }

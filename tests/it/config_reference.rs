@@ -129,7 +129,9 @@ fn every_default_is_in_its_range() {
             Takes::Number { low, high, default: Some(default), .. } | Takes::Size { low, high, default } => {
                 assert!((low..=high).contains(&default), "{}", setting.key);
             }
-            Takes::Word(words, default) => assert!(default.is_empty() || words.contains(default), "{}", setting.key),
+            Takes::Word { of: words, default } => {
+                assert!(default.is_empty() || words.contains(default), "{}", setting.key)
+            }
             _ => {}
         }
     }
@@ -179,7 +181,8 @@ fn the_defaults_of_sinks_and_of_the_cluster_are_those_of_the_parts() {
 /// The words of `endpoint` are those of the platforms, all of them.
 #[test]
 fn the_endpoints_of_the_table_are_those_of_the_platforms() {
-    let Some(Takes::Word(words, _)) = schema::section("app").find("endpoint").map(|setting| &setting.takes) else {
+    let Some(Takes::Word { of: words, .. }) = schema::section("app").find("endpoint").map(|setting| &setting.takes)
+    else {
         panic!()
     };
     let known: Vec<&str> = platform::PLATFORMS.iter().flat_map(|one| one.tokens).map(|(word, _)| *word).collect();
@@ -191,7 +194,7 @@ fn the_endpoints_of_the_table_are_those_of_the_platforms() {
 fn every_word_of_the_table_is_understood() {
     for section in SECTIONS.iter().filter(|section| !section.is_list) {
         for setting in section.settings() {
-            let Takes::Word(words, _) = &setting.takes else { continue };
+            let Takes::Word { of: words, .. } = &setting.takes else { continue };
             for word in *words {
                 let variable = section.variable(setting).unwrap();
                 let said = crate::config::given(None, &[(&variable, word)], "").err().map(|faults| faults.to_string());
@@ -214,7 +217,7 @@ fn the_help_has_the_defaults_of_the_table() {
             Takes::Number { default: Some(number), .. } => number.to_string(),
             Takes::Size { default, .. } if setting.flag == "-m" => (default >> 20).to_string(),
             Takes::Size { default, .. } => format!("{}m", default >> 20),
-            Takes::Word(_, word) => (*word).to_owned(),
+            Takes::Word { default: word, .. } => (*word).to_owned(),
             _ => setting.default_words[0].split(',').next().unwrap().replace(['`', '"'], ""),
         };
         assert_eq!(default.trim_end_matches(']'), expected, "{}", setting.key);

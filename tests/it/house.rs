@@ -33,9 +33,9 @@ app/options -> credential/options http_api/options invalid_value server/options 
 
 # What clients and the site's stores talk to, and what renews: none of these four knows another.
 http_api -> access address_group clock credential/app credential/facts credential/journal credential/table descriptors
-    files http_api/options http_server network secret secret_source service stats supervision texts tls
-server -> access address_group cache clock credential/table descriptors files protocol server/options service stats
-    supervision tls unit
+    files http_api/options http_server network rate_limit secret secret_source service stats supervision texts tls
+server -> access address_group cache clock credential/table descriptors files protocol rate_limit server/options service
+    stats supervision tls unit
 sink -> clock credential/adopt credential/facts credential/id credential/table descriptors encoding files redis_client
     redis_client/options secret secret_source sink/options sink/sql_statement sink/template stats store_fault
     supervision unit
@@ -132,6 +132,7 @@ secret_source -> descriptors files secret
 encoding -> clock invalid_value
 access -> invalid_value
 files ->
+rate_limit -> clock
 stats -> sync
 clock -> sync
 protocol ->

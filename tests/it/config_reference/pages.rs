@@ -29,7 +29,7 @@ pub fn page(language: &str) -> String {
          **跟随**：文件内容改动后几秒内生效，换用别的文件需重启。编辑器可使用 [JSON schema](../tokencached.schema.json)。\n",
     ])
     .to_owned();
-    for section in SECTIONS {
+    for section in SECTIONS.iter() {
         section_page(&mut out, section, at);
     }
     out
@@ -99,15 +99,15 @@ fn takes(takes: &Takes, at: usize) -> String {
         [format!("a list of {what}"), format!("{what}{space}的列表")][at].clone()
     };
     match takes {
-        Takes::Switch(_) => "`true`, `false`".to_owned(),
+        Takes::Switch { .. } => "`true`, `false`".to_owned(),
         Takes::Number { low, high, unit: "", .. } => format!("{low}–{high}"),
         Takes::Number { low, high, unit, .. } => format!("{low}–{high} {unit}"),
         Takes::Size { low, high, .. } => format!("{}–{}", size_text(*low), size_text(*high)),
-        Takes::Mode(_) => ["octal, 0–0777", "八进制，0–0777"][at].to_owned(),
-        Takes::Word(of, _) => words(of),
-        Takes::Text(form, _) => form_words(*form)[at].to_owned(),
-        Takes::List(form, _) => list_of([form_plural(*form), form_words(*form)[1]][at]),
-        Takes::Words(of) => list_of(&words(of)),
+        Takes::Mode { .. } => ["octal, 0–0777", "八进制，0–0777"][at].to_owned(),
+        Takes::Word { of, .. } => words(of),
+        Takes::Text { form, .. } => form_words(*form)[at].to_owned(),
+        Takes::List { form, .. } => list_of([form_plural(*form), form_words(*form)[1]][at]),
+        Takes::Words { of } => list_of(&words(of)),
         Takes::Other { what, .. } => what[at].to_owned(),
     }
 }
@@ -146,7 +146,7 @@ fn default(setting: &Setting, at: usize) -> String {
 /// The JSON schema of the file.
 pub fn json_schema() -> String {
     let mut root = table();
-    for section in SECTIONS {
+    for section in SECTIONS.iter() {
         let own = of_section(section);
         match section.name.rsplit_once('.') {
             Some((parent, name)) => {
@@ -210,16 +210,16 @@ fn of_section(section: &Section) -> Value {
 
 fn of_setting(setting: &Setting) -> Value {
     let mut schema = match &setting.takes {
-        Takes::Switch(_) => json!({ "type": "boolean" }),
+        Takes::Switch { .. } => json!({ "type": "boolean" }),
         Takes::Number { low, high, .. } => json!({ "type": "integer", "minimum": low, "maximum": high }),
         Takes::Size { .. } => {
             json!({ "type": ["string", "integer"], "pattern": "^ *[0-9]+ *([kKmMgG]([iI]?[bB])?|[bB])? *$" })
         }
-        Takes::Mode(_) => json!({ "type": ["string", "integer"], "pattern": "^(0o)?[0-7]{1,4}$" }),
-        Takes::Word(words, _) => json!({ "enum": words }),
-        Takes::Text(..) => json!({ "type": "string" }),
-        Takes::List(..) => json!({ "type": ["array", "string"], "items": { "type": "string" } }),
-        Takes::Words(words) => json!({ "type": "array", "items": { "enum": words } }),
+        Takes::Mode { .. } => json!({ "type": ["string", "integer"], "pattern": "^(0o)?[0-7]{1,4}$" }),
+        Takes::Word { of: words, .. } => json!({ "enum": words }),
+        Takes::Text { .. } => json!({ "type": "string" }),
+        Takes::List { .. } => json!({ "type": ["array", "string"], "items": { "type": "string" } }),
+        Takes::Words { of: words } => json!({ "type": "array", "items": { "enum": words } }),
         Takes::Other { json, .. } => serde_json::from_str(json).unwrap_or_else(|_| Value::Object(Map::new())),
     };
     schema["description"] = json!(setting.says[0]);
@@ -238,12 +238,14 @@ fn as_json(toml: &str) -> serde_json::Result<Value> {
 fn default_toml(setting: &Setting) -> Option<String> {
     let text = |text: &str| (!text.is_empty()).then(|| format!("\"{text}\""));
     match &setting.takes {
-        Takes::Switch(default) => default.map(|on| on.to_string()),
+        Takes::Switch { default } => default.map(|on| on.to_string()),
         Takes::Number { default, .. } => default.map(|number| number.to_string()),
         Takes::Size { default, .. } => text(&size_text(*default)),
-        Takes::Mode(default) => default.map(|mode| format!("\"{mode:04o}\"")),
-        Takes::Word(_, default) | Takes::Text(_, default) => text(default),
-        Takes::List(_, default) | Takes::Other { default, .. } => (!default.is_empty()).then(|| (*default).to_owned()),
-        Takes::Words(_) => None,
+        Takes::Mode { default } => default.map(|mode| format!("\"{mode:04o}\"")),
+        Takes::Word { default, .. } | Takes::Text { default, .. } => text(default),
+        Takes::List { default, .. } | Takes::Other { default, .. } => {
+            (!default.is_empty()).then(|| (*default).to_owned())
+        }
+        Takes::Words { .. } => None,
     }
 }

@@ -37,7 +37,7 @@ impl<K: Eq + Hash, V> RecentMap<K, V> {
     }
 
     #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.recent.len() + self.older.len()
     }
 }
@@ -61,13 +61,23 @@ impl RateBucket {
         RateBucket { left: f64::from(rate.burst), at_ms: now_ms }
     }
 
-    /// Takes one request out, or gives the seconds until there will be one.
-    pub fn try_take(&mut self, rate: Rate, now_ms: BootMs) -> Result<(), u64> {
+    /// Whether there is one to take.
+    pub fn has_one(&mut self, rate: Rate, now_ms: BootMs) -> bool {
         let since_ms = now_ms.saturating_sub(self.at_ms) as f64;
         self.left = (self.left + since_ms / rate.every_ms).min(f64::from(rate.burst));
         self.at_ms = now_ms;
-        if self.left >= 1.0 {
-            self.left -= 1.0;
+        self.left >= 1.0
+    }
+
+    /// Takes one out, or what there is of one.
+    pub fn take(&mut self) {
+        self.left = (self.left - 1.0).max(0.0);
+    }
+
+    /// Takes one request out, or gives the seconds until there will be one.
+    pub fn try_take(&mut self, rate: Rate, now_ms: BootMs) -> Result<(), u64> {
+        if self.has_one(rate, now_ms) {
+            self.take();
             return Ok(());
         }
         Err((((1.0 - self.left) * rate.every_ms) / 1000.0).ceil().max(1.0) as u64)
