@@ -9,6 +9,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench measures real time")]
 
 mod costs;
+#[path = "../../tests/record_rules/mod.rs"]
+mod record_rules;
 mod scenarios;
 mod sim;
 

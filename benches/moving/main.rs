@@ -9,6 +9,8 @@
 
 #[path = "../../tests/moving/mod.rs"]
 mod moving;
+#[path = "../../tests/record_rules/mod.rs"]
+mod record_rules;
 #[path = "../../tests/it"]
 #[allow(dead_code)]
 mod it {

@@ -1,4 +1,4 @@
-//! A model check of the cluster's protocol: every order of events, by the real `Record::apply` and the real `node_rules`.
+//! A model check of the cluster's protocol: every order of events, by the rules of `record_rules` and the real `node_rules`.
 //! Nodes stop, die and come back, the store forgets, answers are lost, and WeChat mints another token for every call.
 //! `world.rs` has the state, `steps.rs` what may happen, `search.rs` what must hold.
 //!
@@ -24,6 +24,7 @@ use self::broken_rules::BrokenRule;
 use self::search::{EXTRA, Found, Seen, search};
 use self::steps::Bounds;
 use self::world::Adverse;
+use crate::record_rules::RecordRules;
 
 const TWO: Bounds = Bounds { nodes: 2, warm: true, renewals: 2, adverse: 2, store_faults: 1, prompt: false };
 

@@ -63,6 +63,8 @@ mod probing;
 mod protocol;
 mod quotas;
 mod readme;
+#[path = "../record_rules/mod.rs"]
+mod record_rules;
 #[cfg(feature = "redis")]
 mod redis_client;
 mod refresher;

@@ -6,6 +6,7 @@ use tokencached::cluster::record::{Op, OpOutcome};
 use tokencached::credential::schedule::cluster::OFFER_SPREAD_MS;
 
 use super::{Event, POLL_EVERY_MS, SECOND_US, Said, Sealed, Sim};
+use crate::record_rules::RecordRules;
 
 impl Sim {
     pub(super) fn ask(&mut self, node: usize, op: Op<Sealed>) {

@@ -1,5 +1,5 @@
--- The same steps as Record::apply in src/cluster/record.rs, by the clock of this server. tests/it/cluster/conformance.rs
--- compares the two. Numbers are doubles here: counts stay below 10^15, and the ids of nodes are text.
+-- The same steps as tests/record_rules, by the clock of this server. tests/it/cluster/conformance.rs compares the two.
+-- Numbers are doubles here: counts stay below 10^15, and the ids of nodes are text.
 -- KEYS: the record, the set of changes, the sequence. ARGV: the channel, the tag, the operation and its arguments.
 local LEASE_MS_MAX, WAIT_MS_MAX, NOBODY, KEEP_S = $LEASE_MS_MAX, $WAIT_MS_MAX, '$NOBODY', $KEEP_S
 local DONE, NEWER, HELD, LATER, REFUSED = 0, 1, 2, 3, 4

@@ -1,6 +1,6 @@
 //! The script that changes a record inside Redis, all or nothing, and how records, answers and messages are written there.
 //!
-//! Pure. [`Record::apply`] specifies what the script does.
+//! Pure. `tests/record_rules` specifies what the script does.
 
 use std::sync::Arc;
 

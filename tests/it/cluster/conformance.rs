@@ -1,4 +1,4 @@
-//! The script that runs inside Redis does what [`Record::apply`] does, whatever it is asked and whatever it finds.
+//! The script that runs inside Redis does what [`RecordRules::apply`] does, whatever it is asked and whatever it finds.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use redis::{Connection, Value};
 use tokencached::cluster::record::{CallEnd, NOBODY, Op, Record, StoreMs};
 use tokencached::cluster::redis::script::{self, FIELDS, RecordScript};
 
+use crate::record_rules::RecordRules;
 use crate::support::redis::Redis;
 
 const CASES: u32 = 2_000;

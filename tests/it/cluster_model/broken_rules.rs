@@ -4,6 +4,7 @@ use tokencached::cluster::record::NOBODY;
 use tokencached::cluster::{CallEnd, Op, OpOutcome, Record};
 
 use super::world::{Mint, NOW_MS};
+use crate::record_rules::RecordRules;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrokenRule {

@@ -1,6 +1,6 @@
 //! What may happen next in a world, and what it leads to.
 //!
-//! A node's own steps are decided by `node_rules`, the store's by `Record::apply`; the rest is WeChat and bad luck.
+//! A node's own steps are decided by `node_rules`, the store's by `record_rules`; the rest is WeChat and bad luck.
 
 use tokencached::cluster::node_rules::{self, NextStep};
 use tokencached::cluster::record::NOBODY;

@@ -1,4 +1,4 @@
-//! A cluster store in the memory of one process: [`Record::apply`] under a lock.
+//! A cluster store in the memory of one process: [`RecordRules::apply`] under a lock.
 //!
 //! Answers at once and correctly, except while [`MemoryStore::set_down`] makes it unreachable.
 
@@ -14,6 +14,8 @@ use tokencached::cluster::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+
+use crate::record_rules::RecordRules;
 
 /// The store. All nodes of a test hold the same `Arc`.
 pub struct MemoryStore {
