@@ -3,7 +3,7 @@
 //!
 //! Pure: no clock, no store, no socket. The refresher, the model check and the simulation use these same rules.
 
-use super::record::{OpOutcome, Record, StoreMs};
+use super::record::{OpOutcome, StoreMs};
 use crate::clock::BootMs;
 
 /// A lease lasts a quarter longer than its call may take, and this, ms.
@@ -24,17 +24,17 @@ pub enum FetchEffect {
 /// What a node does after [`super::Op::Take`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextStep {
-    /// It has the lease and calls the platform. `has_unsettled`: it is not known whether an earlier call made a token.
-    Call { has_unsettled: bool },
+    /// It has the lease and calls the platform.
+    Call,
     /// The record has a later value, which it takes over.
     TakeOver,
     /// Another node is renewing, or has just done so. It asks again after so long.
     Wait { ms: u64 },
 }
 
-pub fn after_take<V: Clone + PartialEq>(outcome: OpOutcome, record: &Record<V>) -> NextStep {
+pub fn after_take(outcome: OpOutcome) -> NextStep {
     match outcome {
-        OpOutcome::Done => NextStep::Call { has_unsettled: record.unsettled.is_some() },
+        OpOutcome::Done => NextStep::Call,
         OpOutcome::NewerValue => NextStep::TakeOver,
         OpOutcome::LeaseHeld { left_ms } | OpOutcome::PutOff { left_ms } => NextStep::Wait { ms: left_ms },
         OpOutcome::Rejected => NextStep::Wait { ms: LEASE_MS_MIN },

@@ -123,18 +123,17 @@ impl RecordHandle {
     ) -> Result<LeaseAnswer, Unreachable> {
         self.secret.verify(self).await?;
         let answer = self.ask(Op::Take { node: self.node, lease_ms, known_generation, spacing_ms }).await?;
-        let has_unsettled = match node_rules::after_take(answer.outcome, &answer.record) {
-            NextStep::Call { has_unsettled } => has_unsettled,
-            next => return Ok(LeaseAnswer::Denied(answer, next)),
-        };
+        let next = node_rules::after_take(answer.outcome);
+        if next != NextStep::Call {
+            return Ok(LeaseAnswer::Denied(answer, next));
+        }
         let StoreAnswer { record, clock_reading, .. } = answer;
         let sealed_generation = match self.unseal(&record) {
             Some(unsealed) => unsealed.ok().map(|value| value.generation),
             None => Some(0).filter(|none| *none == record.generation),
         };
         let handle = self.clone();
-        let lease = Lease { handle, record, clock_reading, lease_ms, has_unsettled, sealed_generation };
-        Ok(LeaseAnswer::Granted(Box::new(lease)))
+        Ok(LeaseAnswer::Granted(Box::new(Lease { handle, record, clock_reading, lease_ms, sealed_generation })))
     }
 
     /// Gives a value to a store that has lost it. Whether it was taken is seen by the record that the store sends next.
@@ -176,8 +175,6 @@ pub struct Lease {
     pub record: Record,
     pub clock_reading: StoreClockReading,
     lease_ms: u64,
-    /// It is not known whether an earlier call made a token.
-    pub has_unsettled: bool,
     /// The generation inside the seal of the store's value; 0 without a value, none if the value is forged.
     sealed_generation: Option<u64>,
 }

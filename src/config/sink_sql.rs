@@ -18,9 +18,6 @@ use crate::sink::validate::{judge_login, judge_prefix, judge_read, judge_stateme
 const PASSWORD: SecretSpec =
     SecretSpec { key: "password", noun: "password", owner: "a database", content: "the password of that database" };
 
-/// The plans, and the preset that they come from.
-type Plans = (Vec<SqlPlan>, Option<(&'static str, String)>);
-
 impl Reader<'_> {
     pub(super) fn sql_sink(&mut self, table: &RawTable, scope: Option<&Scope<'_>>) -> Option<Made> {
         if !cfg!(feature = "sql") {
@@ -32,11 +29,11 @@ impl Reader<'_> {
         let dialect = address.as_ref().map(|address| address.dialect);
         let server = self.sql_server(table, address);
         let plans = self.plans(table, dialect?);
-        let (server, (plans, preset), scope) = (server?, plans?, scope?);
-        let list = if preset.is_some() { "presets" } else { "statement" };
+        let (server, plans, scope) = (server?, plans?, scope?);
+        let list = if table.has("presets") { "presets" } else { "statement" };
         let entries = self.accept((table, list), sql_entries(&plans, scope))?;
         let places = vec![table.place.clone(); entries.len()];
-        Some(Made { to: SinkTo::Sql(SqlSink { server, plans, preset }), entries, places })
+        Some(Made { to: SinkTo::Sql(SqlSink { server, plans }), entries, places })
     }
 
     fn sql_server(&mut self, table: &RawTable, address: Option<SqlAddress>) -> Option<SqlServer> {
@@ -66,17 +63,17 @@ impl Reader<'_> {
     }
 
     /// The statements: those of the table, or those of a preset.
-    fn plans(&mut self, table: &RawTable, dialect: SqlDialect) -> Option<Plans> {
+    fn plans(&mut self, table: &RawTable, dialect: SqlDialect) -> Option<Vec<SqlPlan>> {
         let prefix = self.text_that(table, "prefix", judge_prefix);
         self.judged(table, judge_statement_keys(&table.given_keys()));
         match (table.has("statement"), table.has("presets")) {
             (false, true) => {
-                let (preset, prefix) = (self.sql_preset(table)?, prefix.unwrap_or_default());
-                let plans = self.accept((table, "presets"), preset.plans(&prefix, dialect))?;
+                let preset = self.sql_preset(table)?;
+                let plans = self.accept((table, "presets"), preset.plans(&prefix.unwrap_or_default(), dialect))?;
                 table.print("presets", vec![preset.name]);
-                Some((plans, Some((preset.name, prefix))))
+                Some(plans)
             }
-            (true, false) => self.own_plan(table, dialect).map(|plan| (vec![plan], None)),
+            (true, false) => self.own_plan(table, dialect).map(|plan| vec![plan]),
             _ => None,
         }
     }

@@ -22,8 +22,6 @@ pub struct CredentialInfo {
     pub name: Option<String>,
     /// What is kept: `access_token`, `jsapi_ticket` and so on.
     pub credential_type: &'static str,
-    /// Fetched by its own secret, not with another credential's value.
-    pub is_token: bool,
     pub can_probe: bool,
 }
 

@@ -53,7 +53,6 @@ impl Plan {
             agent: self.agent.clone(),
             name: self.name.clone(),
             credential_type: self.credential_type.key,
-            is_token: !self.credential_type.needs_token,
             can_probe: self.credential_type.probe.is_some(),
         };
         let (label, app, keys) = (self.label(), self.id.clone(), self.keys.clone());

@@ -190,12 +190,7 @@ mod tests {
 
     /// So many apps, each with a token that lives.
     fn table(apps: usize) -> (Table, Vec<CredentialWriter>) {
-        let about = || CredentialInfo {
-            platform: "mp",
-            credential_type: "access_token",
-            is_token: true,
-            ..CredentialInfo::default()
-        };
+        let about = || CredentialInfo { platform: "mp", credential_type: "access_token", ..CredentialInfo::default() };
         let one = |n| CredentialConfig { about: about(), ..CredentialConfig::new(&format!("wx{n:016x}"), Vec::new()) };
         let credentials = (0..apps).map(one).collect();
         let (table, writers, _requests) = Table::new(TableConfig { credentials, ..TableConfig::default() });

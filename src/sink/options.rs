@@ -297,8 +297,6 @@ pub struct SqlPlan {
 pub struct SqlSink {
     pub server: SqlServer,
     pub plans: Vec<SqlPlan>,
-    /// The preset that the plans come from, and the prefix of its tables.
-    pub preset: Option<(&'static str, String)>,
 }
 
 impl SqlSink {

@@ -89,8 +89,8 @@ impl Sim {
             StoreClockReading { store_ms: said.store_ms, sent_ms: said.sent_ms, received_ms: self.now_ms() };
         let Some(flight) = self.nodes[node].flight.as_mut() else { return };
         match flight.step {
-            Step::Taking => match node_rules::after_take(said.outcome, &said.record) {
-                NextStep::Call { .. } => {
+            Step::Taking => match node_rules::after_take(said.outcome) {
+                NextStep::Call => {
                     flight.lease = Some((said.record.clone(), clock_reading));
                     let (epoch, need_ms) = (said.record.epoch, node_rules::need_ms(flight.lease_ms));
                     if self.fetch_effect() == FetchEffect::SameToken {
@@ -132,10 +132,8 @@ impl Sim {
                 now_ms + retry_denied_ms(ms, slot.told - 1, live, random)
             }
             NextStep::TakeOver if slot.useless > known => now_ms + BACKOFF_FLOOR_MS,
-            NextStep::TakeOver | NextStep::Call { .. } if due_ms == before => {
-                now_ms + slot.renewal_state.check_spacing_ms()
-            }
-            NextStep::TakeOver | NextStep::Call { .. } => return,
+            NextStep::TakeOver | NextStep::Call if due_ms == before => now_ms + slot.renewal_state.check_spacing_ms(),
+            NextStep::TakeOver | NextStep::Call => return,
         };
         if due_ms == before || at_ms < due_ms {
             self.arm(node, at_ms);

@@ -225,10 +225,10 @@ impl Actor {
             NextStep::Wait { ms } => self.retry_denied_ms(answer, ms),
             // The value in the store cannot be used. This answer, or an event before it, has shown that.
             NextStep::TakeOver if expired_generation >= answer.record.generation => now_ms + BACKOFF_FLOOR_MS,
-            NextStep::TakeOver | NextStep::Call { .. } if self.next_try_ms == before => {
+            NextStep::TakeOver | NextStep::Call if self.next_try_ms == before => {
                 now_ms + self.renewal_state.check_spacing_ms()
             }
-            NextStep::TakeOver | NextStep::Call { .. } => return self.end_fetch(),
+            NextStep::TakeOver | NextStep::Call => return self.end_fetch(),
         };
         if self.next_try_ms == before || at_ms < self.next_try_ms {
             self.set_renewal_timer(at_ms);

@@ -389,18 +389,22 @@ fn takes(world: &mut World, index: usize, way: Way, broken: BrokenRule) -> Phase
     else {
         return Phase::Idle;
     };
-    match node_rules::after_take(outcome, &world.record) {
+    match node_rules::after_take(outcome) {
         NextStep::TakeOver => {
             world.adopt(index, broken);
             Phase::Idle
         }
         NextStep::Wait { .. } => Phase::Idle,
-        NextStep::Call { has_unsettled } => {
+        NextStep::Call => {
             let held = if broken == BrokenRule::OwnGenerationIsNotCounted { 0 } else { node.generation };
             let generation = node_rules::next_generation(world.record.generation, held, 1);
             let flight = Flight { epoch: world.record.epoch, generation, ..Flight::default() };
             // It may have come for something that others have settled meanwhile.
-            if has_unsettled || world.wants(index) { Phase::Announces(flight) } else { Phase::ClosesUnsent(flight) }
+            if world.record.unsettled.is_some() || world.wants(index) {
+                Phase::Announces(flight)
+            } else {
+                Phase::ClosesUnsent(flight)
+            }
         }
     }
 }
