@@ -534,7 +534,7 @@ impl TableConfig {
 /// What readers send to the refresher.
 pub struct Requests {
     pub verifications: mpsc::Receiver<VerificationRequest>,
-    /// Verify tickets from the HTTP API and from files.
+    /// Verify tickets from files.
     pub tickets: mpsc::Receiver<ReceivedTicket>,
 }
 
@@ -621,15 +621,10 @@ impl Table {
         credential
     }
 
-    /// Takes a verify ticket for a component, bare or as the decrypted message of WeChat's push. It is written to the
-    /// state, and used at once if the component waits for one.
+    /// Takes a verify ticket from a component's file, bare or as the decrypted message of WeChat's push. It is written to
+    /// the state, and used at once if the component waits for one.
     pub fn hand_in_verify_ticket(&self, component_appid: &str, ticket: &str) -> Result<(), TicketFault> {
-        self.inbox.hand_in(component_appid, ticket, false)
-    }
-
-    /// The same for the content of a component's file.
-    pub(super) fn hand_in_file(&self, component_appid: &str, ticket: &str) -> Result<(), TicketFault> {
-        self.inbox.hand_in(component_appid, ticket, true)
+        self.inbox.hand_in(component_appid, ticket)
     }
 
     /// The present names.
@@ -679,21 +674,11 @@ impl Table {
     /// Passes a client's report to the refresher. The receiver fires when the verification is over; none if too many
     /// requests wait already.
     pub fn report_refused(&self, credential: &Credential, generation: Option<u64>) -> Option<oneshot::Receiver<()>> {
-        self.count_report(credential);
+        credential.reports.fetch_add(1, Ordering::Relaxed);
+        self.reports_made.fetch_add(1, Ordering::Relaxed);
         // Set now: when the refresher reads it, the current value may be another one.
         let generation = generation.or_else(|| credential.published().map(|published| published.generation));
         self.report(credential, generation, VerificationReason::Reported)
-    }
-
-    /// The same, with the token that was refused. If it is not the present one, there is nothing to do.
-    pub fn report_token(&self, credential: &Credential, token: &[u8]) -> Option<oneshot::Receiver<()>> {
-        match credential.generation_of(token) {
-            Some(generation) => self.report_refused(credential, Some(generation)),
-            None => {
-                self.count_report(credential);
-                None
-            }
-        }
     }
 
     /// Tells the refresher that a client has tried to write another token. Nobody waits for the verification.
@@ -701,11 +686,6 @@ impl Table {
         credential.foreign_writes.fetch_add(1, Ordering::Relaxed);
         // If the queue is full, a verification will follow anyway.
         let _ = self.report(credential, None, VerificationReason::ForeignWriter);
-    }
-
-    fn count_report(&self, credential: &Credential) {
-        credential.reports.fetch_add(1, Ordering::Relaxed);
-        self.reports_made.fetch_add(1, Ordering::Relaxed);
     }
 
     fn report(

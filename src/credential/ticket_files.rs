@@ -23,7 +23,7 @@ pub fn ticket_file(component: &str, path: &Path, table: &Arc<Table>) -> Box<dyn 
         end: CancellationToken::new(),
         apply: move |bytes: &[u8], _at_start| {
             let text = std::str::from_utf8(bytes).map_err(|_| NotApplied::Bad("it is not text".to_owned()))?;
-            table.hand_in_file(&component, text).map_err(|fault| match fault {
+            table.hand_in_verify_ticket(&component, text).map_err(|fault| match fault {
                 TicketFault::Busy => NotApplied::Busy,
                 fault => NotApplied::Bad(format!("it {fault}")),
             })

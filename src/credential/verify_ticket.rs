@@ -116,10 +116,10 @@ impl TicketInbox {
         (TicketInbox { components, received_tickets }, receiver)
     }
 
-    /// Takes a text that should be that component's ticket.
-    pub fn hand_in(&self, component: &str, text: &str, from_file: bool) -> Result<(), TicketFault> {
+    /// Takes the content of a file that should be that component's ticket.
+    pub fn hand_in(&self, component: &str, text: &str) -> Result<(), TicketFault> {
         let id = *self.components.get(component).ok_or(TicketFault::UnknownComponent)?;
-        let received = ReceivedTicket { id, ticket: parse(component, text)?, from_file };
+        let received = ReceivedTicket { id, ticket: parse(component, text)?, from_file: true };
         self.received_tickets.try_send(received).map_err(|_| TicketFault::Busy)
     }
 }
@@ -306,12 +306,12 @@ mod tests {
     #[test]
     fn a_ticket_goes_to_its_component() {
         let (inbox, mut received_tickets) = TicketInbox::new(HashMap::from([("wxc".to_owned(), 7)]));
-        assert_eq!(inbox.hand_in("wxother", TICKET, false), Err(TicketFault::UnknownComponent));
-        assert_eq!(inbox.hand_in("wxc", "", false), Err(TicketFault::Empty));
-        assert_eq!(inbox.hand_in("wxc", TICKET, true), Ok(()));
+        assert_eq!(inbox.hand_in("wxother", TICKET), Err(TicketFault::UnknownComponent));
+        assert_eq!(inbox.hand_in("wxc", ""), Err(TicketFault::Empty));
+        assert_eq!(inbox.hand_in("wxc", TICKET), Ok(()));
         let received = received_tickets.try_recv().unwrap();
         assert_eq!((received.id, received.ticket.expose(), received.from_file), (7, TICKET, true));
         drop(received_tickets);
-        assert_eq!(inbox.hand_in("wxc", TICKET, false), Err(TicketFault::Busy));
+        assert_eq!(inbox.hand_in("wxc", TICKET), Err(TicketFault::Busy));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 use super::failure::{Class, Pace};
-use crate::platform::{ApiCall, ApiEndpoint, PLATFORMS, platform};
+use crate::platform::{ApiCall, ApiEndpoint, platform};
 
 /// The error codes of one platform, read when the first is looked up.
 pub type ErrcodeTable = LazyLock<ErrcodeRows>;
@@ -78,11 +78,6 @@ pub fn classify(call: ApiCall, errcode: i64) -> Class {
 pub fn find(call: ApiCall, errcode: i64) -> Option<&'static ErrcodeRow> {
     let rows = &platform(call.platform)?.errcodes.rows;
     rows.iter().find(|row| row.codes.contains(&errcode) && row.calls.contains(&call.endpoint))
-}
-
-/// Every row, with its platform's name.
-pub fn rows() -> impl Iterator<Item = (&'static str, &'static ErrcodeRow)> {
-    PLATFORMS.iter().flat_map(|platform| platform.errcodes.rows.iter().map(|row| (platform.name, row)))
 }
 
 /// An unknown code is looked at again slowly, because fast retries might spend a quota.

@@ -14,9 +14,6 @@ use crate::platform::CredentialName;
 use crate::redis_client::options::RedisOptions;
 use crate::secret_source::SecretSource;
 
-/// Access rights of a file. The site's own programs write it too, where they have to fetch for themselves again.
-pub const FILE_MODE: u32 = 0o660;
-
 /// One sink: a store of the site that is kept current.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -195,6 +192,7 @@ impl fmt::Debug for SinkEntry {
 pub struct SinkFile {
     /// The path as configured, with `{appid}` and the like.
     pub path: String,
+    /// By default the group may write it too: the site's own programs do, where they have to fetch for themselves again.
     pub mode: u32,
     /// Times are written as if at least so many seconds were left.
     pub at_least_s: u32,
@@ -213,7 +211,7 @@ impl SinkFile {
 impl SinkFile {
     /// A path with the defaults.
     pub(crate) fn plain(path: &str) -> SinkFile {
-        SinkFile { path: path.to_owned(), mode: FILE_MODE, at_least_s: 0, mtime: None }
+        SinkFile { path: path.to_owned(), mode: 0o660, at_least_s: 0, mtime: None }
     }
 }
 

@@ -10,7 +10,7 @@ use pages::LANGUAGES;
 use serde_json::Value;
 use tokencached::config::schema::{self, SECTIONS, Setting, Takes};
 use tokencached::sink::options::SinkTo;
-use tokencached::{cluster, http_api, platform, server, sink, telemetry};
+use tokencached::{cluster, http_api, platform, server, telemetry};
 
 use crate::config::{by_environment, by_flags};
 use crate::support::tokencached;
@@ -170,7 +170,7 @@ fn the_defaults_of_sinks_and_of_the_cluster_are_those_of_the_parts() {
         assert_eq!(sink.check_every_ms, 5_000);
         match &sink.to {
             SinkTo::Redis { server, .. } => assert_eq!(server.timeout_ms, of("sink", "timeout_ms")),
-            SinkTo::File(file) => assert_eq!(file.mode, sink::options::FILE_MODE),
+            SinkTo::File(file) => assert_eq!(file.mode, 0o660),
             SinkTo::Command(_) => assert_eq!(sink.rewrite_every_ms, 0),
             SinkTo::Sql(_) => panic!(),
         }

@@ -41,6 +41,11 @@ fn api(platform: &'static str, endpoint: ApiEndpoint) -> ApiCall {
     ApiCall { platform, endpoint }
 }
 
+/// Every row, with its platform's name.
+fn rows() -> impl Iterator<Item = (&'static str, &'static ErrcodeRow)> {
+    PLATFORMS.iter().flat_map(|platform| platform.errcodes.rows.iter().map(|row| (platform.name, row)))
+}
+
 fn has_chinese(text: &str) -> bool {
     text.chars().any(|c| ('\u{4e00}'..='\u{9fff}').contains(&c))
 }
