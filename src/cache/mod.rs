@@ -275,18 +275,9 @@ impl Cache {
         }
     }
 
-    pub fn arithmetic(&self, key: &[u8], delta: u64, increase: bool, now: Seconds) -> ArithmeticOutcome {
-        self.with_key(key, now, |slot| slot.arithmetic(delta, increase, None))
-    }
-
     /// True if there was something to delete.
     pub fn delete(&self, key: &[u8], now: Seconds) -> bool {
         self.with_key(key, now, |slot| slot.delete())
-    }
-
-    /// Sets the expiry; the cas id stays. True if the key is there.
-    pub fn touch(&self, key: &[u8], expiry: Seconds, now: Seconds) -> bool {
-        self.with_key(key, now, |slot| slot.touch(expiry))
     }
 
     /// Any other read-modify-write as one step: `action` runs under the shard's lock with the key's place in

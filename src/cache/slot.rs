@@ -113,12 +113,8 @@ impl<'a> LockedKey<'a> {
         }
     }
 
-    /// Stores as [`super::Cache::store`] does; `cas` is the new item's id, or the next one.
-    pub fn store(&mut self, mode: Mode, flags: u32, expiry: Seconds, value: &[u8], cas: Option<u64>) -> Stored {
-        self.store_prepared(mode, flags, expiry, value, PreparedItem::FILL_UNDER_LOCK, cas)
-    }
-
-    /// The same with what [`super::Cache::prepare`] made of the same key, flags and value.
+    /// Stores as [`super::Cache::store`] does, with what [`super::Cache::prepare`] made of the same key, flags and value;
+    /// `cas` is the new item's id, or the next one.
     pub fn store_prepared(
         &mut self,
         mode: Mode,

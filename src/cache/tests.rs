@@ -15,6 +15,14 @@ fn peek<R>(cache: &Cache, key: &[u8], now: Seconds, visit: impl FnOnce(ItemView<
     cache.with_key(key, now, |slot| slot.view().map(visit))
 }
 
+fn arithmetic(cache: &Cache, key: &[u8], delta: u64, increase: bool, now: Seconds) -> ArithmeticOutcome {
+    cache.with_key(key, now, |slot| slot.arithmetic(delta, increase, None))
+}
+
+fn touch(cache: &Cache, key: &[u8], expiry: Seconds, now: Seconds) -> bool {
+    cache.with_key(key, now, |slot| slot.touch(expiry))
+}
+
 fn set(cache: &Cache, key: &[u8], value: &[u8], expiry: Seconds, now: Seconds) {
     assert_eq!(cache.store(Mode::Set, key, 0, expiry, value, now), Stored::Stored);
     cache.validate().unwrap();
@@ -45,7 +53,7 @@ fn expiry_to_the_second() {
     assert!(text(&cache, b"k", 9).is_some());
     assert_eq!(text(&cache, b"k", 10), None);
     set(&cache, b"k", b"v", 10, 5);
-    assert!(cache.touch(b"k", 20, 9));
+    assert!(touch(&cache, b"k", 20, 9));
     assert!(text(&cache, b"k", 19).is_some());
     assert_eq!(cache.get_and_touch(b"k", 30, 19, |item| item.exptime), Some(30));
     assert!(!cache.delete(b"k", 30));
@@ -59,9 +67,9 @@ fn a_cas_id_for_every_change_and_none_for_a_touch() {
     let cas = || peek(&cache, b"k", 1, |item| item.cas);
     set(&cache, b"k", b"7", 0, 1);
     assert_eq!(cas(), Some(1));
-    cache.touch(b"k", 50, 1);
+    touch(&cache, b"k", 50, 1);
     assert_eq!(cas(), Some(1));
-    assert_eq!(cache.arithmetic(b"k", 1, true, 1), ArithmeticOutcome::Value(8));
+    assert_eq!(arithmetic(&cache, b"k", 1, true, 1), ArithmeticOutcome::Value(8));
     assert_eq!(cas(), Some(2));
     assert_eq!(cache.store(Mode::Cas(1), b"k", 0, 0, b"x", 1), Stored::Exists);
     assert_eq!(cache.store(Mode::Cas(2), b"k", 0, 2, b"x", 1), Stored::Stored);
@@ -73,16 +81,16 @@ fn a_cas_id_for_every_change_and_none_for_a_touch() {
 fn arithmetic_keeps_the_length_flags_and_expiry() {
     let cache = cache(8 << 20);
     cache.store(Mode::Set, b"n", 7, 99, b"10", 1);
-    assert_eq!(cache.arithmetic(b"n", 3, false, 1), ArithmeticOutcome::Value(7));
+    assert_eq!(arithmetic(&cache, b"n", 3, false, 1), ArithmeticOutcome::Value(7));
     assert_eq!(text(&cache, b"n", 1).as_deref(), Some("7 "));
-    assert_eq!(cache.arithmetic(b"n", 100, false, 1), ArithmeticOutcome::Value(0));
-    assert_eq!(cache.arithmetic(b"n", u64::MAX, true, 1), ArithmeticOutcome::Value(u64::MAX));
+    assert_eq!(arithmetic(&cache, b"n", 100, false, 1), ArithmeticOutcome::Value(0));
+    assert_eq!(arithmetic(&cache, b"n", u64::MAX, true, 1), ArithmeticOutcome::Value(u64::MAX));
     assert_eq!(peek(&cache, b"n", 1, |item| (item.flags, item.exptime)), Some((7, 99)));
-    assert_eq!(cache.arithmetic(b"n", 2, true, 1), ArithmeticOutcome::Value(1));
+    assert_eq!(arithmetic(&cache, b"n", 2, true, 1), ArithmeticOutcome::Value(1));
     assert_eq!(text(&cache, b"n", 1).map(|text| text.len()), Some(20));
-    assert_eq!(cache.arithmetic(b"absent", 1, true, 1), ArithmeticOutcome::NotFound);
+    assert_eq!(arithmetic(&cache, b"absent", 1, true, 1), ArithmeticOutcome::NotFound);
     set(&cache, b"t", b"text", 0, 1);
-    assert_eq!(cache.arithmetic(b"t", 1, true, 1), ArithmeticOutcome::NonNumeric);
+    assert_eq!(arithmetic(&cache, b"t", 1, true, 1), ArithmeticOutcome::NonNumeric);
     cache.validate().unwrap();
 }
 
@@ -251,11 +259,11 @@ fn class_statistics() {
     let cache = cache(8 << 20);
     set(&cache, b"k", b"1", 0, 1);
     cache.get(b"k", 1, |_| ());
-    cache.arithmetic(b"k", 1, true, 1);
-    cache.arithmetic(b"k", 1, false, 1);
+    arithmetic(&cache, b"k", 1, true, 1);
+    arithmetic(&cache, b"k", 1, false, 1);
     cache.store(Mode::Cas(99), b"k", 0, 0, b"1", 1);
     cache.store(Mode::Cas(3), b"k", 0, 0, b"1", 1);
-    cache.touch(b"k", 0, 4);
+    touch(&cache, b"k", 0, 4);
     let classes = cache.classes();
     let (number, class) = classes[0];
     assert_eq!((classes.len(), number, class.chunk_size, class.number, class.mem_requested), (1, 1, 96, 1, 61));
@@ -286,7 +294,7 @@ fn a_place_in_hand_is_one_step() {
     let cache = cache(8 << 20);
     cache.with_key(b"k", 1, |slot| {
         assert!(slot.view().is_none());
-        assert_eq!(slot.store(Mode::Add, 3, 0, b"v", Some(77)), Stored::Stored);
+        assert_eq!(slot.store_prepared(Mode::Add, 3, 0, b"v", PreparedItem::FILL_UNDER_LOCK, Some(77)), Stored::Stored);
         slot.set_stale(true);
         slot.set_token_sent(true);
         slot.set_expiry(9);
@@ -367,7 +375,10 @@ fn stored_already_expired_into_a_full_cache() {
     for n in 0..20_u32 {
         let key = format!("dead{n}");
         cache.with_key(key.as_bytes(), 9, |slot| {
-            assert_eq!(slot.store(Mode::Set, 0, 5, &[b'x'; 1000], None), Stored::Stored);
+            assert_eq!(
+                slot.store_prepared(Mode::Set, 0, 5, &[b'x'; 1000], PreparedItem::FILL_UNDER_LOCK, None),
+                Stored::Stored
+            );
         });
         cache.validate().unwrap();
         assert_eq!(text(&cache, key.as_bytes(), 9), None);

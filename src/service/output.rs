@@ -220,7 +220,8 @@ mod tests {
         cache.store(Mode::Set, b"n", 0, 0, &padded, 1);
         output.clear();
         cache.get(b"n", 1, |item| output.push_value(&item));
-        assert_eq!(cache.arithmetic(b"n", 1, true, 1), crate::cache::ArithmeticOutcome::Value(42));
+        let counted = cache.with_key(b"n", 1, |slot| slot.arithmetic(1, true, None));
+        assert_eq!(counted, crate::cache::ArithmeticOutcome::Value(42));
         let mut slices = [IoSlice::new(&[]); 2];
         assert_eq!(output.slices(0, usize::MAX, &mut slices), 1);
         assert!(*slices[0] == *padded);

@@ -141,6 +141,14 @@ fn key_bytes(key: u8) -> Vec<u8> {
     format!("key:{key:03}").into_bytes()
 }
 
+fn arithmetic(cache: &Cache, key: &[u8], delta: u64, increase: bool, now: Seconds) -> ArithmeticOutcome {
+    cache.with_key(key, now, |slot| slot.arithmetic(delta, increase, None))
+}
+
+fn touch(cache: &Cache, key: &[u8], expiry: Seconds, now: Seconds) -> bool {
+    cache.with_key(key, now, |slot| slot.touch(expiry))
+}
+
 /// Looks without leaving a trace: no use, no statistics.
 fn peek<R>(cache: &Cache, key: &[u8], now: Seconds, visit: impl FnOnce(ItemView<'_>) -> R) -> Option<R> {
     cache.with_key(key, now, |slot| slot.view().map(visit))
@@ -222,7 +230,7 @@ fn step(cache: &Cache, model: &mut Model, op: &Op, exact: bool, cas_seen: &mut u
         }
         Op::Arithmetic(key, delta, increase) => {
             let expected = model.arithmetic(*key, *delta, *increase);
-            prop_assert_eq!(cache.arithmetic(&key_bytes(*key), *delta, *increase, now), expected);
+            prop_assert_eq!(arithmetic(cache, &key_bytes(*key), *delta, *increase, now), expected);
             if let (ArithmeticOutcome::Value(_), Some(item)) = (expected, model.items.get_mut(key)) {
                 item.cas = peek(cache, &key_bytes(*key), now, |item| item.cas).unwrap_or(0);
                 prop_assert!(item.cas > *cas_seen);
@@ -233,7 +241,7 @@ fn step(cache: &Cache, model: &mut Model, op: &Op, exact: bool, cas_seen: &mut u
             prop_assert_eq!(cache.delete(&key_bytes(*key), now), model.items.remove(key).is_some());
         }
         Op::Touch(key, delay) => {
-            prop_assert_eq!(cache.touch(&key_bytes(*key), at(*delay), now), model.items.contains_key(key));
+            prop_assert_eq!(touch(cache, &key_bytes(*key), at(*delay), now), model.items.contains_key(key));
             model.items.entry(*key).and_modify(|item| item.expiry = at(*delay));
         }
         Op::Flush(delay) => {
@@ -341,14 +349,14 @@ fn counters_are_exact_under_threads_and_eviction() {
             scope.spawn(move || {
                 for n in 0..3000_u32 {
                     // Read often enough to stay, beside writers that fill the budget several times over.
-                    assert!(matches!(cache.arithmetic(b"n", 1, true, 1), ArithmeticOutcome::Value(_)));
+                    assert!(matches!(arithmetic(cache, b"n", 1, true, 1), ArithmeticOutcome::Value(_)));
                     let key = format!("fill:{t}:{n}");
                     assert_eq!(cache.store(Mode::Set, key.as_bytes(), 0, 0, &[b'x'; 700], 1), Stored::Stored);
                 }
             });
         }
     });
-    assert_eq!(cache.arithmetic(b"n", 0, true, 1), ArithmeticOutcome::Value(12_000));
+    assert_eq!(arithmetic(&cache, b"n", 0, true, 1), ArithmeticOutcome::Value(12_000));
     cache.validate().unwrap();
     let totals = cache.totals();
     assert!(totals.classes.evicted > 0 && totals.used_bytes <= totals.budget_bytes);
