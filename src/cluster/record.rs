@@ -123,11 +123,6 @@ impl<V> Record<V> {
         }
     }
 
-    /// True if the store was emptied, or never had this record.
-    pub fn is_blank(&self) -> bool {
-        self.epoch == 0 && self.generation == 0
-    }
-
     /// Removes an unsettled call that the next lease would not settle: no node writes one, and it would stay for ever. True
     /// if there was one.
     pub fn drop_impossible_call(&mut self) -> bool {

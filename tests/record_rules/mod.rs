@@ -12,6 +12,9 @@ use tokencached::cluster::record::{
 pub trait RecordRules<V> {
     /// Applies an operation, or says why not.
     fn apply(&mut self, op: &Op<V>, now_ms: StoreMs) -> OpOutcome;
+
+    /// True if the store was emptied, or never had this record.
+    fn is_blank(&self) -> bool;
 }
 
 impl<V: Clone + PartialEq> RecordRules<V> for Record<V> {
@@ -67,6 +70,10 @@ impl<V: Clone + PartialEq> RecordRules<V> for Record<V> {
             }
         }
     }
+
+    fn is_blank(&self) -> bool {
+        self.epoch == 0 && self.generation == 0
+    }
 }
 
 fn take_lease<V>(
@@ -114,7 +121,7 @@ fn announce<V>(record: &mut Record<V>, node: NodeId, epoch: u64, need_ms: u64, n
     OpOutcome::Done
 }
 
-fn publish<V: Clone>(
+fn publish<V: Clone + PartialEq>(
     record: &mut Record<V>,
     node: NodeId,
     epoch: u64,

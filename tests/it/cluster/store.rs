@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::record_rules::RecordRules;
 use crate::support::TIMEOUT;
 use crate::support::redis::{Redis, free_port, server};
 
@@ -173,7 +174,7 @@ fn what_one_node_publishes_another_hears_at_once() {
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
     let mut other = Node::watching(&state(&redis, NEVER_MS), &["t0", "t1"], false);
     other.is_reachable();
-    other.sees_all(2, Record::is_blank);
+    other.sees_all(2, RecordRules::is_blank);
     wait_for_listeners(&redis, "news", 2);
     let published = one.publish("t1");
     let (record, clock_reading) = other.sees(1, "the value", |record| record.value.is_some());
@@ -197,7 +198,7 @@ fn without_messages_changes_are_found_by_polling_and_messages_come_back() {
     let redis = Redis::start(&[]);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
     let mut other = Node::watching(&state(&redis, OFTEN_MS), &["t0"], false);
-    other.sees_all(1, Record::is_blank);
+    other.sees_all(1, RecordRules::is_blank);
     wait_for_listeners(&redis, "news", 2);
     // The server no longer lets anybody listen.
     let _: () = redis.ask(&["ACL", "SETUSER", "default", "resetchannels"]);
@@ -218,7 +219,7 @@ fn a_connection_that_listens_is_made_again_when_it_is_killed() {
     let redis = Redis::start(&[]);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
     let mut other = Node::watching(&state(&redis, NEVER_MS), &["t0"], false);
-    other.sees_all(1, Record::is_blank);
+    other.sees_all(1, RecordRules::is_blank);
     wait_for_listeners(&redis, "news", 2);
     let killed: u64 = redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     assert_eq!(killed, 2);
@@ -235,14 +236,14 @@ fn a_connection_that_listens_is_made_again_when_it_is_killed() {
 fn a_redis_that_comes_back_empty_is_noticed_and_so_is_one_that_is_emptied() {
     let mut redis = Redis::start(&[]);
     let mut node = Node::watching(&state(&redis, OFTEN_MS), &["t0", "t1", "t2"], true);
-    node.sees_all(3, Record::is_blank);
+    node.sees_all(3, RecordRules::is_blank);
     for _ in 0..2 {
         node.publish("t0");
         node.publish("t1");
         node.sees_generation(1, 1);
         // Blank for nodes that have never heard of these, and for those that have.
         let _: () = redis.ask(&["FLUSHALL"]);
-        node.sees_all(3, Record::is_blank);
+        node.sees_all(3, RecordRules::is_blank);
     }
     node.publish("t1");
     node.sees_generation(1, 1);
@@ -253,7 +254,7 @@ fn a_redis_that_comes_back_empty_is_noticed_and_so_is_one_that_is_emptied() {
     assert!(!refused.unknown, "it was never sent: {refused}");
     redis.start_again();
     node.is_reachable();
-    node.sees_all(3, Record::is_blank);
+    node.sees_all(3, RecordRules::is_blank);
     node.publish("t2");
     node.sees_generation(2, 1);
 }
@@ -264,13 +265,13 @@ fn one_that_was_emptied_and_filled_again_between_two_looks_is_noticed() {
     let redis = Redis::start(&[]);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], true);
     let mut other = Node::watching(&state(&redis, NEVER_MS), &["t0", "t1"], false);
-    other.sees_all(2, Record::is_blank);
+    other.sees_all(2, RecordRules::is_blank);
     wait_for_listeners(&redis, "news", 2);
     one.publish("t0");
     other.sees_generation(0, 1);
     let _: () = redis.ask(&["FLUSHALL"]);
     (0..3).for_each(|_| drop(one.publish("t1")));
-    other.sees(0, "that the first is gone", Record::is_blank);
+    other.sees(0, "that the first is gone", RecordRules::is_blank);
     other.sees_generation(1, 3);
 }
 
@@ -279,7 +280,7 @@ fn one_that_was_emptied_and_filled_again_between_two_looks_is_noticed() {
 fn a_redis_that_hangs_is_out_of_reach_until_it_goes_on() {
     let redis = Redis::start(&[]);
     let mut node = Node::watching(&state(&redis, OFTEN_MS), &["t0"], true);
-    node.sees_all(1, Record::is_blank);
+    node.sees_all(1, RecordRules::is_blank);
     let one = Node::watching(&state(&redis, NEVER_MS), &[], false);
     one.ask("t0", Op::Read);
     redis.signal("STOP");
@@ -329,7 +330,7 @@ fn rubbish_in_a_record_counts_as_absent_and_goes_with_the_next_write() {
     let mut node = Node::watching(&state(&redis, OFTEN_MS), &["t0", "t1"], true);
     let (record, _) = node.sees(0, "the record", |_| true);
     assert_eq!((record.epoch, record.unsettled, record.generation), (0, None, 7));
-    node.sees(1, "the other", Record::is_blank);
+    node.sees(1, "the other", RecordRules::is_blank);
     node.publish("t0");
     node.sees_generation(0, 8);
     node.publish("t1");
@@ -360,7 +361,7 @@ fn a_wish_goes_to_one_node_and_its_end_comes_back_after_what_it_has_brought() {
     let mut renewing: Vec<Node> =
         (0..3).map(|_| Node::watching(&state(&redis, NEVER_MS), &["t0", "t1"], true)).collect();
     let mut asking = Node::watching(&state(&redis, NEVER_MS), &["t1"], false);
-    asking.sees_all(1, Record::is_blank);
+    asking.sees_all(1, RecordRules::is_blank);
     wait_for_listeners(&redis, "wishes", 3);
     wait_for_listeners(&redis, "news", 4);
     for round in 1..4 {
@@ -410,7 +411,7 @@ fn grant(nodes: &mut [Node], round: u64) -> (usize, oneshot::Sender<()>) {
 fn a_wish_that_nobody_can_grant_fails_at_once() {
     let redis = Redis::start(&[]);
     let mut asking = Node::watching(&state(&redis, NEVER_MS), &["t0"], false);
-    asking.sees_all(1, Record::is_blank);
+    asking.sees_all(1, RecordRules::is_blank);
     wait_for_listeners(&redis, "news", 1);
     let request = |node: &Node| node.runtime.block_on(node.store.request_refresh("t0", None, RefreshReason::Renew));
     let nobody = request(&asking).unwrap_err();
@@ -498,7 +499,7 @@ fn a_user_with_these_rights_and_no_others_suffices() {
     state.server.password = Some(SecretSource::Fixed(Secret::new("word".into())));
     let mut renewing = Node::watching(&state, &["t0"], true);
     let mut asking = Node::watching(&state, &["t0"], false);
-    asking.sees_all(1, Record::is_blank);
+    asking.sees_all(1, RecordRules::is_blank);
     wait_for_listeners(&redis, "wishes", 1);
     wait_for_listeners(&redis, "news", 2);
     let (store, (sender, over)) = (asking.store.clone(), oneshot::channel());
