@@ -173,8 +173,8 @@ pub(super) struct Actor {
     pub(super) appid: String,
     pub(super) source: SecretSource,
     pub(super) configured_type: &'static CredentialType,
-    /// The first value is read from the app's own sink, if there is one.
-    pub(super) adopts_from_sink: bool,
+    /// Where the site keeps its own value, as configured.
+    pub(super) adopt: Option<Adopt>,
     /// What is sent besides the secret, for types that need more.
     pub(super) grant: Option<Grant>,
     /// There is nothing to call WeChat with: another node does.
@@ -219,7 +219,7 @@ pub(super) struct Actor {
     pub(super) credential_type: &'static CredentialType,
     /// When the fallback ends, wall time; or when it was no longer configured.
     fallback_until_unix_ms: Option<i64>,
-    /// Where the site keeps its own value, until this server has fetched one.
+    /// What the site's own value is read from, until this server has fetched one.
     adopts_from: Option<Arc<dyn TokenSource>>,
     /// Logged failures: errcode, class, and the text if there is no errcode.
     log: RepeatThrottle<(Option<i64>, &'static str, String)>,
@@ -250,7 +250,7 @@ impl Actor {
             credential_type: plan.credential_type,
             configured_type: plan.credential_type,
             adopts_from: plan.adopt.as_ref().and_then(adopt::source),
-            adopts_from_sink: plan.adopt == Some(Adopt::Sink),
+            adopt: plan.adopt,
             fallback: plan.fallback,
             fallback_until_unix_ms: None,
             appid: plan.appid,

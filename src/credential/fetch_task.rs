@@ -75,6 +75,18 @@ pub struct FetchOrder {
     pub cluster_context: Option<Box<ClusterFetchContext>>,
 }
 
+impl FetchOrder {
+    /// True if it makes no call of the token endpoint.
+    pub fn only_probes(&self) -> bool {
+        self.purpose.only_probes(self.credential_type)
+    }
+
+    /// True if its call makes a new value, which ends the value before it.
+    pub fn mints(&self) -> bool {
+        !self.only_probes() && (self.credential_type.renewal == Renewal::Mint || self.purpose == FetchPurpose::Force)
+    }
+}
+
 /// Which calls it is counted among.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PermitPool {
@@ -123,6 +135,21 @@ pub struct FetchReport {
 }
 
 impl FetchReport {
+    /// Of a fetch that has sent nothing yet.
+    pub fn new(purpose: FetchPurpose, outcome: FetchOutcome) -> FetchReport {
+        FetchReport {
+            purpose,
+            calls: 0,
+            probes: 0,
+            adoption: None,
+            secret: None,
+            refused_parent: None,
+            usage: None,
+            shared: SharingResult::NotShared,
+            outcome,
+        }
+    }
+
     fn count_probe(&mut self, credential_type: &CredentialType) {
         let sent = u64::from(credential_type.probe.is_some());
         self.calls += sent;
@@ -196,17 +223,7 @@ const INTENT_WAIT: Duration = Duration::from_millis(250);
 impl FetchTask {
     /// Runs the fetch. A call that was sent is waited for even after `cancel`.
     pub async fn run(mut self) -> FetchReport {
-        let mut report = FetchReport {
-            purpose: self.order.purpose,
-            calls: 0,
-            probes: 0,
-            adoption: None,
-            secret: None,
-            refused_parent: None,
-            usage: None,
-            shared: SharingResult::NotShared,
-            outcome: FetchOutcome::Cancelled,
-        };
+        let mut report = FetchReport::new(self.order.purpose, FetchOutcome::Cancelled);
         let permit = tokio::select! {
             biased;
             () = self.cancel.cancelled() => return report,
@@ -215,11 +232,11 @@ impl FetchTask {
         // The semaphore is never closed.
         let Ok(_permit) = permit else { return report };
         match &self.order.held {
-            Some(held) if self.order.purpose.only_probes(self.order.credential_type) => {
+            Some(held) if self.order.only_probes() => {
                 report.outcome = self.probe(held, &mut report).await;
                 return report;
             }
-            None if self.order.purpose == FetchPurpose::Probe => {
+            None if self.order.only_probes() => {
                 report.outcome = FetchOutcome::Probed { probe: Probe::Unknown, sent_ms: self.clock.boot_ms() };
                 return report;
             }

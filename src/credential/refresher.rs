@@ -25,6 +25,7 @@ use tracing::warn;
 
 use super::actor::{Actor, Effect};
 use super::adopt::TokenSource;
+use super::app::Adopt;
 use super::grants::Grants;
 use super::state_writer::StateWriter;
 use super::table::{CredentialId, CredentialWriter, OrdinaryItems, Requests, Table};
@@ -71,6 +72,8 @@ pub(super) struct Member {
     dependents: BTreeSet<CredentialId>,
     renewal_timer: Option<delay_queue::Key>,
     probe_timer: Option<delay_queue::Key>,
+    /// Ends its fetch if that was not sent yet when it is removed.
+    fetch: Option<DropGuard>,
     /// The last write of its entry in the state file.
     saved_version: u64,
 }
@@ -106,7 +109,16 @@ impl Member {
             }
         }
         let (renewal_timer, probe_timer) = (None, None);
-        Member { actor, writer, parent, dependents: BTreeSet::new(), renewal_timer, probe_timer, saved_version: 0 }
+        Member {
+            actor,
+            writer,
+            parent,
+            dependents: BTreeSet::new(),
+            renewal_timer,
+            probe_timer,
+            fetch: None,
+            saved_version: 0,
+        }
     }
 }
 
@@ -186,7 +198,7 @@ impl Refresher {
 
     /// The credentials whose first value is read from the app's own sink.
     pub fn adopts_from_sinks(&self) -> Vec<CredentialId> {
-        let members = self.members.iter().filter(|(_, member)| member.actor.adopts_from_sink);
+        let members = self.members.iter().filter(|(_, member)| member.actor.adopt == Some(Adopt::Sink));
         members.map(|(id, _)| id).collect()
     }
 

@@ -33,6 +33,7 @@ pub(super) enum Activity {
 
 /// A fetch that runs.
 pub(super) struct Fetching {
+    pub purpose: FetchPurpose,
     pub cause: Cause,
     /// The call as it was counted.
     pub charge: Option<ChargedCall>,
@@ -116,7 +117,7 @@ impl Actor {
         let only_probes = purpose.only_probes(self.credential_type);
         let intent = if only_probes { None } else { self.intent() };
         let cluster_context = if only_probes { None } else { self.cluster_fetch_context(purpose, charged_as) };
-        self.activity = Activity::Fetching(Fetching { cause, charge, is_superseded: false });
+        self.activity = Activity::Fetching(Fetching { purpose, cause, charge, is_superseded: false });
         let is_queued = cause == Cause::ProbeQueue;
         let time_limit_ms = match cause {
             Cause::ProbeQueue => self.next_try_ms.saturating_sub(self.now_ms()),
@@ -160,14 +161,24 @@ impl Actor {
         (here && self.limits.keeps_state).then_some(Intent { unix_ms: self.turn.now.unix_ms, is_urgent })
     }
 
+    /// The task of what goes on has panicked. A call ends as one without an answer, and so does a probe, which says
+    /// nothing about the value then.
     pub(super) fn on_crash(&mut self) {
-        let ended = std::mem::replace(&mut self.activity, Activity::Idle);
-        self.end_queued_probe(&ended);
-        let failure = Failure::transport(&self.appid, Delivery::Ambiguous, "the fetch task panicked");
-        self.on_failure(FetchPurpose::Renew, None, &failure, self.now_ms());
-        if !self.is_busy() {
-            self.activity = ended;
-            self.publish_saved();
+        let sent_ms = self.now_ms();
+        match &self.activity {
+            Activity::Fetching(Fetching { purpose, .. }) => {
+                let outcome = match purpose.only_probes(self.credential_type) {
+                    true => FetchOutcome::Probed { probe: Probe::Unknown, sent_ms },
+                    false => FetchOutcome::Failed {
+                        failure: Failure::transport(&self.appid, Delivery::Ambiguous, "the fetch task panicked"),
+                        sent_ms,
+                    },
+                };
+                self.on_fetch_done(FetchReport::new(*purpose, outcome));
+            }
+            Activity::Saving(_) => self.publish_saved(),
+            Activity::AskingOthers => self.end_fetch(),
+            Activity::Idle | Activity::AwaitingEarlierCall => {}
         }
     }
 
@@ -178,7 +189,7 @@ impl Actor {
         let ended = std::mem::replace(&mut self.activity, Activity::Idle);
         self.end_queued_probe(&ended);
         let mut was_superseded = false;
-        if let Activity::Fetching(Fetching { cause, charge, is_superseded }) = ended {
+        if let Activity::Fetching(Fetching { cause, charge, is_superseded, .. }) = ended {
             self.refund_unsent_call(charge, &outcome, adopted.is_some());
             self.refund_justified_verification(cause, &outcome);
             was_superseded = is_superseded;
@@ -220,7 +231,11 @@ impl Actor {
             FetchOutcome::Probed { probe, sent_ms } => self.on_probed(probe, sent_ms),
             FetchOutcome::NoParentToken => {
                 self.clear_intent();
-                self.wait_for_parent_token();
+                // It may have come since.
+                match self.is_parent_live() {
+                    true => self.set_renewal_timer(self.now_ms()),
+                    false => self.wait_for_parent_token(),
+                }
             }
             FetchOutcome::LeaseDenied { answer, next } => return self.on_lease_denied(&answer, next, was_superseded),
             FetchOutcome::QuotaExceeded(denied) => return self.on_quota_exceeded(purpose, &denied),

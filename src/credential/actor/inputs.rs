@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::fetching::Activity;
 use super::{Actor, Effect, Timer};
 use crate::clock::{BootMs, Now};
+use crate::credential::adopt;
 use crate::credential::facts::VerificationResult;
 use crate::credential::fetch_task::FetchPurpose;
 use crate::credential::generation;
@@ -124,7 +125,7 @@ impl Actor {
         }
     }
 
-    fn is_parent_live(&self) -> bool {
+    pub(super) fn is_parent_live(&self) -> bool {
         let live = |parent: &Credential| matches!(parent.read(self.now_ms()), Reading::Live(_));
         self.parent.as_deref().is_some_and(live)
     }
@@ -186,8 +187,14 @@ impl Actor {
         let gets_secret = self.follows && !plan.follows;
         (self.source, self.follows) = (plan.secret, plan.follows);
         self.change_quota(plan.quota, plan.fallback);
-        self.probes.set_interval(plan.probe_every_ms);
-        self.set_next_probe();
+        if self.adopt != plan.adopt {
+            self.adopts_from = plan.adopt.as_ref().and_then(adopt::source);
+            self.adopt = plan.adopt;
+        }
+        // The next probe stays planned, however often the app is put.
+        if self.probes.set_interval(plan.probe_every_ms) {
+            self.set_next_probe();
+        }
         if gets_secret && !self.is_busy() {
             self.set_renewal_timer(self.now_ms());
         } else if let SecretSource::Fixed(secret) | SecretSource::Environment(secret) = &self.source {

@@ -103,9 +103,12 @@ impl Probes {
         probes
     }
 
-    pub fn set_interval(&mut self, every_ms: Option<u64>) {
-        self.is_queued = every_ms.is_none();
-        self.every_ms = every_ms.filter(|every_ms| *every_ms > 0);
+    /// True if it is another interval than before.
+    pub fn set_interval(&mut self, every_ms: Option<u64>) -> bool {
+        let (is_queued, every_ms) = (every_ms.is_none(), every_ms.filter(|every_ms| *every_ms > 0));
+        let is_changed = (self.is_queued, self.every_ms) != (is_queued, every_ms);
+        (self.is_queued, self.every_ms) = (is_queued, every_ms);
+        is_changed
     }
 }
 

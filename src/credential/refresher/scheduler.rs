@@ -1,7 +1,8 @@
 //! The refresher's loop. It waits for timers, reports of tasks, clients and other nodes, hands each to the actor that it
 //! concerns, and does what the actor says. It starts and ends every task. Here are no rules about credentials.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,7 +49,7 @@ pub(super) struct Scheduler {
     tasks: JoinSet<TaskOutput>,
     owners: HashMap<Id, TaskOwner>,
     /// Of them, the calls that make a new value, which ends the value before it: by endpoint and appid.
-    minting: HashMap<(&'static str, String), Id>,
+    minting: HashMap<MintedValue, MintingCalls>,
     /// Tasks that report to nobody.
     background: TaskTracker,
     end_background: CancellationToken,
@@ -64,6 +65,8 @@ pub(super) struct Scheduler {
     /// How many verifications clients may still cause.
     client_budget: VerificationBudget,
     refusal_log: LogThrottle,
+    /// Behind the turns of the apps that were added: when one more may make its first call.
+    first_calls_ms: BootMs,
     /// New contents of secret files.
     secrets: mpsc::UnboundedReceiver<SecretRead>,
     pub secret_files: SecretFiles,
@@ -73,9 +76,17 @@ pub(super) struct Scheduler {
 /// Whose task it is.
 struct TaskOwner {
     id: CredentialId,
-    /// Its key in [`Scheduler::minting`].
-    mints: Option<(&'static str, String)>,
-    /// Those whose first fetch waits for the end of that call.
+    mints: Option<MintedValue>,
+}
+
+/// What a call makes: the value of that endpoint and appid.
+type MintedValue = (&'static str, String);
+
+/// Calls that make one value, an earlier app's of the same name among them.
+#[derive(Default)]
+struct MintingCalls {
+    running: usize,
+    /// Those whose first fetch waits for the end of all of them.
     then_start: Vec<CredentialId>,
 }
 
@@ -123,6 +134,7 @@ impl Scheduler {
             ended_keys: VecDeque::new(),
             client_budget: VerificationBudget::new(now_ms),
             refusal_log: LogThrottle::default(),
+            first_calls_ms: now_ms,
             secrets,
             secret_files,
             cluster_events,
@@ -371,17 +383,20 @@ impl Scheduler {
             PermitPool::Fetches => self.permits.clone(),
             PermitPool::Probes => self.probe_permits.clone(),
         };
+        let cancel = self.cancel.child_token();
+        if let Some(member) = self.refresher.members.get_mut(id) {
+            member.fetch = Some(cancel.clone().drop_guard());
+        }
         let fetch = FetchTask {
             upstream: self.refresher.upstream.clone(),
             clock: self.refresher.clock.clone(),
             permits,
-            cancel: self.cancel.clone(),
+            cancel,
             intent: order.intent.and_then(|intent| self.save_intent(id, intent)),
             order,
         };
-        let FetchOrder { purpose, credential_type, appid, .. } = &fetch.order;
-        let is_minting = credential_type.renewal == Renewal::Mint && !purpose.only_probes(credential_type);
-        let mints = is_minting.then(|| (credential_type.id, appid.clone()));
+        let FetchOrder { credential_type, appid, .. } = &fetch.order;
+        let mints = fetch.order.mints().then(|| (credential_type.id, appid.clone()));
         self.spawn_for(id, mints, async move {
             #[cfg(test)]
             super::tests::panic_if_asked(&fetch.order.appid);
@@ -394,15 +409,23 @@ impl Scheduler {
     pub fn start(&mut self, id: CredentialId) {
         let now = self.refresher.clock.now();
         let Some(Member { actor, .. }) = self.refresher.members.get(id) else { return };
-        let first_try_ms = actor.first_try(now).at_ms;
-        let earlier = self.minting.get(&(actor.configured_type.id, actor.appid.clone()));
-        match earlier.and_then(|task| self.owners.get_mut(task)) {
-            Some(owner) => {
-                owner.then_start.push(id);
-                self.tell(id, Event::StartsLater);
-            }
-            None => self.tell(id, Event::Started { first_try_ms }),
+        let earlier = self.minting.get_mut(&(actor.configured_type.id, actor.appid.clone()));
+        if let Some(earlier) = earlier {
+            earlier.then_start.push(id);
+            return self.tell(id, Event::StartsLater);
         }
+        let first = actor.first_try(now);
+        let first_try_ms = if first.is_urgent { self.next_first_call_ms(now.boot_ms) } else { first.at_ms };
+        self.tell(id, Event::Started { first_try_ms });
+    }
+
+    /// When one more app that was added may make its first call. As at the start, as many call at once as may run at
+    /// once, and the others a little later.
+    fn next_first_call_ms(&mut self, now_ms: BootMs) -> BootMs {
+        let at_once_ms = SPREAD_MS * self.refresher.options.concurrency.saturating_sub(1) as u64;
+        let turn_ms = self.first_calls_ms.max(now_ms);
+        self.first_calls_ms = turn_ms + SPREAD_MS;
+        turn_ms.saturating_sub(at_once_ms).max(now_ms)
     }
 
     fn save_intent(&self, id: CredentialId, intent: Intent) -> Option<(StateWriter, u64)> {
@@ -435,12 +458,12 @@ impl Scheduler {
     fn spawn_for(
         &mut self,
         id: CredentialId,
-        mints: Option<(&'static str, String)>,
+        mints: Option<MintedValue>,
         work: impl Future<Output = TaskOutput> + Send + 'static,
     ) {
         let task = self.tasks.spawn(work).id();
-        self.minting.extend(mints.clone().map(|mints| (mints, task)));
-        self.owners.insert(task, TaskOwner { id, mints, then_start: Vec::new() });
+        mints.iter().for_each(|value| self.minting.entry(value.clone()).or_default().running += 1);
+        self.owners.insert(task, TaskOwner { id, mints });
     }
 
     fn on_task_done(&mut self, output: Result<(Id, TaskOutput), JoinError>) {
@@ -449,10 +472,8 @@ impl Scheduler {
             Err(error) => (error.id(), Err(error)),
         };
         // Every task has an owner.
-        let Some(TaskOwner { id, mints, then_start }) = self.owners.remove(&task) else { return };
-        if let Some(mints) = mints.filter(|mints| self.minting.get(mints) == Some(&task)) {
-            self.minting.remove(&mints);
-        }
+        let Some(TaskOwner { id, mints }) = self.owners.remove(&task) else { return };
+        let then_start = mints.map(|mints| self.end_minting(mints)).unwrap_or_default();
         let event = match output {
             Ok(TaskOutput::Fetched(report)) => Event::Fetched(report),
             Ok(TaskOutput::Saved) => Event::Saved,
@@ -467,6 +488,16 @@ impl Scheduler {
         };
         self.tell(id, event);
         then_start.into_iter().for_each(|id| self.start(id));
+    }
+
+    /// A call that makes this value has ended. Returns who has waited, if no other such call runs.
+    fn end_minting(&mut self, value: MintedValue) -> Vec<CredentialId> {
+        match self.minting.entry(value) {
+            Entry::Occupied(mut calls) if calls.get().running > 1 => calls.get_mut().running -= 1,
+            Entry::Occupied(calls) => return calls.remove().then_start,
+            Entry::Vacant(_) => {}
+        }
+        Vec::new()
     }
 
     /// Records that the loop runs. It runs at least once a tick.
