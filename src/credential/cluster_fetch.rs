@@ -123,11 +123,12 @@ impl ClusterFetchContext {
 
 /// Why a fetch ends before its call.
 pub enum CallPrevented {
-    /// The store has refused the lease.
+    /// The store has refused the lease: another node has it, or has fetched just now.
     LeaseDenied(StoreAnswer, NextStep),
     /// The lease ended before the call could be sent.
     LeaseExpired,
     QuotaExceeded(QuotaExceeded),
+    /// Without the store nothing is fetched now.
     StoreUnreachable(Unreachable),
 }
 

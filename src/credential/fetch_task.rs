@@ -13,13 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::adopt::{self, FoundToken, TokenSource};
 use super::cluster_fetch::{CallPrevented, ClusterFetch, ClusterFetchContext, FetchedValue, SharingResult};
 use super::grants::{CallSecrets, Grant};
-use super::quota_usage::{QuotaExceeded, QuotaUsage};
+use super::quota_usage::QuotaUsage;
 use super::schedule::{ADOPTED_TOLD_LIFE_MS, Adopted, RenewalState};
 use super::state_writer::StateWriter;
 use super::table::{Credential, Reading};
 use crate::clock::{BootMs, Clock};
-use crate::cluster::node_rules::NextStep;
-use crate::cluster::{StoreAnswer, Unreachable};
 use crate::platform::{Class, Delivery, Failure, LifetimeSource, Probe, Token, Upstream};
 use crate::platform::{CredentialType, FetchParams, Renewal};
 use crate::secret::Secret;
@@ -178,28 +176,8 @@ pub enum FetchOutcome {
         probe: Probe,
         sent_ms: BootMs,
     },
-    /// Another node has the lease, or has fetched just now.
-    LeaseDenied {
-        answer: StoreAnswer,
-        next: NextStep,
-    },
-    /// The lease ran out before the call was sent.
-    LeaseExpired,
-    /// A quota forbids the call.
-    QuotaExceeded(QuotaExceeded),
-    /// The cluster store cannot be reached, and without it nothing is fetched.
-    StoreUnreachable(Unreachable),
-}
-
-impl From<CallPrevented> for FetchOutcome {
-    fn from(prevented: CallPrevented) -> FetchOutcome {
-        match prevented {
-            CallPrevented::LeaseDenied(answer, next) => FetchOutcome::LeaseDenied { answer, next },
-            CallPrevented::LeaseExpired => FetchOutcome::LeaseExpired,
-            CallPrevented::QuotaExceeded(denied) => FetchOutcome::QuotaExceeded(denied),
-            CallPrevented::StoreUnreachable(unreachable) => FetchOutcome::StoreUnreachable(unreachable),
-        }
-    }
+    /// Nothing was sent, because of the other nodes or a quota.
+    Prevented(CallPrevented),
 }
 
 /// What has become of taking over the site's own value.
@@ -247,7 +225,7 @@ impl FetchTask {
             match ClusterFetch::take_lease(context, async || self.is_accepted(&mut report).await).await {
                 Ok(cluster_fetch) => cluster_fetch,
                 Err(prevented) => {
-                    report.outcome = prevented.into();
+                    report.outcome = FetchOutcome::Prevented(prevented);
                     return report;
                 }
             };
@@ -317,7 +295,7 @@ impl FetchTask {
         let params = self.fetch_params(secrets, &token);
         let at_most = match cluster_fetch.announce(self.clock.unix_ms()).await {
             Ok(at_most) => at_most.unwrap_or(Duration::MAX),
-            Err(prevented) => return prevented.into(),
+            Err(prevented) => return FetchOutcome::Prevented(prevented),
         };
         let sent_ms = self.clock.boot_ms();
         report.calls += 1;

@@ -16,7 +16,7 @@ use crate::cluster::node_rules::{FetchEffect, NextStep};
 use crate::cluster::record_handle::RecordHandle;
 use crate::cluster::seal::{PublishedValue, UnsealError};
 use crate::cluster::{Record, RefreshReason, StoreAnswer, StoreClockReading, Unreachable};
-use crate::credential::cluster_fetch::{ClusterFetchContext, SharingResult, value_of};
+use crate::credential::cluster_fetch::{CallPrevented, ClusterFetchContext, SharingResult, value_of};
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::generation;
 use crate::credential::grants::Grant;
@@ -208,7 +208,9 @@ impl Actor {
 
     /// Records that the store did not deny the lease.
     pub(super) fn record_lease(&mut self, outcome: &FetchOutcome) {
-        if let (Some(share), false) = (&mut self.share, matches!(outcome, FetchOutcome::LeaseDenied { .. })) {
+        if let (Some(share), false) =
+            (&mut self.share, matches!(outcome, FetchOutcome::Prevented(CallPrevented::LeaseDenied(..))))
+        {
             share.lease_denials = 0;
         }
     }

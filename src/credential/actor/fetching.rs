@@ -4,6 +4,7 @@ use super::cluster::FetchedValueUse;
 use super::{Actor, Effect};
 use crate::clock::{BootMs, Now};
 use crate::cluster::Unreachable;
+use crate::credential::cluster_fetch::CallPrevented;
 use crate::credential::fetch_task::{
     Adoption, FetchOrder, FetchOutcome, FetchPurpose, FetchReport, Intent, PermitPool,
 };
@@ -237,10 +238,12 @@ impl Actor {
                     false => self.wait_for_parent_token(),
                 }
             }
-            FetchOutcome::LeaseDenied { answer, next } => return self.on_lease_denied(&answer, next, was_superseded),
-            FetchOutcome::QuotaExceeded(denied) => return self.on_quota_exceeded(purpose, &denied),
-            FetchOutcome::StoreUnreachable(unreachable) => self.on_store_unreachable(purpose, &unreachable),
-            FetchOutcome::LeaseExpired => self.on_lease_expired(),
+            FetchOutcome::Prevented(why) => match why {
+                CallPrevented::LeaseDenied(answer, next) => return self.on_lease_denied(&answer, next, was_superseded),
+                CallPrevented::QuotaExceeded(denied) => return self.on_quota_exceeded(purpose, &denied),
+                CallPrevented::StoreUnreachable(unreachable) => self.on_store_unreachable(purpose, &unreachable),
+                CallPrevented::LeaseExpired => self.on_lease_expired(),
+            },
             FetchOutcome::Cancelled => {
                 self.clear_intent();
                 self.resume_schedule();

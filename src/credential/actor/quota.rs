@@ -49,13 +49,12 @@ impl Actor {
     pub(super) fn refund_unsent_call(&mut self, charge: Option<ChargedCall>, outcome: &FetchOutcome, is_adopted: bool) {
         let Some(charge) = charge else { return };
         let unsent = match outcome {
-            FetchOutcome::Probed { .. } | FetchOutcome::NoParentToken | FetchOutcome::Cancelled => true,
+            FetchOutcome::Probed { .. }
+            | FetchOutcome::NoParentToken
+            | FetchOutcome::Cancelled
+            | FetchOutcome::Prevented(_) => true,
             FetchOutcome::Failed { failure, .. } => failure.delivery == Delivery::NotSent,
             FetchOutcome::Answered { .. } => is_adopted,
-            FetchOutcome::LeaseDenied { .. }
-            | FetchOutcome::LeaseExpired
-            | FetchOutcome::QuotaExceeded(_)
-            | FetchOutcome::StoreUnreachable(_) => true,
         };
         if unsent {
             self.usage.refund(charge);

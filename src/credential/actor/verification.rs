@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::fetching::{Activity, Cause};
 use super::{Actor, Doubt, Effect, Timer};
 use crate::clock::{BootMs, Now, RepeatThrottle};
+use crate::credential::cluster_fetch::CallPrevented;
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::probe_queue::{PER_DAY_MAX, ProbeReadiness};
 use crate::credential::schedule::ADOPTED_PROBE_MS;
@@ -218,13 +219,9 @@ impl Actor {
             FetchOutcome::Answered { token, probe, .. } => {
                 matches!(probe, Some(Probe::Dead(_))) || !self.holds(&token.value)
             }
-            FetchOutcome::NoParentToken
-            | FetchOutcome::Cancelled
-            | FetchOutcome::QuotaExceeded(_)
-            | FetchOutcome::LeaseExpired
-            | FetchOutcome::StoreUnreachable(_) => true,
+            FetchOutcome::Prevented(CallPrevented::LeaseDenied(..)) => false,
+            FetchOutcome::NoParentToken | FetchOutcome::Cancelled | FetchOutcome::Prevented(_) => true,
             FetchOutcome::Failed { failure, .. } => failure.delivery == Delivery::NotSent,
-            FetchOutcome::LeaseDenied { .. } => false,
         };
         if was_right {
             self.push(Effect::RefundClient);
