@@ -37,7 +37,7 @@ use super::plan::Plan;
 use super::quota_usage::QuotaUsage;
 use super::schedule::RenewalState;
 use super::state::{CredentialIdentity, StateEntry};
-use super::table::{Credential, CredentialStatus, Event as JournalEvent, Published, TableChange, VerificationReason};
+use super::table::{Credential, CredentialStatus, Event as JournalEvent, Published, TableChange, VerificationRequest};
 use super::verification_budget::VerificationBudget;
 use crate::clock::{BootMs, Now, RepeatThrottle};
 use crate::cluster::record_handle::RecordHandle;
@@ -53,8 +53,7 @@ pub(super) enum Event {
     },
     /// [`Event::Started`] follows when an earlier call for an app of the same name has ended.
     StartsLater,
-    RenewalDue,
-    ProbeDue,
+    Due(Timer),
     /// The probe queue has picked it, and expects to pick it again at that time.
     ProbePicked {
         again_ms: BootMs,
@@ -65,7 +64,7 @@ pub(super) enum Event {
     /// The entry of [`Effect::AwaitSave`] is on disk, or the longest wait for the disk is over.
     Saved,
     /// Somebody doubts its value.
-    Verify(Doubt),
+    Verify(VerificationRequest),
     /// Its secret file has this content now.
     SecretRead {
         secret: Secret,
@@ -89,15 +88,6 @@ pub(super) enum Event {
     /// It is not configured any more.
     Removed,
     Cluster(ClusterNews),
-}
-
-/// A request to verify the value.
-pub(super) struct Doubt {
-    /// The generation that was seen; none for the present one.
-    pub generation: Option<u64>,
-    pub why: VerificationReason,
-    /// Is told when the verification is over.
-    pub done: Option<oneshot::Sender<()>>,
 }
 
 /// What the scheduler is to do, in this order.
@@ -298,13 +288,13 @@ impl Actor {
         match event {
             Event::Started { first_try_ms } => self.start(first_try_ms),
             Event::StartsLater => self.activity = Activity::AwaitingEarlierCall,
-            Event::RenewalDue => self.on_renewal_timer(),
-            Event::ProbeDue => self.on_probe_timer(),
+            Event::Due(Timer::Renewal) => self.on_renewal_timer(),
+            Event::Due(Timer::Probe) => self.on_probe_timer(),
             Event::ProbePicked { again_ms } => self.on_probe_picked(again_ms),
             Event::Fetched(report) => self.on_fetch_done(*report),
             Event::Crashed => self.on_crash(),
             Event::Saved => self.publish_saved(),
-            Event::Verify(doubt) => self.on_doubt(doubt, budget),
+            Event::Verify(request) => self.on_doubt(request, budget),
             Event::SecretRead { secret, at_start } => self.on_secret_read(secret, at_start),
             Event::TicketTaken { ticket } => self.on_ticket(&ticket),
             Event::ParentRenewed { generation, poll_ms } => self.on_parent_renewed(generation, poll_ms),

@@ -70,8 +70,8 @@ pub(super) struct Member {
     parent: Option<CredentialId>,
     /// Those that are fetched with its value.
     dependents: BTreeSet<CredentialId>,
-    renewal_timer: Option<delay_queue::Key>,
-    probe_timer: Option<delay_queue::Key>,
+    /// By [`Timer`].
+    timers: [Option<delay_queue::Key>; 2],
     /// Ends its fetch if that was not sent yet when it is removed.
     fetch: Option<DropGuard>,
     /// The last write of its entry in the state file.
@@ -108,17 +108,7 @@ impl Member {
                 writer.apply(change);
             }
         }
-        let (renewal_timer, probe_timer) = (None, None);
-        Member {
-            actor,
-            writer,
-            parent,
-            dependents: BTreeSet::new(),
-            renewal_timer,
-            probe_timer,
-            fetch: None,
-            saved_version: 0,
-        }
+        Member { actor, writer, parent, dependents: BTreeSet::new(), timers: [None; 2], fetch: None, saved_version: 0 }
     }
 }
 

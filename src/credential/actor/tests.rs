@@ -19,7 +19,7 @@ use crate::credential::app::App;
 use crate::credential::cluster_fetch::SharingResult;
 use crate::credential::fetch_task::FetchOutcome;
 use crate::credential::plan;
-use crate::credential::table::{CredentialState, CredentialWriter, Reading, Table, TableConfig};
+use crate::credential::table::{CredentialState, CredentialWriter, Reading, Table, TableConfig, VerificationReason};
 use crate::platform::{ClientOptions, Delivery, Failure, Probe, Token, answer, mp, wecom};
 use crate::sandbox::answer::body;
 use crate::sandbox::rules::{ApiRequest, World};
@@ -208,10 +208,10 @@ impl Play {
             self.tell(Event::Saved);
         } else if is_due(renewal_ms) {
             self.timers[Timer::Renewal as usize] = None;
-            self.tell(Event::RenewalDue);
+            self.tell(Event::Due(Timer::Renewal));
         } else if is_due(probe_ms) {
             self.timers[Timer::Probe as usize] = None;
-            self.tell(Event::ProbeDue);
+            self.tell(Event::Due(Timer::Probe));
         } else {
             return false;
         }
@@ -345,7 +345,7 @@ impl Play {
 
     fn doubt(&mut self, generation: Option<u64>, why: VerificationReason) -> oneshot::Receiver<()> {
         let (done, answer) = oneshot::channel();
-        self.tell(Event::Verify(Doubt { generation, why, done: Some(done) }));
+        self.tell(Event::Verify(VerificationRequest { id: 0, generation, why, done: Some(done) }));
         answer
     }
 
@@ -719,7 +719,7 @@ fn a_renewal_that_is_due_while_another_node_is_asked_or_the_disk_writes_is_not_f
     let mut play = Play::on(classic(), Options::default(), ActorLimits { keeps_state: true, ..LIMITS });
     play.until("a fetched value", |play| play.saved_ms.is_some());
     play.timers[Timer::Renewal as usize] = None;
-    play.tell(Event::RenewalDue);
+    play.tell(Event::Due(Timer::Renewal));
     play.tell(Event::Saved);
     assert!(play.timers[Timer::Renewal as usize].is_some());
 }
@@ -865,7 +865,7 @@ fn a_ticket_does_not_wait_beside_an_access_token_that_came_in_the_same_moment() 
     };
     token(1, now.boot_ms + 1);
     tell(Event::Started { first_try_ms: now.boot_ms });
-    assert!(tell(Event::RenewalDue).iter().any(|effect| matches!(effect, Effect::Fetch(_))));
+    assert!(tell(Event::Due(Timer::Renewal)).iter().any(|effect| matches!(effect, Effect::Fetch(_))));
     token(2, now.boot_ms + 7_200_000);
     tell(Event::ParentRenewed { generation: 2, poll_ms: 600_000 });
     let effects = tell(Event::Fetched(Box::new(FetchReport::new(FetchPurpose::Renew, FetchOutcome::NoParentToken))));

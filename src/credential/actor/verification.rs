@@ -12,14 +12,15 @@
 use tokio::sync::oneshot;
 
 use super::fetching::{Activity, Cause};
-use super::{Actor, Doubt, Effect, Timer};
+use super::{Actor, Effect, Timer};
 use crate::clock::{BootMs, Now, RepeatThrottle};
 use crate::credential::cluster_fetch::CallPrevented;
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::probe_queue::{PER_DAY_MAX, ProbeReadiness};
 use crate::credential::schedule::ADOPTED_PROBE_MS;
 use crate::credential::table::{
-    CredentialState, Event as JournalEvent, LastError, REPORTS_MAX, VerificationReason, log_credential,
+    CredentialState, Event as JournalEvent, LastError, REPORTS_MAX, VerificationReason, VerificationRequest,
+    log_credential,
 };
 use crate::credential::verification_budget::VerificationBudget;
 use crate::platform::errcodes;
@@ -115,8 +116,8 @@ impl Probes {
 
 impl Actor {
     /// Takes a request to verify the value: a client's report, a foreign writer, a refused ticket call, or an operator.
-    pub(super) fn on_doubt(&mut self, doubt: Doubt, budget: &mut VerificationBudget) {
-        let Doubt { generation, why, done } = doubt;
+    pub(super) fn on_doubt(&mut self, request: VerificationRequest, budget: &mut VerificationBudget) {
+        let VerificationRequest { generation, why, done, .. } = request;
         let now_ms = self.now_ms();
         let current = self.generation();
         let late = generation.is_some_and(|seen| seen != current);

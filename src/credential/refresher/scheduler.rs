@@ -21,7 +21,7 @@ use super::secrets::{SecretFiles, SecretRead};
 use super::{Member, Refresher};
 use crate::clock::{self, BootMs, LogThrottle, Now};
 use crate::cluster::{ClusterEvent, Unreachable};
-use crate::credential::actor::{ClusterNews, Doubt, Effect, Event, StoreOrder, Timer};
+use crate::credential::actor::{ClusterNews, Effect, Event, StoreOrder, Timer};
 use crate::credential::fetch_task::{FetchOrder, FetchReport, FetchTask, Intent, PermitPool};
 use crate::credential::probe_queue::{PROBES_RUNNING_MAX, ProbeQueue, ProbeReadiness};
 use crate::credential::state_writer::StateWriter;
@@ -170,7 +170,7 @@ impl Scheduler {
                 Some(read) = self.secrets.recv() => self.on_secret_read(&read),
                 Some(change) = self.refresher.changes.1.recv() => self.on_app_change(change),
                 // Last, so that many reports cannot delay a renewal.
-                Some(request) = self.refresher.requests.verifications.recv() => self.on_request(request),
+                Some(request) = self.refresher.requests.verifications.recv() => self.tell(request.id, Event::Verify(request)),
             }
         }
     }
@@ -264,7 +264,7 @@ impl Scheduler {
             Effect::DoubtParent { generation } => {
                 if let Some(parent) = member.parent {
                     let (generation, why) = (Some(generation), VerificationReason::Reported);
-                    self.tell(parent, Event::Verify(Doubt { generation, why, done: None }));
+                    self.tell(parent, Event::Verify(VerificationRequest { id: parent, generation, why, done: None }));
                 }
             }
             Effect::AdoptRefreshToken(token) => {
@@ -286,7 +286,7 @@ impl Scheduler {
 impl Scheduler {
     pub fn set_timer(&mut self, id: CredentialId, timer: Timer, at_ms: Option<BootMs>, now_ms: BootMs) {
         let Some(member) = self.refresher.members.get_mut(id) else { return };
-        let key = member.timer(timer);
+        let key = &mut member.timers[timer as usize];
         if let Some(key) = key.take() {
             self.timers.try_remove(&key);
         }
@@ -299,12 +299,8 @@ impl Scheduler {
             Due::EndedKeys => self.drop_ended_keys(),
             Due::Of(id, timer) => {
                 let Some(member) = self.refresher.members.get_mut(id) else { return };
-                *member.timer(timer) = None;
-                let event = match timer {
-                    Timer::Renewal => Event::RenewalDue,
-                    Timer::Probe => Event::ProbeDue,
-                };
-                self.tell(id, event);
+                member.timers[timer as usize] = None;
+                self.tell(id, Event::Due(timer));
             }
         }
     }
@@ -514,11 +510,6 @@ impl Scheduler {
 
 /// What comes from outside.
 impl Scheduler {
-    fn on_request(&mut self, request: VerificationRequest) {
-        let VerificationRequest { id, generation, why, done } = request;
-        self.tell(id, Event::Verify(Doubt { generation, why, done: Some(done) }));
-    }
-
     fn on_secret_read(&mut self, read: &SecretRead) {
         for id in &read.ids {
             self.tell(*id, Event::SecretRead { secret: read.secret.clone(), at_start: read.at_start });
@@ -599,15 +590,6 @@ impl Scheduler {
                 self.background.spawn(self.end_background.clone().run_until_cancelled_owned(work));
             }
             None => {}
-        }
-    }
-}
-
-impl Member {
-    fn timer(&mut self, timer: Timer) -> &mut Option<delay_queue::Key> {
-        match timer {
-            Timer::Renewal => &mut self.renewal_timer,
-            Timer::Probe => &mut self.probe_timer,
         }
     }
 }
