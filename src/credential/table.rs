@@ -170,6 +170,12 @@ impl LastError {
     pub fn is_operators_own(&self) -> bool {
         self.errcode.is_none() && self.class == FailureClass::Operator
     }
+
+    /// The same for the journal.
+    pub(super) fn event(&self) -> Event {
+        let LastError { class, errcode, rid, network, text, meaning, advice, .. } = self.clone();
+        Event::Failed { class, errcode, rid, network, text, meaning, advice }
+    }
 }
 
 /// The status of a credential, written by the refresher.

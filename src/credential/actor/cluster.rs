@@ -730,7 +730,6 @@ impl Actor {
             let failure = Failure::no_secret(&self.appid);
             self.show_failure(&failure, at_ms);
             self.end_wait();
-            self.record_failed_event(&failure);
         }
         self.set_renewal_timer(at_ms);
         self.end_fetch();

@@ -381,7 +381,6 @@ impl Actor {
         self.blocked_with = matches!(failure.class, Class::Operator(_) | Class::Internal).then_some(secret);
         let shortened = self.adjust_expiry();
         self.show_failure(failure, next_ms);
-        self.record_failed_event(failure);
         match shortened {
             // The earlier expiry is written now. It says as much as the note did.
             Some(published) => self.save(&published),

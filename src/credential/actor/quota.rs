@@ -130,7 +130,6 @@ impl Actor {
         let next_ms = now.boot_ms + wait_ms.clamp(BACKOFF_FLOOR_MS, DENIED_WAIT_MS);
         self.show_failure(&failure, next_ms);
         self.end_wait();
-        self.record_failed_event(&failure);
         self.quota_wait_until_ms = Some(next_ms);
         self.set_renewal_timer(next_ms);
         self.end_fetch();

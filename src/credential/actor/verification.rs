@@ -428,32 +428,22 @@ impl Actor {
     pub(super) fn wait_for_new_value(&mut self, errcode: Option<i64>) {
         let now_ms = self.now_ms();
         let next_ms = self.renewal_state.record_refused_again(now_ms, fastrand::f64());
+        let error = LastError {
+            errcode,
+            class: FailureClass::Operator,
+            rid: None,
+            text: HANDED_OUT.to_owned(),
+            meaning: None,
+            advice: RESET_IT.into(),
+            network: None,
+            seen_ip: None,
+            at_boot_ms: now_ms,
+        };
         if errcode.is_some() {
             log_credential!(error, self, errcode, advice = RESET_IT, "{HANDED_OUT}");
-            self.record_event(JournalEvent::Failed {
-                class: FailureClass::Operator,
-                errcode,
-                rid: None,
-                network: None,
-                text: HANDED_OUT.to_owned(),
-                meaning: None,
-                advice: RESET_IT.into(),
-            });
+            self.record_event(error.event());
         }
-        self.update_status(|status| {
-            status.state = CredentialState::Dead;
-            status.last_error = Some(LastError {
-                errcode,
-                class: FailureClass::Operator,
-                rid: None,
-                text: HANDED_OUT.to_owned(),
-                meaning: None,
-                advice: RESET_IT.into(),
-                network: None,
-                seen_ip: None,
-                at_boot_ms: now_ms,
-            });
-        });
+        self.update_status(|status| (status.state, status.last_error) = (CredentialState::Dead, Some(error)));
         self.end_wait();
         self.set_renewal_timer(next_ms);
         self.end_fetch();
