@@ -29,7 +29,6 @@ pub(super) use self::cluster::{ClusterNews, StoreOrder};
 use self::fetching::Activity;
 use self::verification::{Probes, VerificationTimes};
 use super::adopt::{self, TokenSource};
-use super::app::Adopt;
 use super::facts::{CallOutcome, CredentialInfo};
 use super::fetch_task::{FetchOrder, FetchPurpose, FetchReport};
 use super::grants::Grant;
@@ -41,9 +40,8 @@ use super::table::{Credential, CredentialStatus, Event as JournalEvent, Publishe
 use super::verification_budget::VerificationBudget;
 use crate::clock::{BootMs, Now, RepeatThrottle};
 use crate::cluster::record_handle::RecordHandle;
-use crate::platform::{CredentialType, Quota, Renewal};
+use crate::platform::{CredentialType, Renewal};
 use crate::secret::Secret;
-use crate::secret_source::SecretSource;
 
 /// What an actor is told.
 pub(super) enum Event {
@@ -84,7 +82,7 @@ pub(super) enum Event {
     /// The machine was suspended, or a clock jumped.
     ClockJumped,
     /// The same credential is configured otherwise.
-    Changed(Box<Plan>),
+    Changed(Arc<Plan>),
     /// It is not configured any more.
     Removed,
     Cluster(ClusterNews),
@@ -159,22 +157,15 @@ pub(super) struct ActorLimits {
 pub(super) struct Actor {
     // What it is.
     pub(super) name: CredentialIdentity,
-    /// The appid, as WeChat knows it.
-    pub(super) appid: String,
-    pub(super) source: SecretSource,
-    pub(super) configured_type: &'static CredentialType,
-    /// Where the site keeps its own value, as configured.
-    pub(super) adopt: Option<Adopt>,
+    /// As it is configured now. The table has the keys.
+    pub(super) plan: Arc<Plan>,
     /// What is sent besides the secret, for types that need more.
     pub(super) grant: Option<Grant>,
     /// There is nothing to call WeChat with: another node does.
     pub(super) follows: bool,
     about: CredentialInfo,
-    base_url: String,
     /// The credential whose value this is fetched with.
     pub(super) parent: Option<Arc<Credential>>,
-    fallback: Option<&'static CredentialType>,
-    quota: Quota,
     limits: ActorLimits,
 
     // What it knows.
@@ -236,17 +227,10 @@ impl Actor {
         Actor {
             name: plan.identity(),
             about,
-            base_url: plan.base_url,
             credential_type: plan.credential_type,
-            configured_type: plan.credential_type,
             adopts_from: plan.adopt.as_ref().and_then(adopt::source),
-            adopt: plan.adopt,
-            fallback: plan.fallback,
             fallback_until_unix_ms: None,
-            appid: plan.appid,
             parent,
-            source: plan.secret,
-            quota: plan.quota,
             grant: None,
             follows: plan.follows,
             limits,
@@ -267,6 +251,7 @@ impl Actor {
             urgent: None,
             checks: VerificationTimes::default(),
             probes: Probes::new(plan.probe_every_ms),
+            plan: Arc::new(Plan { keys: Vec::new(), ..plan }),
             log: RepeatThrottle::default(),
             turn: Turn { now: Now { boot_ms: 0, unix_ms: 0 }, effects: Vec::new(), is_status_changed: true },
         }
@@ -300,7 +285,7 @@ impl Actor {
             Event::ParentRenewed { generation, poll_ms } => self.on_parent_renewed(generation, poll_ms),
             Event::CountedElsewhere(calls) => self.usage.merge(&calls),
             Event::ClockJumped => self.reset_timers(),
-            Event::Changed(plan) => self.on_changed(*plan),
+            Event::Changed(plan) => self.on_changed(plan),
             Event::Removed => self.on_removed(),
             Event::Cluster(news) => self.on_cluster_news(news),
         }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::adopt::{self, FoundToken, TokenSource};
 use super::cluster_fetch::{CallPrevented, ClusterFetch, ClusterFetchContext, FetchedValue, SharingResult};
 use super::grants::{CallSecrets, Grant};
+use super::plan::Plan;
 use super::quota_usage::QuotaUsage;
 use super::schedule::{ADOPTED_TOLD_LIFE_MS, Adopted, RenewalState};
 use super::state_writer::StateWriter;
@@ -50,12 +51,11 @@ impl FetchPurpose {
 /// Everything a fetch has to know of its credential. It shares no state with the actor.
 pub struct FetchOrder {
     pub purpose: FetchPurpose,
-    pub appid: String,
-    pub base_url: String,
+    pub plan: Arc<Plan>,
+    /// The configured type or its fallback.
     pub credential_type: &'static CredentialType,
     /// The access token it is fetched with, for types that need one.
     pub parent: Option<Arc<Credential>>,
-    pub source: SecretSource,
     /// What is sent besides the secret, for types that need more.
     pub grant: Option<Grant>,
     /// The present value, if there is one.
@@ -239,21 +239,21 @@ impl FetchTask {
 
     /// The secrets for the call, or why there are none.
     async fn call_secrets(&self, report: &mut FetchReport) -> Result<CallSecrets, Failure> {
-        let read = read_secret(&self.order.source).await;
+        let read = read_secret(&self.order.plan.secret).await;
         report.secret = read.as_ref().ok().cloned();
         let read = match read {
             Err(SecretUnreadable { reason, no_descriptor: true }) => {
-                return Err(Failure::no_descriptor(&self.order.appid, reason));
+                return Err(Failure::no_descriptor(&self.order.plan.appid, reason));
             }
             read => read.map_err(|unread| unread.reason),
         };
         match &self.order.grant {
             // Not even with a grant that is kept from an earlier configuration.
-            _ if self.order.source.is_absent() => Err(Failure::no_secret(&self.order.appid)),
-            Some(grant) => grant.call_secrets(&self.order.appid, read),
-            None => {
-                read.map(CallSecrets::plain).map_err(|reason| Failure::unreadable_secret(&self.order.appid, reason))
-            }
+            _ if self.order.plan.secret.is_absent() => Err(Failure::no_secret(&self.order.plan.appid)),
+            Some(grant) => grant.call_secrets(&self.order.plan.appid, read),
+            None => read
+                .map(CallSecrets::plain)
+                .map_err(|reason| Failure::unreadable_secret(&self.order.plan.appid, reason)),
         }
     }
 
@@ -271,7 +271,7 @@ impl FetchTask {
     /// Counts a probe of this value, and makes it.
     async fn probe_value(&self, value: &[u8], report: &mut FetchReport) -> Probe {
         report.count_probe(self.order.credential_type);
-        self.upstream.probe(self.order.credential_type, &self.order.base_url, value, self.deadline()).await
+        self.upstream.probe(self.order.credential_type, &self.order.plan.base_url, value, self.deadline()).await
     }
 
     async fn fetch(
@@ -372,8 +372,11 @@ impl FetchTask {
             }
             // A fetch could end it, so no fetch is made for this reason.
             Probe::Unknown => {
-                let failure =
-                    Failure::transport(&self.order.appid, Delivery::NotSent, "the site's own token could not be tried");
+                let failure = Failure::transport(
+                    &self.order.plan.appid,
+                    Delivery::NotSent,
+                    "the site's own token could not be tried",
+                );
                 return Some(FetchOutcome::Failed { failure, sent_ms });
             }
         }
@@ -391,8 +394,8 @@ impl FetchTask {
 
     fn fetch_params<'a>(&'a self, secrets: &'a CallSecrets, parent_token: &'a str) -> FetchParams<'a> {
         FetchParams {
-            base_url: &self.order.base_url,
-            appid: &self.order.appid,
+            base_url: &self.order.plan.base_url,
+            appid: &self.order.plan.appid,
             secret: &secrets.secret,
             token: secrets.ticket.as_ref().map_or(parent_token, Secret::expose),
             force: self.order.purpose == FetchPurpose::Force,

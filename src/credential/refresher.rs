@@ -188,7 +188,7 @@ impl Refresher {
 
     /// The credentials whose first value is read from the app's own sink.
     pub fn adopts_from_sinks(&self) -> Vec<CredentialId> {
-        let members = self.members.iter().filter(|(_, member)| member.actor.adopt == Some(Adopt::Sink));
+        let members = self.members.iter().filter(|(_, member)| member.actor.plan.adopt == Some(Adopt::Sink));
         members.map(|(id, _)| id).collect()
     }
 

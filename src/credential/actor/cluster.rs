@@ -196,7 +196,7 @@ impl Actor {
             keep_ms,
             alone,
             usage: self.usage.clone(),
-            quota: self.quota,
+            quota: self.plan.quota,
             charged_as,
         }))
     }
@@ -269,7 +269,7 @@ impl Actor {
             self.restore_shown_state();
             return self.set_renewal_timer(now_ms + pause_ms);
         }
-        let failure = Failure::no_cluster_store(&self.appid, format!("{unreachable}: {}", unreachable.advice));
+        let failure = Failure::no_cluster_store(&self.plan.appid, format!("{unreachable}: {}", unreachable.advice));
         self.on_failure(purpose, None, &failure, now_ms);
         let from_ms = self.renewal_state.alone_from_ms(self.is_ours());
         if let Some(from_ms) = from_ms.filter(|from_ms| (now_ms..self.next_try_ms).contains(from_ms)) {
@@ -436,7 +436,7 @@ impl Actor {
     /// Adds what other nodes have counted, if it has a valid seal.
     fn count_others(&mut self, text: &str, clock_reading: StoreClockReading) {
         let Some(share) = &self.share else { return };
-        match SharedCounts::from_text(text, &share.handle.seal, &self.quota, clock_reading.store_ms) {
+        match SharedCounts::from_text(text, &share.handle.seal, &self.plan.quota, clock_reading.store_ms) {
             Ok(counts) => {
                 self.usage.merge(&counts.calls);
                 self.show_usage(0);
@@ -465,14 +465,14 @@ impl Actor {
     fn limited_expiry_ms(&mut self, value: &PublishedValue, clock_reading: StoreClockReading) -> BootMs {
         let now_ms = self.now_ms();
         let (theirs_ms, latest_ms) =
-            (clock_reading.to_boot_ms(value.expires_ms), now_ms + self.configured_type.life_ms_max);
+            (clock_reading.to_boot_ms(value.expires_ms), now_ms + self.plan.credential_type.life_ms_max);
         if theirs_ms <= latest_ms {
             return theirs_ms;
         }
         let suppressed = self.share.as_mut().and_then(|share| share.log.allow("too long", now_ms, LOG_AGAIN_MS));
         if suppressed.is_some() {
             let (said_s, at_most_s) =
-                (theirs_ms.saturating_sub(now_ms) / 1000, self.configured_type.life_ms_max / 1000);
+                (theirs_ms.saturating_sub(now_ms) / 1000, self.plan.credential_type.life_ms_max / 1000);
             let advice = "check the named node: its value is wrong, or it runs against another API";
             log_credential!(
                 warn,
@@ -594,7 +594,7 @@ impl Actor {
         let now = self.turn.now;
         let expires_boot_ms = self.limited_expiry_ms(&value, clock_reading);
         let fetched_ms = clock_reading.to_boot_ms(value.fetched_ms).min(now.boot_ms);
-        let life_ms_max = self.configured_type.life_ms_max;
+        let life_ms_max = self.plan.credential_type.life_ms_max;
         let (life_ms, longest_ms) = (value.life_ms.min(life_ms_max), value.longest_ms.min(life_ms_max));
         self.renewal_state.adopt(expires_boot_ms, life_ms, longest_ms, value.learned_ms);
         self.renewal_state.reliable_lead_ms = value.reliable_lead_ms;
@@ -727,7 +727,7 @@ impl Actor {
         let left_ms = self.renewal_state.left_ms(now_ms);
         let at_ms = now_ms + if left_ms > 0 { left_ms.clamp(BACKOFF_FLOOR_MS, FOLLOW_MS) } else { FOLLOW_MS };
         if left_ms == 0 {
-            let failure = Failure::no_secret(&self.appid);
+            let failure = Failure::no_secret(&self.plan.appid);
             self.show_failure(&failure, at_ms);
             self.end_wait();
         }

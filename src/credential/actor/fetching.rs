@@ -134,11 +134,9 @@ impl Actor {
         let may_adopt = matches!(purpose, FetchPurpose::Renew | FetchPurpose::Replace);
         let order = FetchOrder {
             purpose,
-            appid: self.appid.clone(),
-            base_url: self.base_url.clone(),
+            plan: self.plan.clone(),
             credential_type: self.credential_type,
             parent: self.parent.clone(),
-            source: self.source.clone(),
             grant: self.grant.clone(),
             held: self.held.as_ref().map(|held| held.value.clone()),
             renewal_state: self.renewal_state.clone(),
@@ -171,7 +169,7 @@ impl Actor {
                 let outcome = match purpose.only_probes(self.credential_type) {
                     true => FetchOutcome::Probed { probe: Probe::Unknown, sent_ms },
                     false => FetchOutcome::Failed {
-                        failure: Failure::transport(&self.appid, Delivery::Ambiguous, "the fetch task panicked"),
+                        failure: Failure::transport(&self.plan.appid, Delivery::Ambiguous, "the fetch task panicked"),
                         sent_ms,
                     },
                 };

@@ -107,7 +107,7 @@ impl Actor {
             at_boot_ms: now_ms,
         };
         let event = error.event();
-        if let (true, Some(sentence)) = (failure.asks_for_secret(), self.source.takes_effect()) {
+        if let (true, Some(sentence)) = (failure.asks_for_secret(), self.plan.secret.takes_effect()) {
             error.advice = format!("{}; {}", error.advice, sentence.en).into();
         }
         self.log_failure(failure, &error.advice, next_ms, live);

@@ -24,6 +24,7 @@ use crate::platform::{ClientOptions, Delivery, Failure, Probe, Token, answer, mp
 use crate::sandbox::answer::body;
 use crate::sandbox::rules::{ApiRequest, World};
 use crate::sandbox::{AppOptions, Options, Quotas, SandboxPlatform, Verdict};
+use crate::secret_source::SecretSource;
 
 const APPID: &str = "wx1";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -277,7 +278,7 @@ impl Play {
     fn fetch(&mut self, order: &FetchOrder) -> Option<Result<Token, Failure>> {
         let force = order.purpose == FetchPurpose::Force;
         self.calls.push(if force { Call::Forced } else { Call::Token(order.credential_type.id) });
-        let (appid, secret) = (Some(order.appid.clone()), Some(SECRET.to_owned()));
+        let (appid, secret) = (Some(order.plan.appid.clone()), Some(SECRET.to_owned()));
         let grant_type = Some("client_credential".to_owned());
         let text = match self.of_tokens.clone() {
             Some(Fault::Answer(text)) => text,
@@ -352,7 +353,7 @@ impl Play {
     /// The same credential is configured otherwise.
     fn change(&mut self, app: App) {
         let upstream = ClientOptions::at("http://127.0.0.1:1".to_owned());
-        self.tell(Event::Changed(Box::new(plan::plans(&upstream, &[app]).remove(0))));
+        self.tell(Event::Changed(Arc::new(plan::plans(&upstream, &[app]).remove(0))));
     }
 
     /// A client's report, until its answer.

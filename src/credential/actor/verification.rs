@@ -274,7 +274,7 @@ impl Actor {
 
     /// True if the probe queue decides when the value is probed.
     pub(in crate::credential) fn is_probed_by_queue(&self) -> bool {
-        self.probes.is_queued && self.configured_type.probe.is_some() && !self.follows
+        self.probes.is_queued && self.plan.credential_type.probe.is_some() && !self.follows
     }
 
     /// Whether the queue may probe the value now.

@@ -101,7 +101,7 @@ impl Scheduler {
         let component = component.map(|ids| ids.first().copied().ok_or(ChangeRefused::NoComponent)).transpose()?;
         let plans = plan::plans(&self.refresher.options, std::slice::from_ref(app));
         let token = known.first().copied().filter(|id| plans.iter().any(|plan| self.is_same(*id, plan, component)));
-        let adopts_from_sink = |member: &Member| member.actor.adopt == Some(Adopt::Sink);
+        let adopts_from_sink = |member: &Member| member.actor.plan.adopt == Some(Adopt::Sink);
         if token.is_none() && app.token == &component::COMPONENT {
             return Err(ChangeRefused::IsComponent);
         } else if token.is_none() && self.has_authorizers(&known) {
@@ -174,10 +174,10 @@ impl Scheduler {
 
     fn change_credential(&mut self, id: CredentialId, plan: Plan) -> CredentialId {
         let Some(Member { actor, writer, .. }) = self.refresher.members.get_mut(id) else { return id };
-        self.secret_files.unfollow(id, &actor.source);
+        self.secret_files.unfollow(id, &actor.plan.secret);
         let ended = self.refresher.table.change_keys(writer, &plan.keys);
         self.end_keys(ended);
-        self.tell(id, Event::Changed(Box::new(plan)));
+        self.tell(id, Event::Changed(Arc::new(plan)));
         if let Some(Member { actor, .. }) = self.refresher.members.get(id) {
             self.secret_files.follow(id, actor);
         }
@@ -191,7 +191,7 @@ impl Scheduler {
         self.tell(id, Event::Removed);
         self.set_queued(id, false);
         let Some(member) = self.refresher.members.take(id) else { return };
-        self.secret_files.unfollow(id, &member.actor.source);
+        self.secret_files.unfollow(id, &member.actor.plan.secret);
         if let Some(grant) = &member.actor.grant {
             self.refresher.grants.unwant(&grant.name, now.unix_ms);
         }

@@ -391,11 +391,11 @@ impl Scheduler {
             intent: order.intent.and_then(|intent| self.save_intent(id, intent)),
             order,
         };
-        let FetchOrder { credential_type, appid, .. } = &fetch.order;
-        let mints = fetch.order.mints().then(|| (credential_type.id, appid.clone()));
+        let FetchOrder { credential_type, plan, .. } = &fetch.order;
+        let mints = fetch.order.mints().then(|| (credential_type.id, plan.appid.clone()));
         self.spawn_for(id, mints, async move {
             #[cfg(test)]
-            super::tests::panic_if_asked(&fetch.order.appid);
+            super::tests::panic_if_asked(&fetch.order.plan.appid);
             TaskOutput::Fetched(Box::new(fetch.run().await))
         });
     }
@@ -405,7 +405,7 @@ impl Scheduler {
     pub fn start(&mut self, id: CredentialId) {
         let now = self.refresher.clock.now();
         let Some(Member { actor, .. }) = self.refresher.members.get(id) else { return };
-        let earlier = self.minting.get_mut(&(actor.configured_type.id, actor.appid.clone()));
+        let earlier = self.minting.get_mut(&(actor.plan.credential_type.id, actor.plan.appid.clone()));
         if let Some(earlier) = earlier {
             earlier.then_start.push(id);
             return self.tell(id, Event::StartsLater);

@@ -467,10 +467,10 @@ fn a_secret_file_is_watched_once_for_all_that_it_is_for_and_not_longer() {
     assert!(first.is_over() && !second.is_over());
     second.apply(&[b"s".to_vec().into()], false).unwrap();
     assert_eq!(read.try_recv().unwrap().ids, [1, 2]);
-    files.unfollow(1, &actor.source);
+    files.unfollow(1, &actor.plan.secret);
     second.apply(&[b"s".to_vec().into()], false).unwrap();
     assert_eq!(read.try_recv().unwrap().ids, [2]);
-    files.unfollow(2, &actor.source);
+    files.unfollow(2, &actor.plan.secret);
     assert!(second.is_over());
 }
 
