@@ -239,13 +239,20 @@ impl FetchTask {
 
     /// The secrets for the call, or why there are none.
     async fn call_secrets(&self, report: &mut FetchReport) -> Result<CallSecrets, Failure> {
-        let read = read_secret(&self.order.plan.secret).await;
+        let source = &self.order.plan.secret;
+        let read = source.read_in_background().await;
         report.secret = read.as_ref().ok().cloned();
+        // Names the file, never its content.
+        let reason = |fault: SecretFault| match source {
+            SecretSource::File(file) => format!("secret file {} {fault}", file.path().display()),
+            _ => fault.to_string(),
+        };
         let read = match read {
-            Err(SecretUnreadable { reason, no_descriptor: true }) => {
-                return Err(Failure::no_descriptor(&self.order.plan.appid, reason));
+            // The process has no file descriptor left, which says nothing about the file.
+            Err(fault @ SecretFault::NoDescriptor) => {
+                return Err(Failure::no_descriptor(&self.order.plan.appid, reason(fault)));
             }
-            read => read.map_err(|unread| unread.reason),
+            read => read.map_err(reason),
         };
         match &self.order.grant {
             // Not even with a grant that is kept from an earlier configuration.
@@ -340,45 +347,30 @@ impl FetchTask {
     ) -> Option<FetchOutcome> {
         let source = self.order.adopts_from.as_ref()?;
         let refused = |reason: String| Some(Adoption::Refused { place: source.place(), reason });
-        let stored = match tokio::time::timeout(ADOPT_WAIT, source.read()).await {
-            Ok(Ok(stored)) => stored,
-            Ok(Err(reason)) => {
+        let found = match self.find_site_value(&**source).await {
+            Ok(found) if self.order.held.as_ref() == Some(&found.value) => return None,
+            Ok(found) => found,
+            Err(reason) => {
                 report.adoption = refused(reason);
                 return None;
             }
-            Err(_) => {
-                report.adoption = refused("it does not answer".to_owned());
-                return None;
-            }
         };
-        let Some(found) = adopt::find(&stored, self.clock.unix_ms()) else {
-            report.adoption = refused("no token is there, or by its own times it is over".to_owned());
-            return None;
-        };
-        if self.order.held.as_ref() == Some(&found.value) {
-            return None;
-        }
         let sent_ms = self.clock.boot_ms();
         let probe = self.probe_value(&found.value, report).await;
-        match probe {
-            Probe::Alive => {}
-            Probe::Dead(errcode) => {
-                report.adoption = refused(format!("WeChat refuses the token that is there, errcode {errcode}"));
-                return None;
-            }
-            Probe::Withheld(errcode) => {
-                report.adoption = refused(format!("WeChat does not let the token be tried, errcode {errcode}"));
-                return None;
-            }
+        let refusal = match probe {
+            Probe::Alive => None,
+            Probe::Dead(errcode) => Some(format!("WeChat refuses the token that is there, errcode {errcode}")),
+            Probe::Withheld(errcode) => Some(format!("WeChat does not let the token be tried, errcode {errcode}")),
             // A fetch could end it, so no fetch is made for this reason.
             Probe::Unknown => {
-                let failure = Failure::transport(
-                    &self.order.plan.appid,
-                    Delivery::NotSent,
-                    "the site's own token could not be tried",
-                );
+                let what = "the site's own token could not be tried";
+                let failure = Failure::transport(&self.order.plan.appid, Delivery::NotSent, what);
                 return Some(FetchOutcome::Failed { failure, sent_ms });
             }
+        };
+        if let Some(reason) = refusal {
+            report.adoption = refused(reason);
+            return None;
         }
         let received_ms = self.clock.boot_ms();
         let FoundToken { value, left_ms, is_end_known } = found;
@@ -390,6 +382,14 @@ impl FetchTask {
         let adopted = if is_end_known { Adopted::WithEnd } else { Adopted::WithoutEnd };
         report.adoption = Some(Adoption::Done { place: source.place(), adopted });
         Some(FetchOutcome::Answered { token, sent_ms, received_ms, probe: Some(probe) })
+    }
+
+    /// The site's own value, or why there is none to take.
+    async fn find_site_value(&self, source: &dyn TokenSource) -> Result<FoundToken, String> {
+        let answer = tokio::time::timeout(ADOPT_WAIT, source.read()).await;
+        let stored = answer.map_err(|_| "it does not answer".to_owned())??;
+        let found = adopt::find(&stored, self.clock.unix_ms());
+        found.ok_or_else(|| "no token is there, or by its own times it is over".to_owned())
     }
 
     fn fetch_params<'a>(&'a self, secrets: &'a CallSecrets, parent_token: &'a str) -> FetchParams<'a> {
@@ -420,23 +420,4 @@ impl FetchTask {
         let deadline_ms = self.order.renewal_state.call_deadline_ms(self.clock.boot_ms(), self.order.total_timeout_ms);
         Duration::from_millis(deadline_ms.min(self.order.time_limit_ms))
     }
-}
-
-/// Why there is no secret.
-pub struct SecretUnreadable {
-    /// Names the file, never its content.
-    reason: String,
-    /// The process has no file descriptor left, which says nothing about the file.
-    no_descriptor: bool,
-}
-
-/// The secret as it is now.
-pub async fn read_secret(source: &SecretSource) -> Result<Secret, SecretUnreadable> {
-    source.read_in_background().await.map_err(|fault| SecretUnreadable {
-        no_descriptor: fault == SecretFault::NoDescriptor,
-        reason: match source {
-            SecretSource::File(file) => format!("secret file {} {fault}", file.path().display()),
-            _ => fault.to_string(),
-        },
-    })
 }

@@ -16,7 +16,7 @@ use crate::cluster::node_rules::{FetchEffect, NextStep};
 use crate::cluster::record_handle::RecordHandle;
 use crate::cluster::seal::{PublishedValue, UnsealError};
 use crate::cluster::{Record, RefreshReason, StoreAnswer, StoreClockReading, Unreachable};
-use crate::credential::cluster_fetch::{CallPrevented, ClusterFetchContext, SharingResult, value_of};
+use crate::credential::cluster_fetch::{CallPrevented, ClusterFetchContext, SharingResult};
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::generation;
 use crate::credential::grants::Grant;
@@ -629,10 +629,19 @@ impl Actor {
     fn value_to_offer(&self) -> Option<PublishedValue> {
         let (now_ms, share, held) = (self.now_ms(), self.share.as_ref()?, self.held.as_ref()?);
         let clock_reading = share.clock_reading.filter(|_| self.is_live(now_ms))?;
-        let fetched_ms = self.fetched.map_or(now_ms, |at| at.boot_ms);
-        let refresh = self.grant.as_ref().and_then(Grant::refresh_token);
-        let to_store_ms = |ms| clock_reading.to_store_ms(ms);
-        value_of(&held.value, held.generation, &self.renewal_state, fetched_ms, to_store_ms, &share.handle, refresh)
+        Some(PublishedValue {
+            value: std::str::from_utf8(&held.value).ok()?.to_owned(),
+            generation: held.generation,
+            expires_ms: clock_reading.to_store_ms(self.renewal_state.expires_ms?),
+            fetched_ms: clock_reading.to_store_ms(self.fetched.map_or(now_ms, |at| at.boot_ms)),
+            life_ms: self.renewal_state.life_ms,
+            longest_ms: self.renewal_state.longest_ms,
+            learned_ms: self.renewal_state.learned_so_far_ms(),
+            refresh: self.grant.as_ref().and_then(Grant::refresh_token),
+            by: share.handle.name.to_string(),
+            node: share.handle.node,
+            ..PublishedValue::default()
+        })
     }
 
     /// Offers our value to a store that lacks it: it was emptied, or an old replica was promoted.
