@@ -131,10 +131,8 @@ pub enum CallPrevented {
 pub enum SharingResult {
     /// There are no other nodes.
     NotShared,
-    /// All have it, under this generation.
-    Published(u64),
-    /// Only this node has it, until the store can be reached again.
-    Unpublished(u64, Unreachable),
+    /// It is in the cluster under this generation; why the other nodes do not have it yet, if they have not.
+    Shared(u64, Option<Unreachable>),
     /// Another node has published at the same time; the record as it is now.
     Refused(Box<StoreAnswer>),
 }
@@ -269,15 +267,15 @@ impl ClusterFetch {
         let Some(lease) = &self.lease else {
             return match self.unreachable.take() {
                 Some(unreachable) if !same => {
-                    SharingResult::Unpublished(generation::next(held, context.first), unreachable)
+                    SharingResult::Shared(generation::next(held, context.first), Some(unreachable))
                 }
-                _ => SharingResult::Published(held),
+                _ => SharingResult::Shared(held, None),
             };
         };
         if same && renewal_state.renewal != Renewal::Poll && lease.record.generation == held {
             let keep_ms = context.keep_ms;
             self.close(CallEnd::Answered, false, 0, keep_ms).await;
-            return SharingResult::Published(held);
+            return SharingResult::Shared(held, None);
         }
         let generation = if same { held } else { lease.next_generation(held, context.first) };
         let Some(value) = context.record_value(lease, token, &fetched, renewal_state) else {
@@ -288,20 +286,16 @@ impl ClusterFetch {
         let calls = context.counted(lease, 0);
         self.ended = true;
         match lease.publish(&value, minted, 0, calls).await {
-            PublishOutcome::Published(generation) => SharingResult::Published(generation),
+            PublishOutcome::Published(generation) => SharingResult::Shared(generation, None),
             // If there is no other value to serve and no later one was published, ours is better than none.
             PublishOutcome::Refused(answer) if !minted || (!context.live && !context.has_later(&answer)) => {
-                SharingResult::Unpublished(
-                    generation,
-                    Unreachable {
-                        text: "the cluster store has given the lease to another node".into(),
-                        advice: "nothing",
-                        unknown: false,
-                    },
-                )
+                let text = "the cluster store has given the lease to another node".into();
+                SharingResult::Shared(generation, Some(Unreachable { text, advice: "nothing", unknown: false }))
             }
             PublishOutcome::Refused(answer) => SharingResult::Refused(Box::new(answer)),
-            PublishOutcome::Unpublished(generation, unreachable) => SharingResult::Unpublished(generation, unreachable),
+            PublishOutcome::Unpublished(generation, unreachable) => {
+                SharingResult::Shared(generation, Some(unreachable))
+            }
         }
     }
 

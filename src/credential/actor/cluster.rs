@@ -16,7 +16,7 @@ use crate::cluster::node_rules::{FetchEffect, NextStep};
 use crate::cluster::record_handle::RecordHandle;
 use crate::cluster::seal::{PublishedValue, UnsealError};
 use crate::cluster::{Record, RefreshReason, StoreAnswer, StoreClockReading, Unreachable};
-use crate::credential::cluster_fetch::{CallPrevented, ClusterFetchContext, SharingResult};
+use crate::credential::cluster_fetch::{CallPrevented, ClusterFetchContext};
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::generation;
 use crate::credential::grants::Grant;
@@ -108,16 +108,6 @@ enum ValueOrigin {
     ThisNode,
     /// This node, and the store does not have it yet. It is offered to the store when the fetch is over.
     ThisNodeUnpublished,
-}
-
-/// What to do with a fetched value.
-pub(super) enum FetchedValueUse {
-    /// Serve it under this generation; in a cluster with the reason why the other nodes do not have it yet.
-    Serve(Option<(u64, Option<Unreachable>)>),
-    /// Drop it: another node's value of the same or a later generation was taken over while it was fetched.
-    DropSuperseded { generation: u64 },
-    /// Drop it: another node has published at the same time, and the store has refused this one.
-    DropRefused(Box<StoreAnswer>),
 }
 
 impl Share {
@@ -277,20 +267,10 @@ impl Actor {
         }
     }
 
-    /// Decides what to do with a fetched value. Changes nothing.
-    pub(super) fn judge_fetched_value(&self, shared: SharingResult, value: &[u8]) -> FetchedValueUse {
-        let (generation, unreachable) = match shared {
-            SharingResult::NotShared => return FetchedValueUse::Serve(None),
-            SharingResult::Refused(answer) => return FetchedValueUse::DropRefused(answer),
-            SharingResult::Published(generation) => (generation, None),
-            SharingResult::Unpublished(generation, unreachable) => (generation, Some(unreachable)),
-        };
+    /// True if another value of the same or a later generation was taken over while this one was fetched.
+    pub(super) fn is_superseded(&self, generation: u64, value: &[u8]) -> bool {
         let current = self.held.as_ref().filter(|_| self.share.is_some());
-        let is_superseded = current.is_some_and(|current| current.generation >= generation && *current.value != *value);
-        match is_superseded {
-            true => FetchedValueUse::DropSuperseded { generation },
-            false => FetchedValueUse::Serve(Some((generation, unreachable))),
-        }
+        current.is_some_and(|current| current.generation >= generation && *current.value != *value)
     }
 
     /// Drops a fetched value of that generation: a value of the same or a later one was taken over meanwhile.

@@ -1,10 +1,9 @@
 //! The way of a renewal: the timer, the call, its outcome, the value for the readers or the next try.
 
-use super::cluster::FetchedValueUse;
 use super::{Actor, Effect};
 use crate::clock::{BootMs, Now};
 use crate::cluster::Unreachable;
-use crate::credential::cluster_fetch::CallPrevented;
+use crate::credential::cluster_fetch::{CallPrevented, SharingResult};
 use crate::credential::fetch_task::{
     Adoption, FetchOrder, FetchOutcome, FetchPurpose, FetchReport, Intent, PermitPool,
 };
@@ -202,21 +201,16 @@ impl Actor {
         match outcome {
             FetchOutcome::Answered { token, sent_ms, received_ms, probe } => {
                 self.detect_foreign_fetch(purpose, &token);
-                match self.judge_fetched_value(shared, &token.value) {
-                    FetchedValueUse::Serve(generation) => {
-                        self.on_answer(ReceivedToken {
-                            purpose,
-                            token,
-                            sent_ms,
-                            received_ms,
-                            probe,
-                            generation,
-                            adopted,
-                        });
+                let generation = match shared {
+                    SharingResult::NotShared => None,
+                    SharingResult::Shared(generation, _) if self.is_superseded(generation, &token.value) => {
+                        self.on_value_superseded(generation);
+                        return self.end_fetch();
                     }
-                    FetchedValueUse::DropSuperseded { generation } => self.on_value_superseded(generation),
-                    FetchedValueUse::DropRefused(answer) => return self.on_publish_refused(&answer, sent_ms),
-                }
+                    SharingResult::Shared(generation, unreachable) => Some((generation, unreachable)),
+                    SharingResult::Refused(answer) => return self.on_publish_refused(&answer, sent_ms),
+                };
+                self.on_answer(ReceivedToken { purpose, token, sent_ms, received_ms, probe, generation, adopted });
             }
             FetchOutcome::Failed { mut failure, sent_ms } => {
                 if let Some(generation) = refused_parent {
