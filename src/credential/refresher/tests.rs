@@ -4,6 +4,8 @@
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::scheduler::clock_jumped;
 use super::*;
@@ -96,7 +98,7 @@ async fn a_task_of_the_refreshers_that_dies_ends_the_server() {
 
 #[tokio::test(start_paused = true)]
 async fn tasks_that_hang_delay_the_end_together_and_not_one_after_another() {
-    let mut tasks = RefresherTasks { supervisor: None, parts: Vec::new() };
+    let mut tasks = RefresherTasks::new(None);
     for name in ["one", "another", "a third"] {
         tasks.start(name, |_| std::future::pending());
     }
