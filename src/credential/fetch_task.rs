@@ -66,7 +66,8 @@ pub struct FetchOrder {
     pub adopts_from: Option<Arc<dyn TokenSource>>,
     /// The longest time for one call, besides its deadline.
     pub time_limit_ms: u64,
-    pub pool: PermitPool,
+    /// Its permit is one of its own: a probe that gets no answer must not delay a renewal.
+    pub is_queued_probe: bool,
     /// For classic tokens: the call is noted in the state file before it is sent.
     pub intent: Option<Intent>,
     /// In a cluster: what the other nodes have to know.
@@ -83,14 +84,6 @@ impl FetchOrder {
     pub fn mints(&self) -> bool {
         !self.only_probes() && (self.credential_type.renewal == Renewal::Mint || self.purpose == FetchPurpose::Force)
     }
-}
-
-/// Which calls it is counted among.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PermitPool {
-    Fetches,
-    /// A probe that gets no answer must not delay a renewal.
-    Probes,
 }
 
 /// The note that a call is about to be sent.
@@ -146,12 +139,6 @@ impl FetchReport {
             shared: SharingResult::NotShared,
             outcome,
         }
-    }
-
-    fn count_probe(&mut self, credential_type: &CredentialType) {
-        let sent = u64::from(credential_type.probe.is_some());
-        self.calls += sent;
-        self.probes += sent;
     }
 }
 
@@ -209,16 +196,14 @@ impl FetchTask {
         };
         // The semaphore is never closed.
         let Ok(_permit) = permit else { return report };
-        match &self.order.held {
-            Some(held) if self.order.only_probes() => {
-                report.outcome = self.probe(held, &mut report).await;
-                return report;
-            }
-            None if self.order.only_probes() => {
-                report.outcome = FetchOutcome::Probed { probe: Probe::Unknown, sent_ms: self.clock.boot_ms() };
-                return report;
-            }
-            _ => {}
+        if self.order.only_probes() {
+            let sent_ms = self.clock.boot_ms();
+            let probe = match &self.order.held {
+                Some(held) => self.probe_value(held, &mut report).await,
+                None => Probe::Unknown,
+            };
+            report.outcome = FetchOutcome::Probed { probe, sent_ms };
+            return report;
         }
         let context = self.order.cluster_context.take();
         let mut cluster_fetch =
@@ -267,17 +252,13 @@ impl FetchTask {
     /// True if WeChat accepts the present value now.
     async fn is_accepted(&self, report: &mut FetchReport) -> bool {
         let Some(held) = &self.order.held else { return false };
-        matches!(self.probe(held, report).await, FetchOutcome::Probed { probe: Probe::Alive, .. })
-    }
-
-    async fn probe(&self, held: &[u8], report: &mut FetchReport) -> FetchOutcome {
-        let sent_ms = self.clock.boot_ms();
-        FetchOutcome::Probed { probe: self.probe_value(held, report).await, sent_ms }
+        self.probe_value(held, report).await == Probe::Alive
     }
 
     /// Counts a probe of this value, and makes it.
     async fn probe_value(&self, value: &[u8], report: &mut FetchReport) -> Probe {
-        report.count_probe(self.order.credential_type);
+        let sent = u64::from(self.order.credential_type.probe.is_some());
+        (report.calls, report.probes) = (report.calls + sent, report.probes + sent);
         self.upstream.probe(self.order.credential_type, &self.order.plan.base_url, value, self.deadline()).await
     }
 

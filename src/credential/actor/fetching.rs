@@ -4,9 +4,7 @@ use super::{Actor, Effect};
 use crate::clock::{BootMs, Now};
 use crate::cluster::Unreachable;
 use crate::credential::cluster_fetch::{CallPrevented, SharingResult};
-use crate::credential::fetch_task::{
-    Adoption, FetchOrder, FetchOutcome, FetchPurpose, FetchReport, Intent, PermitPool,
-};
+use crate::credential::fetch_task::{Adoption, FetchOrder, FetchOutcome, FetchPurpose, FetchReport, Intent};
 use crate::credential::generation;
 use crate::credential::quota_usage::{CallReason, ChargedCall};
 use crate::credential::schedule::{Adopted, RenewalAnswer};
@@ -142,7 +140,7 @@ impl Actor {
             total_timeout_ms: self.limits.total_timeout_ms,
             adopts_from: self.adopts_from.clone().filter(|_| may_adopt),
             time_limit_ms,
-            pool: if is_queued { PermitPool::Probes } else { PermitPool::Fetches },
+            is_queued_probe: is_queued,
             intent,
             cluster_context,
         };

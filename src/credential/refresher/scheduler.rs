@@ -22,7 +22,7 @@ use super::{Member, Refresher};
 use crate::clock::{self, BootMs, LogThrottle, Now};
 use crate::cluster::{ClusterEvent, Unreachable};
 use crate::credential::actor::{ClusterNews, Effect, Event, StoreOrder, Timer};
-use crate::credential::fetch_task::{FetchOrder, FetchReport, FetchTask, Intent, PermitPool};
+use crate::credential::fetch_task::{FetchOrder, FetchReport, FetchTask, Intent};
 use crate::credential::probe_queue::{PROBES_RUNNING_MAX, ProbeQueue, ProbeReadiness};
 use crate::credential::state_writer::StateWriter;
 use crate::credential::table::{CredentialId, EndedKeys, VerificationReason, VerificationRequest, log_credential};
@@ -375,10 +375,7 @@ impl Scheduler {
 /// Tasks.
 impl Scheduler {
     fn start_fetch(&mut self, id: CredentialId, order: FetchOrder) {
-        let permits = match order.pool {
-            PermitPool::Fetches => self.permits.clone(),
-            PermitPool::Probes => self.probe_permits.clone(),
-        };
+        let permits = if order.is_queued_probe { &self.probe_permits } else { &self.permits }.clone();
         let cancel = self.cancel.child_token();
         if let Some(member) = self.refresher.members.get_mut(id) {
             member.fetch = Some(cancel.clone().drop_guard());
@@ -393,7 +390,7 @@ impl Scheduler {
         };
         let FetchOrder { credential_type, plan, .. } = &fetch.order;
         let mints = fetch.order.mints().then(|| (credential_type.id, plan.appid.clone()));
-        self.spawn_for(id, mints, async move {
+        self.spawn(id, mints, async move {
             #[cfg(test)]
             super::tests::panic_if_asked(&fetch.order.plan.appid);
             TaskOutput::Fetched(Box::new(fetch.run().await))
@@ -441,17 +438,13 @@ impl Scheduler {
         let (member, state_writer) = (self.refresher.members.get(id), self.refresher.state_writer.clone());
         let Some((member, state_writer)) = member.zip(state_writer) else { return self.tell(id, Event::Saved) };
         let version = if is_urgent { state_writer.request_write_now() } else { member.saved_version };
-        self.spawn(id, async move {
+        self.spawn(id, None, async move {
             state_writer.wait_until_saved(version, Duration::from_millis(wait_ms)).await;
             TaskOutput::Saved
         });
     }
 
-    fn spawn(&mut self, id: CredentialId, work: impl Future<Output = TaskOutput> + Send + 'static) {
-        self.spawn_for(id, None, work);
-    }
-
-    fn spawn_for(
+    fn spawn(
         &mut self,
         id: CredentialId,
         mints: Option<MintedValue>,
@@ -585,7 +578,7 @@ impl Scheduler {
 
     fn spawn_store_work(&mut self, id: CredentialId, work: Option<StoreWork>) {
         match work {
-            Some(StoreWork::Asking(asking)) => self.spawn(id, async move { TaskOutput::Asked(asking.await) }),
+            Some(StoreWork::Asking(asking)) => self.spawn(id, None, async move { TaskOutput::Asked(asking.await) }),
             Some(StoreWork::Background(work)) => {
                 self.background.spawn(self.end_background.clone().run_until_cancelled_owned(work));
             }
