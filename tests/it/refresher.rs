@@ -7,8 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail the test")]
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokencached::clock::boot_ms;
@@ -24,6 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::subscriber::NoSubscriber;
 
 use crate::support::{TIMEOUT, free_address};
 
@@ -364,6 +365,9 @@ pub struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
 impl Log {
     /// Captures what this thread logs while the guard lives.
     pub fn capture() -> (Log, tracing::subscriber::DefaultGuard) {
+        // Two subscribers at least: with one alone, a line that another thread comes to first is never written here.
+        static OTHER: LazyLock<tracing::Dispatch> = LazyLock::new(|| tracing::Dispatch::new(NoSubscriber::new()));
+        LazyLock::force(&OTHER);
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()

@@ -1,11 +1,13 @@
 //! The loop with its tasks, and apps that come and go, in virtual time. What needs real connections is in
 //! `tests/it/refresher.rs`.
 
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::subscriber::NoSubscriber;
 
 use super::scheduler::clock_jumped;
 use super::*;
@@ -787,6 +789,9 @@ async fn a_call_under_way_at_shutdown_is_waited_for_and_one_not_sent_is_dropped(
 
 #[tokio::test(start_paused = true)]
 async fn the_same_failure_again_and_again_is_one_line_and_its_end_is_another() {
+    // Two subscribers at least: with one alone, a line that another thread comes to first is never written here.
+    static OTHER: LazyLock<tracing::Dispatch> = LazyLock::new(|| tracing::Dispatch::new(NoSubscriber::new()));
+    LazyLock::force(&OTHER);
     let log = Log::default();
     let writer = log.clone();
     let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
