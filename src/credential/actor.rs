@@ -29,7 +29,6 @@ pub(super) use self::cluster::{ClusterNews, StoreOrder};
 use self::fetching::Activity;
 use self::verification::{Probes, VerificationTimes};
 use super::adopt::{self, TokenSource};
-use super::app::Adopt;
 use super::facts::{CallOutcome, CredentialInfo};
 use super::fetch_task::{FetchOrder, FetchPurpose, FetchReport};
 use super::grants::Grant;
@@ -37,13 +36,12 @@ use super::plan::Plan;
 use super::quota_usage::QuotaUsage;
 use super::schedule::RenewalState;
 use super::state::{CredentialIdentity, StateEntry};
-use super::table::{Credential, CredentialStatus, Event as JournalEvent, Published, TableChange, VerificationReason};
+use super::table::{Credential, CredentialStatus, Event as JournalEvent, Published, TableChange, VerificationRequest};
 use super::verification_budget::VerificationBudget;
 use crate::clock::{BootMs, Now, RepeatThrottle};
 use crate::cluster::record_handle::RecordHandle;
-use crate::platform::{CredentialType, Quota, Renewal};
+use crate::platform::{CredentialType, Renewal};
 use crate::secret::Secret;
-use crate::secret_source::SecretSource;
 
 /// What an actor is told.
 pub(super) enum Event {
@@ -53,8 +51,7 @@ pub(super) enum Event {
     },
     /// [`Event::Started`] follows when an earlier call for an app of the same name has ended.
     StartsLater,
-    RenewalDue,
-    ProbeDue,
+    Due(Timer),
     /// The probe queue has picked it, and expects to pick it again at that time.
     ProbePicked {
         again_ms: BootMs,
@@ -65,7 +62,7 @@ pub(super) enum Event {
     /// The entry of [`Effect::AwaitSave`] is on disk, or the longest wait for the disk is over.
     Saved,
     /// Somebody doubts its value.
-    Verify(Doubt),
+    Verify(VerificationRequest),
     /// Its secret file has this content now.
     SecretRead {
         secret: Secret,
@@ -85,19 +82,10 @@ pub(super) enum Event {
     /// The machine was suspended, or a clock jumped.
     ClockJumped,
     /// The same credential is configured otherwise.
-    Changed(Box<Plan>),
+    Changed(Arc<Plan>),
     /// It is not configured any more.
     Removed,
     Cluster(ClusterNews),
-}
-
-/// A request to verify the value.
-pub(super) struct Doubt {
-    /// The generation that was seen; none for the present one.
-    pub generation: Option<u64>,
-    pub why: VerificationReason,
-    /// Is told when the verification is over.
-    pub done: Option<oneshot::Sender<()>>,
 }
 
 /// What the scheduler is to do, in this order.
@@ -169,22 +157,15 @@ pub(super) struct ActorLimits {
 pub(super) struct Actor {
     // What it is.
     pub(super) name: CredentialIdentity,
-    /// The appid, as WeChat knows it.
-    pub(super) appid: String,
-    pub(super) source: SecretSource,
-    pub(super) configured_type: &'static CredentialType,
-    /// The first value is read from the app's own sink, if there is one.
-    pub(super) adopts_from_sink: bool,
+    /// As it is configured now. The table has the keys.
+    pub(super) plan: Arc<Plan>,
     /// What is sent besides the secret, for types that need more.
     pub(super) grant: Option<Grant>,
     /// There is nothing to call WeChat with: another node does.
     pub(super) follows: bool,
     about: CredentialInfo,
-    base_url: String,
     /// The credential whose value this is fetched with.
     pub(super) parent: Option<Arc<Credential>>,
-    fallback: Option<&'static CredentialType>,
-    quota: Quota,
     limits: ActorLimits,
 
     // What it knows.
@@ -219,7 +200,7 @@ pub(super) struct Actor {
     pub(super) credential_type: &'static CredentialType,
     /// When the fallback ends, wall time; or when it was no longer configured.
     fallback_until_unix_ms: Option<i64>,
-    /// Where the site keeps its own value, until this server has fetched one.
+    /// What the site's own value is read from, until this server has fetched one.
     adopts_from: Option<Arc<dyn TokenSource>>,
     /// Logged failures: errcode, class, and the text if there is no errcode.
     log: RepeatThrottle<(Option<i64>, &'static str, String)>,
@@ -246,17 +227,10 @@ impl Actor {
         Actor {
             name: plan.identity(),
             about,
-            base_url: plan.base_url,
             credential_type: plan.credential_type,
-            configured_type: plan.credential_type,
             adopts_from: plan.adopt.as_ref().and_then(adopt::source),
-            adopts_from_sink: plan.adopt == Some(Adopt::Sink),
-            fallback: plan.fallback,
             fallback_until_unix_ms: None,
-            appid: plan.appid,
             parent,
-            source: plan.secret,
-            quota: plan.quota,
             grant: None,
             follows: plan.follows,
             limits,
@@ -277,6 +251,7 @@ impl Actor {
             urgent: None,
             checks: VerificationTimes::default(),
             probes: Probes::new(plan.probe_every_ms),
+            plan: Arc::new(Plan { keys: Vec::new(), ..plan }),
             log: RepeatThrottle::default(),
             turn: Turn { now: Now { boot_ms: 0, unix_ms: 0 }, effects: Vec::new(), is_status_changed: true },
         }
@@ -298,19 +273,19 @@ impl Actor {
         match event {
             Event::Started { first_try_ms } => self.start(first_try_ms),
             Event::StartsLater => self.activity = Activity::AwaitingEarlierCall,
-            Event::RenewalDue => self.on_renewal_timer(),
-            Event::ProbeDue => self.on_probe_timer(),
+            Event::Due(Timer::Renewal) => self.on_renewal_timer(),
+            Event::Due(Timer::Probe) => self.on_probe_timer(),
             Event::ProbePicked { again_ms } => self.on_probe_picked(again_ms),
             Event::Fetched(report) => self.on_fetch_done(*report),
             Event::Crashed => self.on_crash(),
             Event::Saved => self.publish_saved(),
-            Event::Verify(doubt) => self.on_doubt(doubt, budget),
+            Event::Verify(request) => self.on_doubt(request, budget),
             Event::SecretRead { secret, at_start } => self.on_secret_read(secret, at_start),
             Event::TicketTaken { ticket } => self.on_ticket(&ticket),
             Event::ParentRenewed { generation, poll_ms } => self.on_parent_renewed(generation, poll_ms),
             Event::CountedElsewhere(calls) => self.usage.merge(&calls),
             Event::ClockJumped => self.reset_timers(),
-            Event::Changed(plan) => self.on_changed(*plan),
+            Event::Changed(plan) => self.on_changed(plan),
             Event::Removed => self.on_removed(),
             Event::Cluster(news) => self.on_cluster_news(news),
         }

@@ -6,8 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::generation;
 use super::quota_usage::{CallReason, QuotaExceeded, QuotaUsage};
 use super::schedule::RenewalState;
@@ -101,17 +99,14 @@ impl ClusterFetchContext {
         };
         Some(PublishedValue {
             value: std::str::from_utf8(&token.value).ok()?.to_owned(),
-            generation: 0,
             expires_ms: lease.clock_reading.to_store_ms(expires_ms),
             fetched_ms: lease.clock_reading.to_store_ms(fetched.received_ms),
             life_ms: fetched.life_ms,
             longest_ms: lifetime_ms.max(renewal_state.longest_ms / 2),
             learned_ms: renewal_state.learned_so_far_ms(),
-            withdrawn: false,
-            reliable_lead_ms: None,
-            refresh: None,
             by: self.handle.name.to_string(),
             node: self.handle.node,
+            ..PublishedValue::default()
         })
     }
 
@@ -123,11 +118,12 @@ impl ClusterFetchContext {
 
 /// Why a fetch ends before its call.
 pub enum CallPrevented {
-    /// The store has refused the lease.
+    /// The store has refused the lease: another node has it, or has fetched just now.
     LeaseDenied(StoreAnswer, NextStep),
     /// The lease ended before the call could be sent.
     LeaseExpired,
     QuotaExceeded(QuotaExceeded),
+    /// Without the store nothing is fetched now.
     StoreUnreachable(Unreachable),
 }
 
@@ -135,10 +131,8 @@ pub enum CallPrevented {
 pub enum SharingResult {
     /// There are no other nodes.
     NotShared,
-    /// All have it, under this generation.
-    Published(u64),
-    /// Only this node has it, until the store can be reached again.
-    Unpublished(u64, Unreachable),
+    /// It is in the cluster under this generation; why the other nodes do not have it yet, if they have not.
+    Shared(u64, Option<Unreachable>),
     /// Another node has published at the same time; the record as it is now.
     Refused(Box<StoreAnswer>),
 }
@@ -193,61 +187,44 @@ impl ClusterFetch {
         if let Some(counts) = context.counts(&lease.record, lease.clock_reading) {
             context.usage.merge(&counts.calls);
         }
-        let forged = lease.is_forged();
+        // A value that cannot be unsealed is removed, so that a new one can be published.
+        let discarded = if lease.is_forged() { Some(lease.discard().await) } else { None };
         let mut fetch =
             ClusterFetch { context: Some(context), lease: Some(lease), charge: None, unreachable: None, ended: false };
-        if forged {
-            fetch.discard_forged().await?;
-        }
-        Ok(fetch)
-    }
-
-    /// Removes a value that cannot be unsealed from the record, so that a new one can be published.
-    async fn discard_forged(&mut self) -> Result<(), CallPrevented> {
-        let Some(lease) = &self.lease else { return Ok(()) };
-        let discarded = lease.discard().await;
-        match discarded {
-            Ok(answer) if answer.outcome == OpOutcome::Done => Ok(()),
-            Ok(answer) => {
-                self.close_unsent().await;
-                Err(CallPrevented::LeaseDenied(answer, NextStep::TakeOver))
+        let prevented = match discarded {
+            Some(Ok(answer)) if answer.outcome != OpOutcome::Done => {
+                CallPrevented::LeaseDenied(answer, NextStep::TakeOver)
             }
-            Err(unreachable) => {
-                self.close_unsent().await;
-                Err(CallPrevented::StoreUnreachable(unreachable))
-            }
-        }
+            Some(Err(unreachable)) => CallPrevented::StoreUnreachable(unreachable),
+            Some(Ok(_)) | None => return Ok(fetch),
+        };
+        fetch.close_unsent().await;
+        Err(prevented)
     }
 
     /// The last step before the call: counts it and announces it. Returns the longest time it may take.
     pub async fn announce(&mut self, now_unix_ms: i64) -> Result<Option<Duration>, CallPrevented> {
+        let announced = self.try_announce(now_unix_ms).await;
+        if announced.is_err() {
+            self.close_unsent().await;
+        }
+        announced
+    }
+
+    async fn try_announce(&mut self, now_unix_ms: i64) -> Result<Option<Duration>, CallPrevented> {
         let Some(context) = self.context.as_mut() else { return Ok(None) };
         if let Some(why) = context.charged_as {
             // Clocks of nodes may differ; the store's clock is the same for all.
             let unix_ms = self.lease.as_ref().and_then(|lease| i64::try_from(lease.clock_reading.store_ms).ok());
-            match context.usage.try_charge(&context.quota, unix_ms.unwrap_or(now_unix_ms), why) {
-                Ok(charge) => self.charge = Some(charge),
-                Err(denied) => {
-                    self.close_unsent().await;
-                    return Err(CallPrevented::QuotaExceeded(denied));
-                }
-            }
+            let charged = context.usage.try_charge(&context.quota, unix_ms.unwrap_or(now_unix_ms), why);
+            self.charge = Some(charged.map_err(CallPrevented::QuotaExceeded)?);
         }
         let Some(lease) = self.lease.as_mut() else { return Ok(None) };
         if context.fetch_effect == FetchEffect::SameToken {
             return Ok(None);
         }
-        match lease.announce().await {
-            Ok(Some(call_ms)) => Ok(Some(Duration::from_millis(call_ms))),
-            Ok(None) => {
-                self.close_unsent().await;
-                Err(CallPrevented::LeaseExpired)
-            }
-            Err(unreachable) => {
-                self.close_unsent().await;
-                Err(CallPrevented::StoreUnreachable(unreachable))
-            }
-        }
+        let call_ms = lease.announce().await.map_err(CallPrevented::StoreUnreachable)?;
+        call_ms.map(|ms| Some(Duration::from_millis(ms))).ok_or(CallPrevented::LeaseExpired)
     }
 
     /// Nothing was sent.
@@ -290,15 +267,15 @@ impl ClusterFetch {
         let Some(lease) = &self.lease else {
             return match self.unreachable.take() {
                 Some(unreachable) if !same => {
-                    SharingResult::Unpublished(generation::next(held, context.first), unreachable)
+                    SharingResult::Shared(generation::next(held, context.first), Some(unreachable))
                 }
-                _ => SharingResult::Published(held),
+                _ => SharingResult::Shared(held, None),
             };
         };
         if same && renewal_state.renewal != Renewal::Poll && lease.record.generation == held {
             let keep_ms = context.keep_ms;
             self.close(CallEnd::Answered, false, 0, keep_ms).await;
-            return SharingResult::Published(held);
+            return SharingResult::Shared(held, None);
         }
         let generation = if same { held } else { lease.next_generation(held, context.first) };
         let Some(value) = context.record_value(lease, token, &fetched, renewal_state) else {
@@ -309,20 +286,16 @@ impl ClusterFetch {
         let calls = context.counted(lease, 0);
         self.ended = true;
         match lease.publish(&value, minted, 0, calls).await {
-            PublishOutcome::Published(generation) => SharingResult::Published(generation),
+            PublishOutcome::Published(generation) => SharingResult::Shared(generation, None),
             // If there is no other value to serve and no later one was published, ours is better than none.
             PublishOutcome::Refused(answer) if !minted || (!context.live && !context.has_later(&answer)) => {
-                SharingResult::Unpublished(
-                    generation,
-                    Unreachable {
-                        text: "the cluster store has given the lease to another node".into(),
-                        advice: "nothing",
-                        unknown: false,
-                    },
-                )
+                let text = "the cluster store has given the lease to another node".into();
+                SharingResult::Shared(generation, Some(Unreachable { text, advice: "nothing", unknown: false }))
             }
             PublishOutcome::Refused(answer) => SharingResult::Refused(Box::new(answer)),
-            PublishOutcome::Unpublished(generation, unreachable) => SharingResult::Unpublished(generation, unreachable),
+            PublishOutcome::Unpublished(generation, unreachable) => {
+                SharingResult::Shared(generation, Some(unreachable))
+            }
         }
     }
 
@@ -342,30 +315,4 @@ impl ClusterFetch {
             lease.close(ended, failed, wait_ms, keep_ms, context.counted(lease, wait_ms)).await;
         }
     }
-}
-
-/// The present value, for the cluster store.
-pub fn value_of(
-    held: &Bytes,
-    generation: u64,
-    renewal_state: &RenewalState,
-    fetched_ms: BootMs,
-    to_store_ms: impl Fn(BootMs) -> u64,
-    handle: &RecordHandle,
-    refresh: Option<String>,
-) -> Option<PublishedValue> {
-    Some(PublishedValue {
-        value: std::str::from_utf8(held).ok()?.to_owned(),
-        generation,
-        expires_ms: to_store_ms(renewal_state.expires_ms?),
-        fetched_ms: to_store_ms(fetched_ms),
-        life_ms: renewal_state.life_ms,
-        longest_ms: renewal_state.longest_ms,
-        learned_ms: renewal_state.learned_so_far_ms(),
-        withdrawn: false,
-        reliable_lead_ms: None,
-        refresh,
-        by: handle.name.to_string(),
-        node: handle.node,
-    })
 }

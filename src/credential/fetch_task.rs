@@ -13,13 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::adopt::{self, FoundToken, TokenSource};
 use super::cluster_fetch::{CallPrevented, ClusterFetch, ClusterFetchContext, FetchedValue, SharingResult};
 use super::grants::{CallSecrets, Grant};
-use super::quota_usage::{QuotaExceeded, QuotaUsage};
+use super::plan::Plan;
+use super::quota_usage::QuotaUsage;
 use super::schedule::{ADOPTED_TOLD_LIFE_MS, Adopted, RenewalState};
 use super::state_writer::StateWriter;
 use super::table::{Credential, Reading};
 use crate::clock::{BootMs, Clock};
-use crate::cluster::node_rules::NextStep;
-use crate::cluster::{StoreAnswer, Unreachable};
 use crate::platform::{Class, Delivery, Failure, LifetimeSource, Probe, Token, Upstream};
 use crate::platform::{CredentialType, FetchParams, Renewal};
 use crate::secret::Secret;
@@ -52,12 +51,11 @@ impl FetchPurpose {
 /// Everything a fetch has to know of its credential. It shares no state with the actor.
 pub struct FetchOrder {
     pub purpose: FetchPurpose,
-    pub appid: String,
-    pub base_url: String,
+    pub plan: Arc<Plan>,
+    /// The configured type or its fallback.
     pub credential_type: &'static CredentialType,
     /// The access token it is fetched with, for types that need one.
     pub parent: Option<Arc<Credential>>,
-    pub source: SecretSource,
     /// What is sent besides the secret, for types that need more.
     pub grant: Option<Grant>,
     /// The present value, if there is one.
@@ -68,19 +66,24 @@ pub struct FetchOrder {
     pub adopts_from: Option<Arc<dyn TokenSource>>,
     /// The longest time for one call, besides its deadline.
     pub time_limit_ms: u64,
-    pub pool: PermitPool,
+    /// Its permit is one of its own: a probe that gets no answer must not delay a renewal.
+    pub is_queued_probe: bool,
     /// For classic tokens: the call is noted in the state file before it is sent.
     pub intent: Option<Intent>,
     /// In a cluster: what the other nodes have to know.
     pub cluster_context: Option<Box<ClusterFetchContext>>,
 }
 
-/// Which calls it is counted among.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PermitPool {
-    Fetches,
-    /// A probe that gets no answer must not delay a renewal.
-    Probes,
+impl FetchOrder {
+    /// True if it makes no call of the token endpoint.
+    pub fn only_probes(&self) -> bool {
+        self.purpose.only_probes(self.credential_type)
+    }
+
+    /// True if its call makes a new value, which ends the value before it.
+    pub fn mints(&self) -> bool {
+        !self.only_probes() && (self.credential_type.renewal == Renewal::Mint || self.purpose == FetchPurpose::Force)
+    }
 }
 
 /// The note that a call is about to be sent.
@@ -123,10 +126,19 @@ pub struct FetchReport {
 }
 
 impl FetchReport {
-    fn count_probe(&mut self, credential_type: &CredentialType) {
-        let sent = u64::from(credential_type.probe.is_some());
-        self.calls += sent;
-        self.probes += sent;
+    /// Of a fetch that has sent nothing yet.
+    pub fn new(purpose: FetchPurpose, outcome: FetchOutcome) -> FetchReport {
+        FetchReport {
+            purpose,
+            calls: 0,
+            probes: 0,
+            adoption: None,
+            secret: None,
+            refused_parent: None,
+            usage: None,
+            shared: SharingResult::NotShared,
+            outcome,
+        }
     }
 }
 
@@ -151,28 +163,8 @@ pub enum FetchOutcome {
         probe: Probe,
         sent_ms: BootMs,
     },
-    /// Another node has the lease, or has fetched just now.
-    LeaseDenied {
-        answer: StoreAnswer,
-        next: NextStep,
-    },
-    /// The lease ran out before the call was sent.
-    LeaseExpired,
-    /// A quota forbids the call.
-    QuotaExceeded(QuotaExceeded),
-    /// The cluster store cannot be reached, and without it nothing is fetched.
-    StoreUnreachable(Unreachable),
-}
-
-impl From<CallPrevented> for FetchOutcome {
-    fn from(prevented: CallPrevented) -> FetchOutcome {
-        match prevented {
-            CallPrevented::LeaseDenied(answer, next) => FetchOutcome::LeaseDenied { answer, next },
-            CallPrevented::LeaseExpired => FetchOutcome::LeaseExpired,
-            CallPrevented::QuotaExceeded(denied) => FetchOutcome::QuotaExceeded(denied),
-            CallPrevented::StoreUnreachable(unreachable) => FetchOutcome::StoreUnreachable(unreachable),
-        }
-    }
+    /// Nothing was sent, because of the other nodes or a quota.
+    Prevented(CallPrevented),
 }
 
 /// What has become of taking over the site's own value.
@@ -196,17 +188,7 @@ const INTENT_WAIT: Duration = Duration::from_millis(250);
 impl FetchTask {
     /// Runs the fetch. A call that was sent is waited for even after `cancel`.
     pub async fn run(mut self) -> FetchReport {
-        let mut report = FetchReport {
-            purpose: self.order.purpose,
-            calls: 0,
-            probes: 0,
-            adoption: None,
-            secret: None,
-            refused_parent: None,
-            usage: None,
-            shared: SharingResult::NotShared,
-            outcome: FetchOutcome::Cancelled,
-        };
+        let mut report = FetchReport::new(self.order.purpose, FetchOutcome::Cancelled);
         let permit = tokio::select! {
             biased;
             () = self.cancel.cancelled() => return report,
@@ -214,23 +196,21 @@ impl FetchTask {
         };
         // The semaphore is never closed.
         let Ok(_permit) = permit else { return report };
-        match &self.order.held {
-            Some(held) if self.order.purpose.only_probes(self.order.credential_type) => {
-                report.outcome = self.probe(held, &mut report).await;
-                return report;
-            }
-            None if self.order.purpose == FetchPurpose::Probe => {
-                report.outcome = FetchOutcome::Probed { probe: Probe::Unknown, sent_ms: self.clock.boot_ms() };
-                return report;
-            }
-            _ => {}
+        if self.order.only_probes() {
+            let sent_ms = self.clock.boot_ms();
+            let probe = match &self.order.held {
+                Some(held) => self.probe_value(held, &mut report).await,
+                None => Probe::Unknown,
+            };
+            report.outcome = FetchOutcome::Probed { probe, sent_ms };
+            return report;
         }
         let context = self.order.cluster_context.take();
         let mut cluster_fetch =
             match ClusterFetch::take_lease(context, async || self.is_accepted(&mut report).await).await {
                 Ok(cluster_fetch) => cluster_fetch,
                 Err(prevented) => {
-                    report.outcome = prevented.into();
+                    report.outcome = FetchOutcome::Prevented(prevented);
                     return report;
                 }
             };
@@ -244,39 +224,42 @@ impl FetchTask {
 
     /// The secrets for the call, or why there are none.
     async fn call_secrets(&self, report: &mut FetchReport) -> Result<CallSecrets, Failure> {
-        let read = read_secret(&self.order.source).await;
+        let source = &self.order.plan.secret;
+        let read = source.read_in_background().await;
         report.secret = read.as_ref().ok().cloned();
+        // Names the file, never its content.
+        let reason = |fault: SecretFault| match source {
+            SecretSource::File(file) => format!("secret file {} {fault}", file.path().display()),
+            _ => fault.to_string(),
+        };
         let read = match read {
-            Err(SecretUnreadable { reason, no_descriptor: true }) => {
-                return Err(Failure::no_descriptor(&self.order.appid, reason));
+            // The process has no file descriptor left, which says nothing about the file.
+            Err(fault @ SecretFault::NoDescriptor) => {
+                return Err(Failure::no_descriptor(&self.order.plan.appid, reason(fault)));
             }
-            read => read.map_err(|unread| unread.reason),
+            read => read.map_err(reason),
         };
         match &self.order.grant {
             // Not even with a grant that is kept from an earlier configuration.
-            _ if self.order.source.is_absent() => Err(Failure::no_secret(&self.order.appid)),
-            Some(grant) => grant.call_secrets(&self.order.appid, read),
-            None => {
-                read.map(CallSecrets::plain).map_err(|reason| Failure::unreadable_secret(&self.order.appid, reason))
-            }
+            _ if self.order.plan.secret.is_absent() => Err(Failure::no_secret(&self.order.plan.appid)),
+            Some(grant) => grant.call_secrets(&self.order.plan.appid, read),
+            None => read
+                .map(CallSecrets::plain)
+                .map_err(|reason| Failure::unreadable_secret(&self.order.plan.appid, reason)),
         }
     }
 
     /// True if WeChat accepts the present value now.
     async fn is_accepted(&self, report: &mut FetchReport) -> bool {
         let Some(held) = &self.order.held else { return false };
-        matches!(self.probe(held, report).await, FetchOutcome::Probed { probe: Probe::Alive, .. })
-    }
-
-    async fn probe(&self, held: &[u8], report: &mut FetchReport) -> FetchOutcome {
-        let sent_ms = self.clock.boot_ms();
-        FetchOutcome::Probed { probe: self.probe_value(held, report).await, sent_ms }
+        self.probe_value(held, report).await == Probe::Alive
     }
 
     /// Counts a probe of this value, and makes it.
     async fn probe_value(&self, value: &[u8], report: &mut FetchReport) -> Probe {
-        report.count_probe(self.order.credential_type);
-        self.upstream.probe(self.order.credential_type, &self.order.base_url, value, self.deadline()).await
+        let sent = u64::from(self.order.credential_type.probe.is_some());
+        (report.calls, report.probes) = (report.calls + sent, report.probes + sent);
+        self.upstream.probe(self.order.credential_type, &self.order.plan.base_url, value, self.deadline()).await
     }
 
     async fn fetch(
@@ -300,7 +283,7 @@ impl FetchTask {
         let params = self.fetch_params(secrets, &token);
         let at_most = match cluster_fetch.announce(self.clock.unix_ms()).await {
             Ok(at_most) => at_most.unwrap_or(Duration::MAX),
-            Err(prevented) => return prevented.into(),
+            Err(prevented) => return FetchOutcome::Prevented(prevented),
         };
         let sent_ms = self.clock.boot_ms();
         report.calls += 1;
@@ -345,42 +328,30 @@ impl FetchTask {
     ) -> Option<FetchOutcome> {
         let source = self.order.adopts_from.as_ref()?;
         let refused = |reason: String| Some(Adoption::Refused { place: source.place(), reason });
-        let stored = match tokio::time::timeout(ADOPT_WAIT, source.read()).await {
-            Ok(Ok(stored)) => stored,
-            Ok(Err(reason)) => {
+        let found = match self.find_site_value(&**source).await {
+            Ok(found) if self.order.held.as_ref() == Some(&found.value) => return None,
+            Ok(found) => found,
+            Err(reason) => {
                 report.adoption = refused(reason);
                 return None;
             }
-            Err(_) => {
-                report.adoption = refused("it does not answer".to_owned());
-                return None;
-            }
         };
-        let Some(found) = adopt::find(&stored, self.clock.unix_ms()) else {
-            report.adoption = refused("no token is there, or by its own times it is over".to_owned());
-            return None;
-        };
-        if self.order.held.as_ref() == Some(&found.value) {
-            return None;
-        }
         let sent_ms = self.clock.boot_ms();
         let probe = self.probe_value(&found.value, report).await;
-        match probe {
-            Probe::Alive => {}
-            Probe::Dead(errcode) => {
-                report.adoption = refused(format!("WeChat refuses the token that is there, errcode {errcode}"));
-                return None;
-            }
-            Probe::Withheld(errcode) => {
-                report.adoption = refused(format!("WeChat does not let the token be tried, errcode {errcode}"));
-                return None;
-            }
+        let refusal = match probe {
+            Probe::Alive => None,
+            Probe::Dead(errcode) => Some(format!("WeChat refuses the token that is there, errcode {errcode}")),
+            Probe::Withheld(errcode) => Some(format!("WeChat does not let the token be tried, errcode {errcode}")),
             // A fetch could end it, so no fetch is made for this reason.
             Probe::Unknown => {
-                let failure =
-                    Failure::transport(&self.order.appid, Delivery::NotSent, "the site's own token could not be tried");
+                let what = "the site's own token could not be tried";
+                let failure = Failure::transport(&self.order.plan.appid, Delivery::NotSent, what);
                 return Some(FetchOutcome::Failed { failure, sent_ms });
             }
+        };
+        if let Some(reason) = refusal {
+            report.adoption = refused(reason);
+            return None;
         }
         let received_ms = self.clock.boot_ms();
         let FoundToken { value, left_ms, is_end_known } = found;
@@ -394,10 +365,18 @@ impl FetchTask {
         Some(FetchOutcome::Answered { token, sent_ms, received_ms, probe: Some(probe) })
     }
 
+    /// The site's own value, or why there is none to take.
+    async fn find_site_value(&self, source: &dyn TokenSource) -> Result<FoundToken, String> {
+        let answer = tokio::time::timeout(ADOPT_WAIT, source.read()).await;
+        let stored = answer.map_err(|_| "it does not answer".to_owned())??;
+        let found = adopt::find(&stored, self.clock.unix_ms());
+        found.ok_or_else(|| "no token is there, or by its own times it is over".to_owned())
+    }
+
     fn fetch_params<'a>(&'a self, secrets: &'a CallSecrets, parent_token: &'a str) -> FetchParams<'a> {
         FetchParams {
-            base_url: &self.order.base_url,
-            appid: &self.order.appid,
+            base_url: &self.order.plan.base_url,
+            appid: &self.order.plan.appid,
             secret: &secrets.secret,
             token: secrets.ticket.as_ref().map_or(parent_token, Secret::expose),
             force: self.order.purpose == FetchPurpose::Force,
@@ -422,23 +401,4 @@ impl FetchTask {
         let deadline_ms = self.order.renewal_state.call_deadline_ms(self.clock.boot_ms(), self.order.total_timeout_ms);
         Duration::from_millis(deadline_ms.min(self.order.time_limit_ms))
     }
-}
-
-/// Why there is no secret.
-pub struct SecretUnreadable {
-    /// Names the file, never its content.
-    reason: String,
-    /// The process has no file descriptor left, which says nothing about the file.
-    no_descriptor: bool,
-}
-
-/// The secret as it is now.
-pub async fn read_secret(source: &SecretSource) -> Result<Secret, SecretUnreadable> {
-    source.read_in_background().await.map_err(|fault| SecretUnreadable {
-        no_descriptor: fault == SecretFault::NoDescriptor,
-        reason: match source {
-            SecretSource::File(file) => format!("secret file {} {fault}", file.path().display()),
-            _ => fault.to_string(),
-        },
-    })
 }

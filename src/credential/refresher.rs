@@ -17,14 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::time::delay_queue;
 use tracing::warn;
 
 use super::actor::{Actor, Effect};
 use super::adopt::TokenSource;
+use super::app::Adopt;
 use super::grants::Grants;
 use super::state_writer::StateWriter;
 use super::table::{CredentialId, CredentialWriter, OrdinaryItems, Requests, Table};
@@ -68,8 +68,10 @@ pub(super) struct Member {
     parent: Option<CredentialId>,
     /// Those that are fetched with its value.
     dependents: BTreeSet<CredentialId>,
-    renewal_timer: Option<delay_queue::Key>,
-    probe_timer: Option<delay_queue::Key>,
+    /// By [`Timer`].
+    timers: [Option<delay_queue::Key>; 2],
+    /// Ends its fetch if that was not sent yet when it is removed.
+    fetch: Option<DropGuard>,
     /// The last write of its entry in the state file.
     saved_version: u64,
 }
@@ -104,8 +106,7 @@ impl Member {
                 writer.apply(change);
             }
         }
-        let (renewal_timer, probe_timer) = (None, None);
-        Member { actor, writer, parent, dependents: BTreeSet::new(), renewal_timer, probe_timer, saved_version: 0 }
+        Member { actor, writer, parent, dependents: BTreeSet::new(), timers: [None; 2], fetch: None, saved_version: 0 }
     }
 }
 
@@ -185,7 +186,7 @@ impl Refresher {
 
     /// The credentials whose first value is read from the app's own sink.
     pub fn adopts_from_sinks(&self) -> Vec<CredentialId> {
-        let members = self.members.iter().filter(|(_, member)| member.actor.adopts_from_sink);
+        let members = self.members.iter().filter(|(_, member)| member.actor.plan.adopt == Some(Adopt::Sink));
         members.map(|(id, _)| id).collect()
     }
 
@@ -198,7 +199,7 @@ impl Refresher {
 
     /// Runs until `shutdown`. Then waits for calls that were sent (8 s at most), writes the state, and returns.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut tasks = RefresherTasks { supervisor: self.supervisor.take(), parts: Vec::new() };
+        let mut tasks = RefresherTasks::new(self.supervisor.take());
         if let Some(state_writer) = self.state_writer.clone() {
             let table = self.table.clone();
             tasks.start("the writer of the state file", |end| state_writer.run(table, end));
@@ -227,49 +228,35 @@ impl Refresher {
     }
 }
 
-/// The tasks that run as long as the refresher runs.
+/// The tasks that run as long as the refresher runs. They also end if it is dropped.
 struct RefresherTasks {
     supervisor: Option<Supervisor>,
-    parts: Vec<RefresherTask>,
-}
-
-/// One of them. It also ends if the refresher is dropped before its end.
-struct RefresherTask {
-    end: DropGuard,
-    task: JoinHandle<()>,
+    running: JoinSet<()>,
+    end: CancellationToken,
 }
 
 impl RefresherTasks {
+    fn new(supervisor: Option<Supervisor>) -> RefresherTasks {
+        RefresherTasks { supervisor, running: JoinSet::new(), end: CancellationToken::new() }
+    }
+
     fn start<W: Future<Output = ()> + Send + 'static>(
         &mut self,
         name: &str,
         work: impl FnOnce(CancellationToken) -> W,
     ) {
-        let end = CancellationToken::new();
-        let work = work(end.clone());
-        let task = match self.supervisor.as_ref().map(|supervisor| supervisor.watch(name)) {
-            Some(alive) => tokio::spawn(alive.during(work)),
-            None => tokio::spawn(work),
+        let work = work(self.end.clone());
+        match self.supervisor.as_ref().map(|supervisor| supervisor.watch(name)) {
+            Some(alive) => self.running.spawn(alive.during(work)),
+            None => self.running.spawn(work),
         };
-        self.parts.push(RefresherTask { end: end.drop_guard(), task });
     }
 
     /// Takes [`FLUSH_WAIT`] at most for all of them together.
-    async fn end(self) {
-        let latest = Instant::now() + FLUSH_WAIT;
-        let tasks: Vec<JoinHandle<()>> = self
-            .parts
-            .into_iter()
-            .map(|RefresherTask { end, task }| {
-                end.disarm().cancel();
-                task
-            })
-            .collect();
-        for mut task in tasks {
-            // Its token ends it, unless the disk hangs. A panic in it has been reported already.
-            if tokio::time::timeout_at(latest, &mut task).await.is_err() {
-                task.abort();
-            }
-        }
+    async fn end(mut self) {
+        self.end.cancel();
+        // That ends each, unless the disk hangs. A panic in one has been reported already.
+        let all = async { while self.running.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(FLUSH_WAIT, all).await;
     }
 }

@@ -74,7 +74,10 @@ fn log_restored(actors: &[Actor], loaded: &LoadedState, path: Option<&Path>, now
 }
 
 fn kept_values_noun(actors: &[Actor]) -> &'static str {
-    if actors.iter().any(|actor| actor.configured_type.needs_token && actor.grant.is_none() && actor.parent.is_some()) {
+    if actors
+        .iter()
+        .any(|actor| actor.plan.credential_type.needs_token && actor.grant.is_none() && actor.parent.is_some())
+    {
         "tokens and tickets"
     } else {
         "tokens"

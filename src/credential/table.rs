@@ -170,6 +170,12 @@ impl LastError {
     pub fn is_operators_own(&self) -> bool {
         self.errcode.is_none() && self.class == FailureClass::Operator
     }
+
+    /// The same for the journal.
+    pub(super) fn event(&self) -> Event {
+        let LastError { class, errcode, rid, network, text, meaning, advice, .. } = self.clone();
+        Event::Failed { class, errcode, rid, network, text, meaning, advice }
+    }
 }
 
 /// The status of a credential, written by the refresher.
@@ -247,6 +253,7 @@ impl CredentialStatus {
 }
 
 /// One credential: the value, its status and counters.
+#[derive(Default)]
 pub struct Credential {
     pub id: CredentialId,
     /// Its name in logs and statistics.
@@ -314,24 +321,10 @@ impl Credential {
             appid: config.label.clone(),
             app: config.app.clone(),
             parent,
-            value_cell: ValueCell::new(),
-            views: Mutex::default(),
-            refused_writes: AtomicU64::new(0),
-            refusal_log: LogThrottle::default(),
-            foreign_writes: AtomicU64::new(0),
-            writers: RefusedWriters::default(),
-            writers_noted: LogThrottle::default(),
-            refusals_unnoted: AtomicU64::new(0),
-            reports: AtomicU64::new(0),
-            status: Mutex::new(CredentialStatus::default()),
             about: config.about.clone(),
-            redacted_names: ArcSwap::default(),
-            version: AtomicU64::new(0),
             ticks: ticks.clone(),
-            value_version: AtomicU64::new(0),
             values: values.clone(),
-            withdrawn: AtomicBool::new(false),
-            has_distant_readers: AtomicBool::new(false),
+            ..Credential::default()
         };
         credential.bump_value_version();
         credential
@@ -483,13 +476,14 @@ pub enum VerificationReason {
     ProbeRequested,
 }
 
-/// A request to verify a value. `done` is told when that is over.
+/// A request to verify a value.
 pub struct VerificationRequest {
     pub id: CredentialId,
-    /// The generation that the client has seen; none for the current one.
+    /// The generation that was seen; none for the current one.
     pub generation: Option<u64>,
     pub why: VerificationReason,
-    pub done: oneshot::Sender<()>,
+    /// Is told when the verification is over.
+    pub done: Option<oneshot::Sender<()>>,
 }
 
 /// A credential as configured.
@@ -695,7 +689,8 @@ impl Table {
         why: VerificationReason,
     ) -> Option<oneshot::Receiver<()>> {
         let (done, receiver) = oneshot::channel();
-        self.reports.try_send(VerificationRequest { id: credential.id, generation, why, done }).ok().map(|()| receiver)
+        let request = VerificationRequest { id: credential.id, generation, why, done: Some(done) };
+        self.reports.try_send(request).ok().map(|()| receiver)
     }
 }
 

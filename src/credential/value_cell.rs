@@ -24,12 +24,14 @@ pub(super) enum CellReading<T> {
     Absent,
 }
 
-impl<T> ValueCell<T> {
-    /// No value yet; the first one will come.
-    pub fn new() -> ValueCell<T> {
+/// No value yet; the first one will come.
+impl<T> Default for ValueCell<T> {
+    fn default() -> ValueCell<T> {
         ValueCell { value: ArcSwapOption::empty(), wait_ended: AtomicBool::new(false), changes: watch::Sender::new(0) }
     }
+}
 
+impl<T> ValueCell<T> {
     /// The value, if it `counts`. Takes no lock and allocates nothing.
     #[inline]
     pub fn load(&self, counts: impl Fn(&T) -> bool) -> CellReading<T> {

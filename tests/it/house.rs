@@ -53,13 +53,13 @@ credential/actor -> clock cluster cluster/node_rules cluster/record cluster/reco
     credential/grants credential/journal credential/plan credential/probe_queue credential/quota_usage
     credential/schedule credential/shared_counts credential/state credential/table credential/verification_budget
     https platform secret secret_source
-credential/plan -> credential/app credential/facts credential/grants credential/id credential/state credential/table
-    encoding platform platform/client/options secret_source
-credential/fetch_task -> clock cluster cluster/node_rules credential/adopt credential/cluster_fetch credential/grants
+credential/fetch_task -> clock credential/adopt credential/cluster_fetch credential/grants credential/plan
     credential/quota_usage credential/schedule credential/state_writer credential/table platform platform/client
     secret secret_source
 credential/cluster_fetch -> clock cluster cluster/node_rules cluster/record cluster/record_handle cluster/seal
     credential/generation credential/quota_usage credential/schedule credential/shared_counts platform
+credential/plan -> credential/app credential/facts credential/grants credential/id credential/state credential/table
+    encoding platform platform/client/options secret_source
 credential/ticket_files -> credential/table credential/verify_ticket files
 credential/shared_counts -> cluster/record cluster/seal credential/quota_usage platform
 credential/generation credential/probe_queue credential/verification_budget -> clock credential/id

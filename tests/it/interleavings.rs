@@ -67,7 +67,7 @@ fn look_until_it_is_there(watched: &ValueCell<Value>) -> Seen {
 #[test]
 fn who_waits_for_the_first_value_is_woken_and_gets_it() {
     every_order(|| {
-        let watched = Arc::new(ValueCell::new());
+        let watched = Arc::new(ValueCell::default());
         let writer = watched.clone();
         let writer = thread::spawn(move || writer.publish(live(1)));
         assert_eq!(look_until_it_is_there(&watched), Seen::Live(1));
@@ -78,7 +78,7 @@ fn who_waits_for_the_first_value_is_woken_and_gets_it() {
 #[test]
 fn two_who_wait_are_both_woken() {
     every_order(|| {
-        let watched = Arc::new(ValueCell::new());
+        let watched = Arc::new(ValueCell::default());
         let other = watched.clone();
         let other = thread::spawn(move || assert_eq!(look_until_it_is_there(&other), Seen::Live(1)));
         let writer = watched.clone();
@@ -92,7 +92,7 @@ fn two_who_wait_are_both_woken() {
 #[test]
 fn a_first_fetch_that_fails_ends_the_waiting() {
     every_order(|| {
-        let watched: Arc<ValueCell<Value>> = Arc::new(ValueCell::new());
+        let watched: Arc<ValueCell<Value>> = Arc::new(ValueCell::default());
         let writer = watched.clone();
         let writer = thread::spawn(move || writer.end_wait());
         assert_eq!(look_until_it_is_there(&watched), Seen::Absent);
@@ -103,7 +103,7 @@ fn a_first_fetch_that_fails_ends_the_waiting() {
 #[test]
 fn a_first_value_is_never_a_miss() {
     every_order(|| {
-        let watched = Arc::new(ValueCell::new());
+        let watched = Arc::new(ValueCell::default());
         let writer = watched.clone();
         let writer = thread::spawn(move || writer.publish(live(1)));
         assert_ne!(look(&watched), Seen::Absent, "the value was there before anybody said that none is coming");
@@ -114,7 +114,7 @@ fn a_first_value_is_never_a_miss() {
 #[test]
 fn a_withdrawn_value_is_waited_for_and_never_a_miss() {
     every_order(|| {
-        let watched = Arc::new(ValueCell::new());
+        let watched = Arc::new(ValueCell::default());
         watched.publish(live(1));
         let writer = watched.clone();
         let writer = thread::spawn(move || {
@@ -131,7 +131,7 @@ fn a_withdrawn_value_is_waited_for_and_never_a_miss() {
 #[test]
 fn generations_never_go_backwards() {
     every_order(|| {
-        let watched = Arc::new(ValueCell::new());
+        let watched = Arc::new(ValueCell::default());
         watched.publish(live(1));
         let writer = watched.clone();
         let writer = thread::spawn(move || {

@@ -16,7 +16,7 @@ use crate::cluster::node_rules::{FetchEffect, NextStep};
 use crate::cluster::record_handle::RecordHandle;
 use crate::cluster::seal::{PublishedValue, UnsealError};
 use crate::cluster::{Record, RefreshReason, StoreAnswer, StoreClockReading, Unreachable};
-use crate::credential::cluster_fetch::{ClusterFetchContext, SharingResult, value_of};
+use crate::credential::cluster_fetch::{CallPrevented, ClusterFetchContext};
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::generation;
 use crate::credential::grants::Grant;
@@ -110,16 +110,6 @@ enum ValueOrigin {
     ThisNodeUnpublished,
 }
 
-/// What to do with a fetched value.
-pub(super) enum FetchedValueUse {
-    /// Serve it under this generation; in a cluster with the reason why the other nodes do not have it yet.
-    Serve(Option<(u64, Option<Unreachable>)>),
-    /// Drop it: another node's value of the same or a later generation was taken over while it was fetched.
-    DropSuperseded { generation: u64 },
-    /// Drop it: another node has published at the same time, and the store has refused this one.
-    DropRefused(Box<StoreAnswer>),
-}
-
 impl Share {
     pub fn new(handle: RecordHandle) -> Share {
         Share {
@@ -196,7 +186,7 @@ impl Actor {
             keep_ms,
             alone,
             usage: self.usage.clone(),
-            quota: self.quota,
+            quota: self.plan.quota,
             charged_as,
         }))
     }
@@ -208,7 +198,9 @@ impl Actor {
 
     /// Records that the store did not deny the lease.
     pub(super) fn record_lease(&mut self, outcome: &FetchOutcome) {
-        if let (Some(share), false) = (&mut self.share, matches!(outcome, FetchOutcome::LeaseDenied { .. })) {
+        if let (Some(share), false) =
+            (&mut self.share, matches!(outcome, FetchOutcome::Prevented(CallPrevented::LeaseDenied(..))))
+        {
             share.lease_denials = 0;
         }
     }
@@ -267,7 +259,7 @@ impl Actor {
             self.restore_shown_state();
             return self.set_renewal_timer(now_ms + pause_ms);
         }
-        let failure = Failure::no_cluster_store(&self.appid, format!("{unreachable}: {}", unreachable.advice));
+        let failure = Failure::no_cluster_store(&self.plan.appid, format!("{unreachable}: {}", unreachable.advice));
         self.on_failure(purpose, None, &failure, now_ms);
         let from_ms = self.renewal_state.alone_from_ms(self.is_ours());
         if let Some(from_ms) = from_ms.filter(|from_ms| (now_ms..self.next_try_ms).contains(from_ms)) {
@@ -275,20 +267,10 @@ impl Actor {
         }
     }
 
-    /// Decides what to do with a fetched value. Changes nothing.
-    pub(super) fn judge_fetched_value(&self, shared: SharingResult, value: &[u8]) -> FetchedValueUse {
-        let (generation, unreachable) = match shared {
-            SharingResult::NotShared => return FetchedValueUse::Serve(None),
-            SharingResult::Refused(answer) => return FetchedValueUse::DropRefused(answer),
-            SharingResult::Published(generation) => (generation, None),
-            SharingResult::Unpublished(generation, unreachable) => (generation, Some(unreachable)),
-        };
+    /// True if another value of the same or a later generation was taken over while this one was fetched.
+    pub(super) fn is_superseded(&self, generation: u64, value: &[u8]) -> bool {
         let current = self.held.as_ref().filter(|_| self.share.is_some());
-        let is_superseded = current.is_some_and(|current| current.generation >= generation && *current.value != *value);
-        match is_superseded {
-            true => FetchedValueUse::DropSuperseded { generation },
-            false => FetchedValueUse::Serve(Some((generation, unreachable))),
-        }
+        current.is_some_and(|current| current.generation >= generation && *current.value != *value)
     }
 
     /// Drops a fetched value of that generation: a value of the same or a later one was taken over meanwhile.
@@ -434,7 +416,7 @@ impl Actor {
     /// Adds what other nodes have counted, if it has a valid seal.
     fn count_others(&mut self, text: &str, clock_reading: StoreClockReading) {
         let Some(share) = &self.share else { return };
-        match SharedCounts::from_text(text, &share.handle.seal, &self.quota, clock_reading.store_ms) {
+        match SharedCounts::from_text(text, &share.handle.seal, &self.plan.quota, clock_reading.store_ms) {
             Ok(counts) => {
                 self.usage.merge(&counts.calls);
                 self.show_usage(0);
@@ -463,14 +445,14 @@ impl Actor {
     fn limited_expiry_ms(&mut self, value: &PublishedValue, clock_reading: StoreClockReading) -> BootMs {
         let now_ms = self.now_ms();
         let (theirs_ms, latest_ms) =
-            (clock_reading.to_boot_ms(value.expires_ms), now_ms + self.configured_type.life_ms_max);
+            (clock_reading.to_boot_ms(value.expires_ms), now_ms + self.plan.credential_type.life_ms_max);
         if theirs_ms <= latest_ms {
             return theirs_ms;
         }
         let suppressed = self.share.as_mut().and_then(|share| share.log.allow("too long", now_ms, LOG_AGAIN_MS));
         if suppressed.is_some() {
             let (said_s, at_most_s) =
-                (theirs_ms.saturating_sub(now_ms) / 1000, self.configured_type.life_ms_max / 1000);
+                (theirs_ms.saturating_sub(now_ms) / 1000, self.plan.credential_type.life_ms_max / 1000);
             let advice = "check the named node: its value is wrong, or it runs against another API";
             log_credential!(
                 warn,
@@ -592,7 +574,7 @@ impl Actor {
         let now = self.turn.now;
         let expires_boot_ms = self.limited_expiry_ms(&value, clock_reading);
         let fetched_ms = clock_reading.to_boot_ms(value.fetched_ms).min(now.boot_ms);
-        let life_ms_max = self.configured_type.life_ms_max;
+        let life_ms_max = self.plan.credential_type.life_ms_max;
         let (life_ms, longest_ms) = (value.life_ms.min(life_ms_max), value.longest_ms.min(life_ms_max));
         self.renewal_state.adopt(expires_boot_ms, life_ms, longest_ms, value.learned_ms);
         self.renewal_state.reliable_lead_ms = value.reliable_lead_ms;
@@ -627,10 +609,19 @@ impl Actor {
     fn value_to_offer(&self) -> Option<PublishedValue> {
         let (now_ms, share, held) = (self.now_ms(), self.share.as_ref()?, self.held.as_ref()?);
         let clock_reading = share.clock_reading.filter(|_| self.is_live(now_ms))?;
-        let fetched_ms = self.fetched.map_or(now_ms, |at| at.boot_ms);
-        let refresh = self.grant.as_ref().and_then(Grant::refresh_token);
-        let to_store_ms = |ms| clock_reading.to_store_ms(ms);
-        value_of(&held.value, held.generation, &self.renewal_state, fetched_ms, to_store_ms, &share.handle, refresh)
+        Some(PublishedValue {
+            value: std::str::from_utf8(&held.value).ok()?.to_owned(),
+            generation: held.generation,
+            expires_ms: clock_reading.to_store_ms(self.renewal_state.expires_ms?),
+            fetched_ms: clock_reading.to_store_ms(self.fetched.map_or(now_ms, |at| at.boot_ms)),
+            life_ms: self.renewal_state.life_ms,
+            longest_ms: self.renewal_state.longest_ms,
+            learned_ms: self.renewal_state.learned_so_far_ms(),
+            refresh: self.grant.as_ref().and_then(Grant::refresh_token),
+            by: share.handle.name.to_string(),
+            node: share.handle.node,
+            ..PublishedValue::default()
+        })
     }
 
     /// Offers our value to a store that lacks it: it was emptied, or an old replica was promoted.
@@ -725,10 +716,9 @@ impl Actor {
         let left_ms = self.renewal_state.left_ms(now_ms);
         let at_ms = now_ms + if left_ms > 0 { left_ms.clamp(BACKOFF_FLOOR_MS, FOLLOW_MS) } else { FOLLOW_MS };
         if left_ms == 0 {
-            let failure = Failure::no_secret(&self.appid);
+            let failure = Failure::no_secret(&self.plan.appid);
             self.show_failure(&failure, at_ms);
             self.end_wait();
-            self.record_failed_event(&failure);
         }
         self.set_renewal_timer(at_ms);
         self.end_fetch();

@@ -1,12 +1,10 @@
 //! The way of a renewal: the timer, the call, its outcome, the value for the readers or the next try.
 
-use super::cluster::FetchedValueUse;
 use super::{Actor, Effect};
 use crate::clock::{BootMs, Now};
 use crate::cluster::Unreachable;
-use crate::credential::fetch_task::{
-    Adoption, FetchOrder, FetchOutcome, FetchPurpose, FetchReport, Intent, PermitPool,
-};
+use crate::credential::cluster_fetch::{CallPrevented, SharingResult};
+use crate::credential::fetch_task::{Adoption, FetchOrder, FetchOutcome, FetchPurpose, FetchReport, Intent};
 use crate::credential::generation;
 use crate::credential::quota_usage::{CallReason, ChargedCall};
 use crate::credential::schedule::{Adopted, RenewalAnswer};
@@ -33,6 +31,7 @@ pub(super) enum Activity {
 
 /// A fetch that runs.
 pub(super) struct Fetching {
+    pub purpose: FetchPurpose,
     pub cause: Cause,
     /// The call as it was counted.
     pub charge: Option<ChargedCall>,
@@ -116,7 +115,7 @@ impl Actor {
         let only_probes = purpose.only_probes(self.credential_type);
         let intent = if only_probes { None } else { self.intent() };
         let cluster_context = if only_probes { None } else { self.cluster_fetch_context(purpose, charged_as) };
-        self.activity = Activity::Fetching(Fetching { cause, charge, is_superseded: false });
+        self.activity = Activity::Fetching(Fetching { purpose, cause, charge, is_superseded: false });
         let is_queued = cause == Cause::ProbeQueue;
         let time_limit_ms = match cause {
             Cause::ProbeQueue => self.next_try_ms.saturating_sub(self.now_ms()),
@@ -132,18 +131,16 @@ impl Actor {
         let may_adopt = matches!(purpose, FetchPurpose::Renew | FetchPurpose::Replace);
         let order = FetchOrder {
             purpose,
-            appid: self.appid.clone(),
-            base_url: self.base_url.clone(),
+            plan: self.plan.clone(),
             credential_type: self.credential_type,
             parent: self.parent.clone(),
-            source: self.source.clone(),
             grant: self.grant.clone(),
             held: self.held.as_ref().map(|held| held.value.clone()),
             renewal_state: self.renewal_state.clone(),
             total_timeout_ms: self.limits.total_timeout_ms,
             adopts_from: self.adopts_from.clone().filter(|_| may_adopt),
             time_limit_ms,
-            pool: if is_queued { PermitPool::Probes } else { PermitPool::Fetches },
+            is_queued_probe: is_queued,
             intent,
             cluster_context,
         };
@@ -160,14 +157,24 @@ impl Actor {
         (here && self.limits.keeps_state).then_some(Intent { unix_ms: self.turn.now.unix_ms, is_urgent })
     }
 
+    /// The task of what goes on has panicked. A call ends as one without an answer, and so does a probe, which says
+    /// nothing about the value then.
     pub(super) fn on_crash(&mut self) {
-        let ended = std::mem::replace(&mut self.activity, Activity::Idle);
-        self.end_queued_probe(&ended);
-        let failure = Failure::transport(&self.appid, Delivery::Ambiguous, "the fetch task panicked");
-        self.on_failure(FetchPurpose::Renew, None, &failure, self.now_ms());
-        if !self.is_busy() {
-            self.activity = ended;
-            self.publish_saved();
+        let sent_ms = self.now_ms();
+        match &self.activity {
+            Activity::Fetching(Fetching { purpose, .. }) => {
+                let outcome = match purpose.only_probes(self.credential_type) {
+                    true => FetchOutcome::Probed { probe: Probe::Unknown, sent_ms },
+                    false => FetchOutcome::Failed {
+                        failure: Failure::transport(&self.plan.appid, Delivery::Ambiguous, "the fetch task panicked"),
+                        sent_ms,
+                    },
+                };
+                self.on_fetch_done(FetchReport::new(*purpose, outcome));
+            }
+            Activity::Saving(_) => self.publish_saved(),
+            Activity::AskingOthers => self.end_fetch(),
+            Activity::Idle | Activity::AwaitingEarlierCall => {}
         }
     }
 
@@ -178,7 +185,7 @@ impl Actor {
         let ended = std::mem::replace(&mut self.activity, Activity::Idle);
         self.end_queued_probe(&ended);
         let mut was_superseded = false;
-        if let Activity::Fetching(Fetching { cause, charge, is_superseded }) = ended {
+        if let Activity::Fetching(Fetching { cause, charge, is_superseded, .. }) = ended {
             self.refund_unsent_call(charge, &outcome, adopted.is_some());
             self.refund_justified_verification(cause, &outcome);
             was_superseded = is_superseded;
@@ -192,21 +199,16 @@ impl Actor {
         match outcome {
             FetchOutcome::Answered { token, sent_ms, received_ms, probe } => {
                 self.detect_foreign_fetch(purpose, &token);
-                match self.judge_fetched_value(shared, &token.value) {
-                    FetchedValueUse::Serve(generation) => {
-                        self.on_answer(ReceivedToken {
-                            purpose,
-                            token,
-                            sent_ms,
-                            received_ms,
-                            probe,
-                            generation,
-                            adopted,
-                        });
+                let generation = match shared {
+                    SharingResult::NotShared => None,
+                    SharingResult::Shared(generation, _) if self.is_superseded(generation, &token.value) => {
+                        self.on_value_superseded(generation);
+                        return self.end_fetch();
                     }
-                    FetchedValueUse::DropSuperseded { generation } => self.on_value_superseded(generation),
-                    FetchedValueUse::DropRefused(answer) => return self.on_publish_refused(&answer, sent_ms),
-                }
+                    SharingResult::Shared(generation, unreachable) => Some((generation, unreachable)),
+                    SharingResult::Refused(answer) => return self.on_publish_refused(&answer, sent_ms),
+                };
+                self.on_answer(ReceivedToken { purpose, token, sent_ms, received_ms, probe, generation, adopted });
             }
             FetchOutcome::Failed { mut failure, sent_ms } => {
                 if let Some(generation) = refused_parent {
@@ -220,12 +222,18 @@ impl Actor {
             FetchOutcome::Probed { probe, sent_ms } => self.on_probed(probe, sent_ms),
             FetchOutcome::NoParentToken => {
                 self.clear_intent();
-                self.wait_for_parent_token();
+                // It may have come since.
+                match self.is_parent_live() {
+                    true => self.set_renewal_timer(self.now_ms()),
+                    false => self.wait_for_parent_token(),
+                }
             }
-            FetchOutcome::LeaseDenied { answer, next } => return self.on_lease_denied(&answer, next, was_superseded),
-            FetchOutcome::QuotaExceeded(denied) => return self.on_quota_exceeded(purpose, &denied),
-            FetchOutcome::StoreUnreachable(unreachable) => self.on_store_unreachable(purpose, &unreachable),
-            FetchOutcome::LeaseExpired => self.on_lease_expired(),
+            FetchOutcome::Prevented(why) => match why {
+                CallPrevented::LeaseDenied(answer, next) => return self.on_lease_denied(&answer, next, was_superseded),
+                CallPrevented::QuotaExceeded(denied) => return self.on_quota_exceeded(purpose, &denied),
+                CallPrevented::StoreUnreachable(unreachable) => self.on_store_unreachable(purpose, &unreachable),
+                CallPrevented::LeaseExpired => self.on_lease_expired(),
+            },
             FetchOutcome::Cancelled => {
                 self.clear_intent();
                 self.resume_schedule();
@@ -363,7 +371,6 @@ impl Actor {
         self.blocked_with = matches!(failure.class, Class::Operator(_) | Class::Internal).then_some(secret);
         let shortened = self.adjust_expiry();
         self.show_failure(failure, next_ms);
-        self.record_failed_event(failure);
         match shortened {
             // The earlier expiry is written now. It says as much as the note did.
             Some(published) => self.save(&published),

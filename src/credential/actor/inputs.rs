@@ -5,11 +5,14 @@
 //! it waits and is fetched as soon as that is there. If WeChat refuses the token in its call, the token is verified. Only
 //! if it is good, the fault is this credential's own.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::fetching::Activity;
 use super::{Actor, Effect, Timer};
 use crate::clock::{BootMs, Now};
+use crate::credential::adopt;
 use crate::credential::facts::VerificationResult;
 use crate::credential::fetch_task::FetchPurpose;
 use crate::credential::generation;
@@ -51,7 +54,7 @@ impl Actor {
         self.turn.now = now;
         self.restore_origin(entry.ours);
         // A lifetime from another node may have been wrong.
-        let life_ms_max = self.configured_type.life_ms_max;
+        let life_ms_max = self.plan.credential_type.life_ms_max;
         self.renewal_state.longest_ms = entry.longest_ms.min(life_ms_max);
         self.renewal_state.learned_ms = entry.learned_ms;
         self.renewal_state.life_ms = entry.life_ms.min(life_ms_max);
@@ -124,7 +127,7 @@ impl Actor {
         }
     }
 
-    fn is_parent_live(&self) -> bool {
+    pub(super) fn is_parent_live(&self) -> bool {
         let live = |parent: &Credential| matches!(parent.read(self.now_ms()), Reading::Live(_));
         self.parent.as_deref().is_some_and(live)
     }
@@ -182,15 +185,21 @@ impl Actor {
     }
 
     /// Takes what can change while the credential stays the same. Its value and its plan stay.
-    pub(super) fn on_changed(&mut self, plan: Plan) {
+    pub(super) fn on_changed(&mut self, plan: Arc<Plan>) {
         let gets_secret = self.follows && !plan.follows;
-        (self.source, self.follows) = (plan.secret, plan.follows);
-        self.change_quota(plan.quota, plan.fallback);
-        self.probes.set_interval(plan.probe_every_ms);
-        self.set_next_probe();
+        self.follows = plan.follows;
+        let before = std::mem::replace(&mut self.plan, plan.clone());
+        self.change_quota((before.quota, before.fallback) != (plan.quota, plan.fallback));
+        if before.adopt != plan.adopt {
+            self.adopts_from = plan.adopt.as_ref().and_then(adopt::source);
+        }
+        // The next probe stays planned, however often the app is put.
+        if self.probes.set_interval(plan.probe_every_ms) {
+            self.set_next_probe();
+        }
         if gets_secret && !self.is_busy() {
             self.set_renewal_timer(self.now_ms());
-        } else if let SecretSource::Fixed(secret) | SecretSource::Environment(secret) = &self.source {
+        } else if let SecretSource::Fixed(secret) | SecretSource::Environment(secret) = &plan.secret {
             // One in a file is read by the watch on that file.
             self.on_secret_read(secret.clone(), false);
         }

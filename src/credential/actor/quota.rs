@@ -7,7 +7,7 @@ use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::quota_usage::{CallReason, ChargedCall, QuotaExceeded, QuotaLimit, QuotaUsage};
 use crate::credential::schedule::{BACKOFF_FLOOR_MS, ms_to_next_day};
 use crate::credential::table::{Event as JournalEvent, log_credential};
-use crate::platform::{CredentialType, Delivery, Failure, Quota};
+use crate::platform::{CredentialType, Delivery, Failure};
 
 /// The longest wait for a quota that is used up.
 const DENIED_WAIT_MS: u64 = 3_600_000;
@@ -16,7 +16,7 @@ impl Actor {
     /// What a call is counted as; none if it is not counted. A probe is no call of the endpoint. Only calls of the
     /// configured endpoint are counted; the quota of a fallback endpoint is large.
     pub(super) fn charged_as(&self, purpose: FetchPurpose) -> Option<CallReason> {
-        if self.credential_type != self.configured_type {
+        if self.credential_type != self.plan.credential_type {
             return None;
         }
         Some(match purpose {
@@ -39,7 +39,7 @@ impl Actor {
     pub(super) fn try_charge_quota(&mut self, purpose: FetchPurpose) -> Result<Option<ChargedCall>, QuotaExceeded> {
         // In a cluster the call is counted when the counts of the other nodes are known.
         let Some(why) = self.charged_as(purpose).filter(|_| self.share.is_none()) else { return Ok(None) };
-        let charge = self.usage.try_charge(&self.quota, self.turn.now.unix_ms, why);
+        let charge = self.usage.try_charge(&self.plan.quota, self.turn.now.unix_ms, why);
         self.show_usage(u64::from(charge.is_err()));
         self.save_usage();
         charge.map(Some)
@@ -49,13 +49,12 @@ impl Actor {
     pub(super) fn refund_unsent_call(&mut self, charge: Option<ChargedCall>, outcome: &FetchOutcome, is_adopted: bool) {
         let Some(charge) = charge else { return };
         let unsent = match outcome {
-            FetchOutcome::Probed { .. } | FetchOutcome::NoParentToken | FetchOutcome::Cancelled => true,
+            FetchOutcome::Probed { .. }
+            | FetchOutcome::NoParentToken
+            | FetchOutcome::Cancelled
+            | FetchOutcome::Prevented(_) => true,
             FetchOutcome::Failed { failure, .. } => failure.delivery == Delivery::NotSent,
             FetchOutcome::Answered { .. } => is_adopted,
-            FetchOutcome::LeaseDenied { .. }
-            | FetchOutcome::LeaseExpired
-            | FetchOutcome::QuotaExceeded(_)
-            | FetchOutcome::StoreUnreachable(_) => true,
         };
         if unsent {
             self.usage.refund(charge);
@@ -81,7 +80,7 @@ impl Actor {
 
     pub(super) fn show_usage(&mut self, denied: u64) {
         let (calls_today, day_ends_unix_ms) = (self.usage.calls_today(), self.usage.day_ends_unix_ms());
-        let (probes_today, calls_quota) = (self.usage.probes_today(), self.quota.per_day);
+        let (probes_today, calls_quota) = (self.usage.probes_today(), self.plan.quota.per_day);
         self.update_status(|status| {
             (status.calls_today, status.day_ends_unix_ms) = (calls_today, day_ends_unix_ms);
             status.calls_quota = calls_quota;
@@ -95,7 +94,7 @@ impl Actor {
     pub(super) fn on_quota_exceeded(&mut self, purpose: FetchPurpose, denied: &QuotaExceeded) {
         let now = self.turn.now;
         let left_ms = self.renewal_state.left_ms(now.boot_ms);
-        let failure = Failure::quota_used_up(self.credential_type.api, &self.appid, denied.to_string());
+        let failure = Failure::quota_used_up(self.credential_type.api, &self.plan.appid, denied.to_string());
         let period_end_ms = u64::try_from(denied.until_unix_ms.saturating_sub(now.unix_ms)).unwrap_or(0);
         let wait_ms = match purpose {
             FetchPurpose::Verify | FetchPurpose::Probe => {
@@ -131,19 +130,16 @@ impl Actor {
         let next_ms = now.boot_ms + wait_ms.clamp(BACKOFF_FLOOR_MS, DENIED_WAIT_MS);
         self.show_failure(&failure, next_ms);
         self.end_wait();
-        self.record_failed_event(&failure);
         self.quota_wait_until_ms = Some(next_ms);
         self.set_renewal_timer(next_ms);
         self.end_fetch();
     }
 
-    /// Takes another quota and another fallback. A wait for the old quota ends, and so does a fallback that is not
+    /// Goes by the quota and the fallback that are configured now. A wait for the old quota ends, and so does a fallback that is not
     /// configured any more; if a fetch runs with that, before the next one.
-    pub(super) fn change_quota(&mut self, quota: Quota, fallback: Option<&'static CredentialType>) {
-        let is_changed = (self.quota, self.fallback) != (quota, fallback);
-        (self.quota, self.fallback) = (quota, fallback);
+    pub(super) fn change_quota(&mut self, is_changed: bool) {
         self.show_usage(0);
-        if self.fallback_until_unix_ms.is_some() && fallback != Some(self.credential_type) {
+        if self.fallback_until_unix_ms.is_some() && self.plan.fallback != Some(self.credential_type) {
             self.fallback_until_unix_ms = Some(self.turn.now.unix_ms);
         }
         if self.is_busy() {
@@ -157,12 +153,14 @@ impl Actor {
 
     /// Calls that are left of today's quota.
     fn calls_left(&self) -> u64 {
-        self.quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_sub(self.usage.calls_today()))
+        self.plan.quota.per_day.map_or(u64::MAX, |per_day| per_day.saturating_sub(self.usage.calls_today()))
     }
 
     /// Starts the fallback endpoint because today's quota is used up. True if there is one; it is used until midnight.
     pub(super) fn begin_fallback(&mut self) -> bool {
-        let Some(fallback) = self.fallback.filter(|fallback| self.credential_type != *fallback) else { return false };
+        let Some(fallback) = self.plan.fallback.filter(|fallback| self.credential_type != *fallback) else {
+            return false;
+        };
         let unix_ms = self.turn.now.unix_ms;
         self.fallback_until_unix_ms = Some(unix_ms.saturating_add_unsigned(ms_to_next_day(unix_ms)));
         self.set_type(fallback);
@@ -174,7 +172,7 @@ impl Actor {
     pub(super) fn end_fallback(&mut self) {
         if self.fallback_until_unix_ms.is_some_and(|until| self.turn.now.unix_ms >= until) {
             self.fallback_until_unix_ms = None;
-            self.set_type(self.configured_type);
+            self.set_type(self.plan.credential_type);
         }
     }
 

@@ -55,18 +55,6 @@ impl Actor {
         }
     }
 
-    pub(super) fn record_failed_event(&mut self, failure: &Failure) {
-        self.record_event(JournalEvent::Failed {
-            class: failure.class.into(),
-            errcode: failure.errcode,
-            rid: failure.rid.as_deref().map(str::to_owned),
-            network: failure.network.map(NetworkFault::name),
-            text: failure.to_string(),
-            meaning: failure.meaning(),
-            advice: failure.advice(),
-        });
-    }
-
     /// The credential is current and has no fault.
     pub(super) fn set_healthy(&mut self) {
         if let Some((_, unsaid)) = self.log.end() {
@@ -101,33 +89,34 @@ impl Actor {
     pub(super) fn show_failure(&mut self, failure: &Failure, next_ms: BootMs) {
         let now_ms = self.now_ms();
         let live = self.is_live(now_ms);
-        let mut advice = failure.advice();
-        if let (true, Some(sentence)) = (failure.asks_for_secret(), self.source.takes_effect()) {
-            advice = format!("{advice}; {}", sentence.en).into();
-        }
         let state = match failure.class {
             Class::Operator(_) | Class::Internal => CredentialState::Blocked,
             Class::Wait(_) => CredentialState::Waiting,
             Class::Retry if live => CredentialState::Stale,
             Class::Retry => CredentialState::Dead,
         };
-        let (class, rid) = (failure.class.into(), failure.rid.as_deref().map(str::to_owned));
-        self.log_failure(failure, &advice, next_ms, live);
+        let mut error = LastError {
+            errcode: failure.errcode,
+            class: failure.class.into(),
+            rid: failure.rid.as_deref().map(str::to_owned),
+            text: failure.to_string(),
+            meaning: failure.meaning(),
+            advice: failure.advice(),
+            network: failure.network.map(NetworkFault::name),
+            seen_ip: failure.seen_ip,
+            at_boot_ms: now_ms,
+        };
+        let event = error.event();
+        if let (true, Some(sentence)) = (failure.asks_for_secret(), self.plan.secret.takes_effect()) {
+            error.advice = format!("{}; {}", error.advice, sentence.en).into();
+        }
+        self.log_failure(failure, &error.advice, next_ms, live);
         self.update_status(|status| {
             (status.state, status.waits_for_parent) = (state, false);
             status.failures += 1;
-            status.last_error = Some(LastError {
-                errcode: failure.errcode,
-                class,
-                rid,
-                text: failure.to_string(),
-                meaning: failure.meaning(),
-                advice,
-                network: failure.network.map(NetworkFault::name),
-                seen_ip: failure.seen_ip,
-                at_boot_ms: now_ms,
-            });
+            status.last_error = Some(error);
         });
+        self.record_event(event);
     }
 
     pub(super) fn log_failure(&mut self, failure: &Failure, advice: &str, next_ms: BootMs, live: bool) {

@@ -19,11 +19,12 @@ use crate::credential::app::App;
 use crate::credential::cluster_fetch::SharingResult;
 use crate::credential::fetch_task::FetchOutcome;
 use crate::credential::plan;
-use crate::credential::table::{CredentialState, CredentialWriter, Reading, Table, TableConfig};
+use crate::credential::table::{CredentialState, CredentialWriter, Reading, Table, TableConfig, VerificationReason};
 use crate::platform::{ClientOptions, Delivery, Failure, Probe, Token, answer, mp, wecom};
 use crate::sandbox::answer::body;
 use crate::sandbox::rules::{ApiRequest, World};
 use crate::sandbox::{AppOptions, Options, Quotas, SandboxPlatform, Verdict};
+use crate::secret_source::SecretSource;
 
 const APPID: &str = "wx1";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -208,10 +209,10 @@ impl Play {
             self.tell(Event::Saved);
         } else if is_due(renewal_ms) {
             self.timers[Timer::Renewal as usize] = None;
-            self.tell(Event::RenewalDue);
+            self.tell(Event::Due(Timer::Renewal));
         } else if is_due(probe_ms) {
             self.timers[Timer::Probe as usize] = None;
-            self.tell(Event::ProbeDue);
+            self.tell(Event::Due(Timer::Probe));
         } else {
             return false;
         }
@@ -277,7 +278,7 @@ impl Play {
     fn fetch(&mut self, order: &FetchOrder) -> Option<Result<Token, Failure>> {
         let force = order.purpose == FetchPurpose::Force;
         self.calls.push(if force { Call::Forced } else { Call::Token(order.credential_type.id) });
-        let (appid, secret) = (Some(order.appid.clone()), Some(SECRET.to_owned()));
+        let (appid, secret) = (Some(order.plan.appid.clone()), Some(SECRET.to_owned()));
         let grant_type = Some("client_credential".to_owned());
         let text = match self.of_tokens.clone() {
             Some(Fault::Answer(text)) => text,
@@ -345,14 +346,14 @@ impl Play {
 
     fn doubt(&mut self, generation: Option<u64>, why: VerificationReason) -> oneshot::Receiver<()> {
         let (done, answer) = oneshot::channel();
-        self.tell(Event::Verify(Doubt { generation, why, done: Some(done) }));
+        self.tell(Event::Verify(VerificationRequest { id: 0, generation, why, done: Some(done) }));
         answer
     }
 
     /// The same credential is configured otherwise.
     fn change(&mut self, app: App) {
         let upstream = ClientOptions::at("http://127.0.0.1:1".to_owned());
-        self.tell(Event::Changed(Box::new(plan::plans(&upstream, &[app]).remove(0))));
+        self.tell(Event::Changed(Arc::new(plan::plans(&upstream, &[app]).remove(0))));
     }
 
     /// A client's report, until its answer.
@@ -719,7 +720,7 @@ fn a_renewal_that_is_due_while_another_node_is_asked_or_the_disk_writes_is_not_f
     let mut play = Play::on(classic(), Options::default(), ActorLimits { keeps_state: true, ..LIMITS });
     play.until("a fetched value", |play| play.saved_ms.is_some());
     play.timers[Timer::Renewal as usize] = None;
-    play.tell(Event::RenewalDue);
+    play.tell(Event::Due(Timer::Renewal));
     play.tell(Event::Saved);
     assert!(play.timers[Timer::Renewal as usize].is_some());
 }
@@ -817,4 +818,72 @@ fn a_client_that_was_right_gets_its_verification_back() {
     play.run_for(CALL_MS);
     assert_eq!(play.status().same_answers, 1);
     assert_eq!(left(&mut play), 0, "the answer gave nothing back, and a tenth of a second is not over");
+}
+
+/// Nothing was found out about the value, and no call of the token endpoint was lost.
+#[test]
+fn a_crashed_probe_is_a_probe_that_failed_and_no_lost_call() {
+    for why in [VerificationReason::ProbeRequested, VerificationReason::Reported] {
+        let mut play = Play::live(classic());
+        let before = play.status();
+        let _answer = play.doubt(None, why);
+        play.call = None;
+        play.tell(Event::Crashed);
+        let after = play.status();
+        assert_eq!((after.failures, after.last_error, after.state), (0, None, CredentialState::Fresh));
+        assert_eq!((after.expires_boot_ms, after.next_try_boot_ms), (before.expires_boot_ms, before.next_try_boot_ms));
+        assert_eq!((after.calls_today, after.looks, play.answered), (before.calls_today, before.looks + 1, 1));
+        play.report(None);
+        play.until("a renewal", |play| play.values() == 2);
+    }
+}
+
+#[test]
+fn a_crash_of_what_waits_for_the_disk_is_no_lost_call() {
+    let mut play = Play::on(classic(), Options::default(), ActorLimits { keeps_state: true, ..LIMITS });
+    play.until("a fetched value", |play| play.saved_ms.is_some());
+    play.saved_ms = None;
+    let (expires_ms, next_try_ms) = (play.status().next_try_boot_ms, play.timers[Timer::Renewal as usize]);
+    play.tell(Event::Crashed);
+    assert_eq!((play.status().failures, play.status().last_error), (0, None));
+    assert_eq!((play.status().next_try_boot_ms, play.timers[Timer::Renewal as usize]), (expires_ms, next_try_ms));
+    assert!(play.is_accepted());
+}
+
+/// The access token came while the ticket's fetch was under way, which still found none.
+#[test]
+fn a_ticket_does_not_wait_beside_an_access_token_that_came_in_the_same_moment() {
+    let upstream = ClientOptions::at("http://127.0.0.1:1".to_owned());
+    let mut plans = plan::plans(&upstream, &[App { tickets: vec![&mp::JSAPI], ..stable() }]);
+    let config = TableConfig { credentials: plans.iter().map(Plan::credential).collect(), ..TableConfig::default() };
+    let (table, writers, _requests) = Table::new(config);
+    let mut ticket = Actor::new(plans.remove(1), table.credential(0), LIMITS);
+    let now = Now { boot_ms: 1_000_000, unix_ms: 1_700_000_000_000 };
+    let mut budget = VerificationBudget::new(now.boot_ms);
+    let mut tell = |event| ticket.on(event, now, &mut budget);
+    let token = |generation, expires_ms| {
+        writers[0].publish(Published::to_the_end(Bytes::from_static(b"T"), generation, expires_ms));
+    };
+    token(1, now.boot_ms + 1);
+    tell(Event::Started { first_try_ms: now.boot_ms });
+    assert!(tell(Event::Due(Timer::Renewal)).iter().any(|effect| matches!(effect, Effect::Fetch(_))));
+    token(2, now.boot_ms + 7_200_000);
+    tell(Event::ParentRenewed { generation: 2, poll_ms: 600_000 });
+    let effects = tell(Event::Fetched(Box::new(FetchReport::new(FetchPurpose::Renew, FetchOutcome::NoParentToken))));
+    let tries = effects.iter().filter_map(|effect| match effect {
+        Effect::SetTimer(Timer::Renewal, at_ms) => *at_ms,
+        _ => None,
+    });
+    assert_eq!(tries.last(), Some(now.boot_ms), "and not in a minute");
+}
+
+#[test]
+fn a_40164_names_the_ip_to_allow() {
+    let mut play = Play::of(stable());
+    play.world.set_allowlist(APPID, Some(Vec::new()));
+    play.until("a refusal", |play| play.status().state == CredentialState::Blocked);
+    let error = play.status().last_error.unwrap();
+    assert_eq!(error.errcode, Some(40164));
+    assert!(error.advice.contains("127.0.0.1") && error.advice.contains("wx1"), "{}", error.advice);
+    assert!(error.rid.is_some());
 }

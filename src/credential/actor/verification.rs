@@ -12,13 +12,15 @@
 use tokio::sync::oneshot;
 
 use super::fetching::{Activity, Cause};
-use super::{Actor, Doubt, Effect, Timer};
+use super::{Actor, Effect, Timer};
 use crate::clock::{BootMs, Now, RepeatThrottle};
+use crate::credential::cluster_fetch::CallPrevented;
 use crate::credential::fetch_task::{FetchOutcome, FetchPurpose};
 use crate::credential::probe_queue::{PER_DAY_MAX, ProbeReadiness};
 use crate::credential::schedule::ADOPTED_PROBE_MS;
 use crate::credential::table::{
-    CredentialState, Event as JournalEvent, LastError, REPORTS_MAX, VerificationReason, log_credential,
+    CredentialState, Event as JournalEvent, LastError, REPORTS_MAX, VerificationReason, VerificationRequest,
+    log_credential,
 };
 use crate::credential::verification_budget::VerificationBudget;
 use crate::platform::errcodes;
@@ -103,16 +105,19 @@ impl Probes {
         probes
     }
 
-    pub fn set_interval(&mut self, every_ms: Option<u64>) {
-        self.is_queued = every_ms.is_none();
-        self.every_ms = every_ms.filter(|every_ms| *every_ms > 0);
+    /// True if it is another interval than before.
+    pub fn set_interval(&mut self, every_ms: Option<u64>) -> bool {
+        let (is_queued, every_ms) = (every_ms.is_none(), every_ms.filter(|every_ms| *every_ms > 0));
+        let is_changed = (self.is_queued, self.every_ms) != (is_queued, every_ms);
+        (self.is_queued, self.every_ms) = (is_queued, every_ms);
+        is_changed
     }
 }
 
 impl Actor {
     /// Takes a request to verify the value: a client's report, a foreign writer, a refused ticket call, or an operator.
-    pub(super) fn on_doubt(&mut self, doubt: Doubt, budget: &mut VerificationBudget) {
-        let Doubt { generation, why, done } = doubt;
+    pub(super) fn on_doubt(&mut self, request: VerificationRequest, budget: &mut VerificationBudget) {
+        let VerificationRequest { generation, why, done, .. } = request;
         let now_ms = self.now_ms();
         let current = self.generation();
         let late = generation.is_some_and(|seen| seen != current);
@@ -215,13 +220,9 @@ impl Actor {
             FetchOutcome::Answered { token, probe, .. } => {
                 matches!(probe, Some(Probe::Dead(_))) || !self.holds(&token.value)
             }
-            FetchOutcome::NoParentToken
-            | FetchOutcome::Cancelled
-            | FetchOutcome::QuotaExceeded(_)
-            | FetchOutcome::LeaseExpired
-            | FetchOutcome::StoreUnreachable(_) => true,
+            FetchOutcome::Prevented(CallPrevented::LeaseDenied(..)) => false,
+            FetchOutcome::NoParentToken | FetchOutcome::Cancelled | FetchOutcome::Prevented(_) => true,
             FetchOutcome::Failed { failure, .. } => failure.delivery == Delivery::NotSent,
-            FetchOutcome::LeaseDenied { .. } => false,
         };
         if was_right {
             self.push(Effect::RefundClient);
@@ -273,7 +274,7 @@ impl Actor {
 
     /// True if the probe queue decides when the value is probed.
     pub(in crate::credential) fn is_probed_by_queue(&self) -> bool {
-        self.probes.is_queued && self.configured_type.probe.is_some() && !self.follows
+        self.probes.is_queued && self.plan.credential_type.probe.is_some() && !self.follows
     }
 
     /// Whether the queue may probe the value now.
@@ -427,32 +428,22 @@ impl Actor {
     pub(super) fn wait_for_new_value(&mut self, errcode: Option<i64>) {
         let now_ms = self.now_ms();
         let next_ms = self.renewal_state.record_refused_again(now_ms, fastrand::f64());
+        let error = LastError {
+            errcode,
+            class: FailureClass::Operator,
+            rid: None,
+            text: HANDED_OUT.to_owned(),
+            meaning: None,
+            advice: RESET_IT.into(),
+            network: None,
+            seen_ip: None,
+            at_boot_ms: now_ms,
+        };
         if errcode.is_some() {
             log_credential!(error, self, errcode, advice = RESET_IT, "{HANDED_OUT}");
-            self.record_event(JournalEvent::Failed {
-                class: FailureClass::Operator,
-                errcode,
-                rid: None,
-                network: None,
-                text: HANDED_OUT.to_owned(),
-                meaning: None,
-                advice: RESET_IT.into(),
-            });
+            self.record_event(error.event());
         }
-        self.update_status(|status| {
-            status.state = CredentialState::Dead;
-            status.last_error = Some(LastError {
-                errcode,
-                class: FailureClass::Operator,
-                rid: None,
-                text: HANDED_OUT.to_owned(),
-                meaning: None,
-                advice: RESET_IT.into(),
-                network: None,
-                seen_ip: None,
-                at_boot_ms: now_ms,
-            });
-        });
+        self.update_status(|status| (status.state, status.last_error) = (CredentialState::Dead, Some(error)));
         self.end_wait();
         self.set_renewal_timer(next_ms);
         self.end_fetch();

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::scheduler::Scheduler;
 use super::{Member, Refresher};
 use crate::credential::actor::{Actor, ActorLimits, Event};
-use crate::credential::app::App;
+use crate::credential::app::{Adopt, App};
 use crate::credential::grants::Grant;
 use crate::credential::plan::{self, Plan};
 use crate::credential::table::{Credential, CredentialId};
@@ -43,6 +43,12 @@ pub enum ChangeRefused {
     NoComponent,
     #[error("a component is added by a restart, because its verify tickets have to be received")]
     IsComponent,
+    #[error("authorizers are fetched with it: remove those first")]
+    HasAuthorizers,
+    #[error(
+        "its first token is to be read from a sink, and a sink is read only for an app that was there at the start"
+    )]
+    AdoptsFromSink,
     #[error("the server is ending")]
     Ending,
 }
@@ -90,13 +96,23 @@ impl Scheduler {
         let known = self.refresher.members.of_app(&app.id());
         if self.refresher.cluster.is_some() {
             return Err(ChangeRefused::InCluster);
-        } else if known.is_empty() && app.token == &component::COMPONENT {
-            return Err(ChangeRefused::IsComponent);
         }
         let component = app.component.as_deref().map(|component| self.refresher.members.of_app(component));
         let component = component.map(|ids| ids.first().copied().ok_or(ChangeRefused::NoComponent)).transpose()?;
+        let plans = plan::plans(&self.refresher.options, std::slice::from_ref(app));
+        let token = known.first().copied().filter(|id| plans.iter().any(|plan| self.is_same(*id, plan, component)));
+        let adopts_from_sink = |member: &Member| member.actor.plan.adopt == Some(Adopt::Sink);
+        if token.is_none() && app.token == &component::COMPONENT {
+            return Err(ChangeRefused::IsComponent);
+        } else if token.is_none() && self.has_authorizers(&known) {
+            return Err(ChangeRefused::HasAuthorizers);
+        } else if app.adopt == Some(Adopt::Sink)
+            && !token.and_then(|id| self.refresher.members.get(id)).is_some_and(adopts_from_sink)
+        {
+            return Err(ChangeRefused::AdoptsFromSink);
+        }
         let mut ids: Vec<CredentialId> = Vec::new();
-        for plan in plan::plans(&self.refresher.options, std::slice::from_ref(app)) {
+        for plan in plans {
             let parent = plan.parent.map_or(component, |at| ids.get(at).copied());
             let same = known.iter().copied().find(|id| self.is_same(*id, &plan, parent));
             ids.push(match same {
@@ -114,8 +130,16 @@ impl Scheduler {
             return Err(ChangeRefused::InCluster);
         }
         let ids = self.refresher.members.of_app(app);
+        if self.has_authorizers(&ids) {
+            return Err(ChangeRefused::HasAuthorizers);
+        }
         ids.iter().for_each(|id| self.remove_credential(*id));
         Ok(ids.len())
+    }
+
+    /// True if other apps are fetched with the token of this one: it is a component.
+    fn has_authorizers(&self, of_app: &[CredentialId]) -> bool {
+        of_app.iter().flat_map(|id| self.refresher.members.dependents(*id)).any(|id| !of_app.contains(&id))
     }
 
     /// True if this is the planned credential, and not another of the same app.
@@ -150,10 +174,10 @@ impl Scheduler {
 
     fn change_credential(&mut self, id: CredentialId, plan: Plan) -> CredentialId {
         let Some(Member { actor, writer, .. }) = self.refresher.members.get_mut(id) else { return id };
-        self.secret_files.unfollow(id, &actor.source);
+        self.secret_files.unfollow(id, &actor.plan.secret);
         let ended = self.refresher.table.change_keys(writer, &plan.keys);
         self.end_keys(ended);
-        self.tell(id, Event::Changed(Box::new(plan)));
+        self.tell(id, Event::Changed(Arc::new(plan)));
         if let Some(Member { actor, .. }) = self.refresher.members.get(id) {
             self.secret_files.follow(id, actor);
         }
@@ -167,7 +191,7 @@ impl Scheduler {
         self.tell(id, Event::Removed);
         self.set_queued(id, false);
         let Some(member) = self.refresher.members.take(id) else { return };
-        self.secret_files.unfollow(id, &member.actor.source);
+        self.secret_files.unfollow(id, &member.actor.plan.secret);
         if let Some(grant) = &member.actor.grant {
             self.refresher.grants.unwant(&grant.name, now.unix_ms);
         }

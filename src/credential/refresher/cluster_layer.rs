@@ -18,11 +18,11 @@ use crate::clock::{BootMs, Now};
 use crate::cluster::record_handle::RecordHandle;
 use crate::cluster::seal::PublishedValue;
 use crate::cluster::{ClusterEvent, ClusterStore, Op, Record, RefreshReason, StoreFuture, Unreachable, WatchedRecord};
-use crate::credential::actor::{ClusterNews, Doubt, Event, StoreOrder};
+use crate::credential::actor::{ClusterNews, Event, StoreOrder};
 use crate::credential::facts::ClusterStatus;
 use crate::credential::schedule::cluster::OFFER_SPREAD_MS;
 use crate::credential::shared_counts::CountsRejected;
-use crate::credential::table::{Credential, CredentialId, VerificationReason, log_credential};
+use crate::credential::table::{Credential, CredentialId, VerificationReason, VerificationRequest, log_credential};
 use crate::credential::verify_ticket::ReceivedTicket;
 use crate::secret::Secret;
 
@@ -109,7 +109,8 @@ impl ClusterLayer {
                     RefreshReason::Renew => VerificationReason::Requested,
                     RefreshReason::Probe => VerificationReason::ProbeRequested,
                 };
-                Some(ClusterAction::Actor(index, Event::Verify(Doubt { generation, why, done: Some(done) })))
+                let request = VerificationRequest { id: index, generation, why, done: Some(done) };
+                Some(ClusterAction::Actor(index, Event::Verify(request)))
             }
             ClusterEvent::Reachable(reachable) => self.on_reachability(reachable, facts, now_ms),
             ClusterEvent::UpToDate { as_of_ms } => {

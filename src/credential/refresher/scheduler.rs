@@ -1,7 +1,8 @@
 //! The refresher's loop. It waits for timers, reports of tasks, clients and other nodes, hands each to the actor that it
 //! concerns, and does what the actor says. It starts and ends every task. Here are no rules about credentials.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,8 +21,8 @@ use super::secrets::{SecretFiles, SecretRead};
 use super::{Member, Refresher};
 use crate::clock::{self, BootMs, LogThrottle, Now};
 use crate::cluster::{ClusterEvent, Unreachable};
-use crate::credential::actor::{ClusterNews, Doubt, Effect, Event, StoreOrder, Timer};
-use crate::credential::fetch_task::{FetchOrder, FetchReport, FetchTask, Intent, PermitPool};
+use crate::credential::actor::{ClusterNews, Effect, Event, StoreOrder, Timer};
+use crate::credential::fetch_task::{FetchOrder, FetchReport, FetchTask, Intent};
 use crate::credential::probe_queue::{PROBES_RUNNING_MAX, ProbeQueue, ProbeReadiness};
 use crate::credential::state_writer::StateWriter;
 use crate::credential::table::{CredentialId, EndedKeys, VerificationReason, VerificationRequest, log_credential};
@@ -48,7 +49,7 @@ pub(super) struct Scheduler {
     tasks: JoinSet<TaskOutput>,
     owners: HashMap<Id, TaskOwner>,
     /// Of them, the calls that make a new value, which ends the value before it: by endpoint and appid.
-    minting: HashMap<(&'static str, String), Id>,
+    minting: HashMap<MintedValue, MintingCalls>,
     /// Tasks that report to nobody.
     background: TaskTracker,
     end_background: CancellationToken,
@@ -64,6 +65,8 @@ pub(super) struct Scheduler {
     /// How many verifications clients may still cause.
     client_budget: VerificationBudget,
     refusal_log: LogThrottle,
+    /// Behind the turns of the apps that were added: when one more may make its first call.
+    first_calls_ms: BootMs,
     /// New contents of secret files.
     secrets: mpsc::UnboundedReceiver<SecretRead>,
     pub secret_files: SecretFiles,
@@ -73,9 +76,17 @@ pub(super) struct Scheduler {
 /// Whose task it is.
 struct TaskOwner {
     id: CredentialId,
-    /// Its key in [`Scheduler::minting`].
-    mints: Option<(&'static str, String)>,
-    /// Those whose first fetch waits for the end of that call.
+    mints: Option<MintedValue>,
+}
+
+/// What a call makes: the value of that endpoint and appid.
+type MintedValue = (&'static str, String);
+
+/// Calls that make one value, an earlier app's of the same name among them.
+#[derive(Default)]
+struct MintingCalls {
+    running: usize,
+    /// Those whose first fetch waits for the end of all of them.
     then_start: Vec<CredentialId>,
 }
 
@@ -123,6 +134,7 @@ impl Scheduler {
             ended_keys: VecDeque::new(),
             client_budget: VerificationBudget::new(now_ms),
             refusal_log: LogThrottle::default(),
+            first_calls_ms: now_ms,
             secrets,
             secret_files,
             cluster_events,
@@ -158,7 +170,7 @@ impl Scheduler {
                 Some(read) = self.secrets.recv() => self.on_secret_read(&read),
                 Some(change) = self.refresher.changes.1.recv() => self.on_app_change(change),
                 // Last, so that many reports cannot delay a renewal.
-                Some(request) = self.refresher.requests.verifications.recv() => self.on_request(request),
+                Some(request) = self.refresher.requests.verifications.recv() => self.tell(request.id, Event::Verify(request)),
             }
         }
     }
@@ -252,7 +264,7 @@ impl Scheduler {
             Effect::DoubtParent { generation } => {
                 if let Some(parent) = member.parent {
                     let (generation, why) = (Some(generation), VerificationReason::Reported);
-                    self.tell(parent, Event::Verify(Doubt { generation, why, done: None }));
+                    self.tell(parent, Event::Verify(VerificationRequest { id: parent, generation, why, done: None }));
                 }
             }
             Effect::AdoptRefreshToken(token) => {
@@ -274,7 +286,7 @@ impl Scheduler {
 impl Scheduler {
     pub fn set_timer(&mut self, id: CredentialId, timer: Timer, at_ms: Option<BootMs>, now_ms: BootMs) {
         let Some(member) = self.refresher.members.get_mut(id) else { return };
-        let key = member.timer(timer);
+        let key = &mut member.timers[timer as usize];
         if let Some(key) = key.take() {
             self.timers.try_remove(&key);
         }
@@ -287,12 +299,8 @@ impl Scheduler {
             Due::EndedKeys => self.drop_ended_keys(),
             Due::Of(id, timer) => {
                 let Some(member) = self.refresher.members.get_mut(id) else { return };
-                *member.timer(timer) = None;
-                let event = match timer {
-                    Timer::Renewal => Event::RenewalDue,
-                    Timer::Probe => Event::ProbeDue,
-                };
-                self.tell(id, event);
+                member.timers[timer as usize] = None;
+                self.tell(id, Event::Due(timer));
             }
         }
     }
@@ -367,24 +375,24 @@ impl Scheduler {
 /// Tasks.
 impl Scheduler {
     fn start_fetch(&mut self, id: CredentialId, order: FetchOrder) {
-        let permits = match order.pool {
-            PermitPool::Fetches => self.permits.clone(),
-            PermitPool::Probes => self.probe_permits.clone(),
-        };
+        let permits = if order.is_queued_probe { &self.probe_permits } else { &self.permits }.clone();
+        let cancel = self.cancel.child_token();
+        if let Some(member) = self.refresher.members.get_mut(id) {
+            member.fetch = Some(cancel.clone().drop_guard());
+        }
         let fetch = FetchTask {
             upstream: self.refresher.upstream.clone(),
             clock: self.refresher.clock.clone(),
             permits,
-            cancel: self.cancel.clone(),
+            cancel,
             intent: order.intent.and_then(|intent| self.save_intent(id, intent)),
             order,
         };
-        let FetchOrder { purpose, credential_type, appid, .. } = &fetch.order;
-        let is_minting = credential_type.renewal == Renewal::Mint && !purpose.only_probes(credential_type);
-        let mints = is_minting.then(|| (credential_type.id, appid.clone()));
-        self.spawn_for(id, mints, async move {
+        let FetchOrder { credential_type, plan, .. } = &fetch.order;
+        let mints = fetch.order.mints().then(|| (credential_type.id, plan.appid.clone()));
+        self.spawn(id, mints, async move {
             #[cfg(test)]
-            super::tests::panic_if_asked(&fetch.order.appid);
+            super::tests::panic_if_asked(&fetch.order.plan.appid);
             TaskOutput::Fetched(Box::new(fetch.run().await))
         });
     }
@@ -394,15 +402,23 @@ impl Scheduler {
     pub fn start(&mut self, id: CredentialId) {
         let now = self.refresher.clock.now();
         let Some(Member { actor, .. }) = self.refresher.members.get(id) else { return };
-        let first_try_ms = actor.first_try(now).at_ms;
-        let earlier = self.minting.get(&(actor.configured_type.id, actor.appid.clone()));
-        match earlier.and_then(|task| self.owners.get_mut(task)) {
-            Some(owner) => {
-                owner.then_start.push(id);
-                self.tell(id, Event::StartsLater);
-            }
-            None => self.tell(id, Event::Started { first_try_ms }),
+        let earlier = self.minting.get_mut(&(actor.plan.credential_type.id, actor.plan.appid.clone()));
+        if let Some(earlier) = earlier {
+            earlier.then_start.push(id);
+            return self.tell(id, Event::StartsLater);
         }
+        let first = actor.first_try(now);
+        let first_try_ms = if first.is_urgent { self.next_first_call_ms(now.boot_ms) } else { first.at_ms };
+        self.tell(id, Event::Started { first_try_ms });
+    }
+
+    /// When one more app that was added may make its first call. As at the start, as many call at once as may run at
+    /// once, and the others a little later.
+    fn next_first_call_ms(&mut self, now_ms: BootMs) -> BootMs {
+        let at_once_ms = SPREAD_MS * self.refresher.options.concurrency.saturating_sub(1) as u64;
+        let turn_ms = self.first_calls_ms.max(now_ms);
+        self.first_calls_ms = turn_ms + SPREAD_MS;
+        turn_ms.saturating_sub(at_once_ms).max(now_ms)
     }
 
     fn save_intent(&self, id: CredentialId, intent: Intent) -> Option<(StateWriter, u64)> {
@@ -422,25 +438,21 @@ impl Scheduler {
         let (member, state_writer) = (self.refresher.members.get(id), self.refresher.state_writer.clone());
         let Some((member, state_writer)) = member.zip(state_writer) else { return self.tell(id, Event::Saved) };
         let version = if is_urgent { state_writer.request_write_now() } else { member.saved_version };
-        self.spawn(id, async move {
+        self.spawn(id, None, async move {
             state_writer.wait_until_saved(version, Duration::from_millis(wait_ms)).await;
             TaskOutput::Saved
         });
     }
 
-    fn spawn(&mut self, id: CredentialId, work: impl Future<Output = TaskOutput> + Send + 'static) {
-        self.spawn_for(id, None, work);
-    }
-
-    fn spawn_for(
+    fn spawn(
         &mut self,
         id: CredentialId,
-        mints: Option<(&'static str, String)>,
+        mints: Option<MintedValue>,
         work: impl Future<Output = TaskOutput> + Send + 'static,
     ) {
         let task = self.tasks.spawn(work).id();
-        self.minting.extend(mints.clone().map(|mints| (mints, task)));
-        self.owners.insert(task, TaskOwner { id, mints, then_start: Vec::new() });
+        mints.iter().for_each(|value| self.minting.entry(value.clone()).or_default().running += 1);
+        self.owners.insert(task, TaskOwner { id, mints });
     }
 
     fn on_task_done(&mut self, output: Result<(Id, TaskOutput), JoinError>) {
@@ -449,10 +461,8 @@ impl Scheduler {
             Err(error) => (error.id(), Err(error)),
         };
         // Every task has an owner.
-        let Some(TaskOwner { id, mints, then_start }) = self.owners.remove(&task) else { return };
-        if let Some(mints) = mints.filter(|mints| self.minting.get(mints) == Some(&task)) {
-            self.minting.remove(&mints);
-        }
+        let Some(TaskOwner { id, mints }) = self.owners.remove(&task) else { return };
+        let then_start = mints.map(|mints| self.end_minting(mints)).unwrap_or_default();
         let event = match output {
             Ok(TaskOutput::Fetched(report)) => Event::Fetched(report),
             Ok(TaskOutput::Saved) => Event::Saved,
@@ -469,6 +479,16 @@ impl Scheduler {
         then_start.into_iter().for_each(|id| self.start(id));
     }
 
+    /// A call that makes this value has ended. Returns who has waited, if no other such call runs.
+    fn end_minting(&mut self, value: MintedValue) -> Vec<CredentialId> {
+        match self.minting.entry(value) {
+            Entry::Occupied(mut calls) if calls.get().running > 1 => calls.get_mut().running -= 1,
+            Entry::Occupied(calls) => return calls.remove().then_start,
+            Entry::Vacant(_) => {}
+        }
+        Vec::new()
+    }
+
     /// Records that the loop runs. It runs at least once a tick.
     fn record_heartbeat(&mut self) {
         let now_ms = clock::monotonic_ms();
@@ -483,11 +503,6 @@ impl Scheduler {
 
 /// What comes from outside.
 impl Scheduler {
-    fn on_request(&mut self, request: VerificationRequest) {
-        let VerificationRequest { id, generation, why, done } = request;
-        self.tell(id, Event::Verify(Doubt { generation, why, done: Some(done) }));
-    }
-
     fn on_secret_read(&mut self, read: &SecretRead) {
         for id in &read.ids {
             self.tell(*id, Event::SecretRead { secret: read.secret.clone(), at_start: read.at_start });
@@ -563,20 +578,11 @@ impl Scheduler {
 
     fn spawn_store_work(&mut self, id: CredentialId, work: Option<StoreWork>) {
         match work {
-            Some(StoreWork::Asking(asking)) => self.spawn(id, async move { TaskOutput::Asked(asking.await) }),
+            Some(StoreWork::Asking(asking)) => self.spawn(id, None, async move { TaskOutput::Asked(asking.await) }),
             Some(StoreWork::Background(work)) => {
                 self.background.spawn(self.end_background.clone().run_until_cancelled_owned(work));
             }
             None => {}
-        }
-    }
-}
-
-impl Member {
-    fn timer(&mut self, timer: Timer) -> &mut Option<delay_queue::Key> {
-        match timer {
-            Timer::Renewal => &mut self.renewal_timer,
-            Timer::Probe => &mut self.probe_timer,
         }
     }
 }

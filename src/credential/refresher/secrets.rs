@@ -49,7 +49,7 @@ impl SecretFiles {
     pub fn follow_all<'a>(&mut self, all: impl Iterator<Item = (CredentialId, &'a Actor)>) {
         let mut by_path: BTreeMap<&Path, (&Actor, Vec<CredentialId>)> = BTreeMap::new();
         for (id, actor) in all {
-            if let SecretSource::File(file) = &actor.source {
+            if let SecretSource::File(file) = &actor.plan.secret {
                 by_path.entry(file.path()).or_insert((actor, Vec::new())).1.push(id);
             }
         }
@@ -59,7 +59,7 @@ impl SecretFiles {
     /// Follows the file of its secret, if that is in one. If the file is watched already, it is read again as at the
     /// start: what it holds may be news for this one.
     pub fn follow(&mut self, id: CredentialId, actor: &Actor) {
-        let SecretSource::File(file) = &actor.source else { return };
+        let SecretSource::File(file) = &actor.plan.secret else { return };
         let ids = self.files.remove(file.path()).map(|known| known.ids).unwrap_or_default();
         ids.lock().push(id);
         self.watch(file.path(), actor, ids);
@@ -67,9 +67,9 @@ impl SecretFiles {
 
     /// Begins the watch on this file; `actor` is one of those that it is for.
     fn watch(&mut self, path: &Path, actor: &Actor, ids: Arc<Mutex<Vec<CredentialId>>>) {
-        let (name, end) = (format!("the {} of {} in", actor.secret_noun(), actor.appid), CancellationToken::new());
+        let (name, end) = (format!("the {} of {} in", actor.secret_noun(), actor.plan.appid), CancellationToken::new());
         let (theirs, reads) = (ids.clone(), self.reads.clone());
-        let watched = actor.source.watched_until(end.clone(), name, move |secret, at_start| {
+        let watched = actor.plan.secret.watched_until(end.clone(), name, move |secret, at_start| {
             // It fails only while the refresher ends.
             let _ = reads.send(SecretRead { ids: theirs.lock().clone(), secret: secret.clone(), at_start });
         });
