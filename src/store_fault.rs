@@ -13,11 +13,11 @@ pub struct StoreFault {
     /// What is wrong: "it is out of memory".
     pub what: Cow<'static, str>,
     pub advice: Cow<'static, str>,
-    pub scope: FaultScope,
+    pub scope: StoreFaultScope,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultScope {
+pub enum StoreFaultScope {
     /// The connection: nothing can be written until it is opened again.
     Backend,
     /// The connection, because this process has no file descriptor left, which passes soon.
@@ -38,12 +38,12 @@ impl StoreFault {
         what: impl Into<Cow<'static, str>>,
         advice: impl Into<Cow<'static, str>>,
     ) -> StoreFault {
-        StoreFault { class, what: what.into(), advice: advice.into(), scope: FaultScope::Entry }
+        StoreFault { class, what: what.into(), advice: advice.into(), scope: StoreFaultScope::Entry }
     }
 
     /// True if nothing can be written until the store is opened again.
     pub fn is_about_the_connection(&self) -> bool {
-        self.scope != FaultScope::Entry
+        self.scope != StoreFaultScope::Entry
     }
 
     /// Who can fix it, by its class: whoever runs the `configuration`, the `target`, the `network`, the `upstream` that gave
@@ -79,9 +79,9 @@ macro_rules! store_faults {
             #[allow(dead_code, reason = "only the tests of some stores go through all")]
             pub const ALL: &[$faults] = &[$($faults::$name),*];
 
-            fn row(self) -> (&'static str, $crate::store_fault::FaultScope, &'static str, &'static str) {
+            fn row(self) -> (&'static str, $crate::store_fault::StoreFaultScope, &'static str, &'static str) {
                 match self {
-                    $($faults::$name => ($class, $crate::store_fault::FaultScope::$scope, $what, $advice),)*
+                    $($faults::$name => ($class, $crate::store_fault::StoreFaultScope::$scope, $what, $advice),)*
                 }
             }
         }

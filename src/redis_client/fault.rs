@@ -3,7 +3,7 @@
 //! Pure. Never passes on the server's own text: it may name keys, and keys may hold secrets.
 
 use crate::descriptors;
-use crate::store_fault::{FaultScope, store_faults};
+use crate::store_fault::{StoreFaultScope, store_faults};
 
 store_faults! {
     /// Why a Redis could not be used.
@@ -64,7 +64,7 @@ impl RedisFault {
 
     /// True if a new connection may help.
     pub fn is_about_the_connection(self) -> bool {
-        self.row().1 != FaultScope::Entry
+        self.row().1 != StoreFaultScope::Entry
     }
 
     /// By the code at the beginning of a server's error.

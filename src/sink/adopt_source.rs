@@ -89,7 +89,7 @@ impl TokenSource for SinkSources {
 mod tests {
     use super::super::backend::{Contents, CredentialWrite, Retraction};
     use super::*;
-    use crate::store_fault::{FaultScope, StoreFault};
+    use crate::store_fault::{StoreFault, StoreFaultScope};
 
     /// What it answers.
     #[derive(Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,7 @@ mod tests {
                     FakeBackend::Unreadable => Ok(None),
                     FakeBackend::Refuses => {
                         let (what, advice) = ("it is down".into(), "wait".into());
-                        Err(StoreFault { class: "unreachable", what, advice, scope: FaultScope::Backend })
+                        Err(StoreFault { class: "unreachable", what, advice, scope: StoreFaultScope::Backend })
                     }
                     FakeBackend::Hangs => std::future::pending().await,
                 }

@@ -23,7 +23,7 @@ use crate::clock::{LogThrottle, boot_ms};
 use crate::descriptors;
 use crate::encoding::key_words::current_word;
 use crate::files::trusted;
-use crate::store_fault::{FaultScope, StoreFault};
+use crate::store_fault::{StoreFault, StoreFaultScope};
 
 pub use self::process::kill_all;
 
@@ -130,7 +130,7 @@ fn untrusted(why: &trusted::Untrusted) -> StoreFault {
         trusted::Untrusted::Unseen { .. } => ("permission", format!("the command cannot be run: {why}")),
         _ => ("untrusted", format!("others could change the command: {why}")),
     };
-    StoreFault { class, what: what.into(), advice: why.remedy().into(), scope: FaultScope::Backend }
+    StoreFault { class, what: what.into(), advice: why.remedy().into(), scope: StoreFaultScope::Backend }
 }
 
 fn fault_of(error: &io::Error, program: &Path) -> StoreFault {
@@ -152,7 +152,7 @@ fn fault_of(error: &io::Error, program: &Path) -> StoreFault {
         Some(Errno::TXTBSY) => ("busy", "nothing, if it passes: somebody is writing the program's file"),
         _ => ("other", "see the system's log"),
     };
-    let scope = if class == "descriptors" { FaultScope::Descriptors } else { FaultScope::Backend };
+    let scope = if class == "descriptors" { StoreFaultScope::Descriptors } else { StoreFaultScope::Backend };
     let what = format!("the command {} cannot be started: {error}", program.display());
     StoreFault { class, what: what.into(), advice: advice.into(), scope }
 }

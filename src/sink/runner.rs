@@ -22,7 +22,7 @@ use super::queue::{Task, WriteQueue};
 use crate::clock::{BootMs, Now, RepeatThrottle, boot_ms, nonzero, unix_ms};
 use crate::credential::table::{Credential, Table, log_credential};
 use crate::stats::{SinkError, SinkStats, SinkWrite};
-use crate::store_fault::{FaultScope, StoreFault};
+use crate::store_fault::{StoreFault, StoreFaultScope};
 
 /// How many credentials are written at once.
 const AT_ONCE: usize = 32;
@@ -492,7 +492,7 @@ impl SinkRunner {
             about: about.clone(),
             at_unix_ms: unix_ms(),
         });
-        if fault.scope == FaultScope::Descriptors {
+        if fault.scope == StoreFaultScope::Descriptors {
             self.backoff = self.backoff.min(BACKOFF_WITHOUT_DESCRIPTOR / 2);
         }
         if let Some(unsaid) = self.throttle.allow(fault.class, boot_ms(), LOG_AGAIN_MS) {

@@ -77,7 +77,7 @@ impl SinkBackend for CountingBackend {
 }
 
 fn refusal() -> StoreFault {
-    StoreFault { class: "other", what: "it refuses".into(), advice: "wait".into(), scope: FaultScope::Entry }
+    StoreFault { class: "other", what: "it refuses".into(), advice: "wait".into(), scope: StoreFaultScope::Entry }
 }
 
 fn key(app: usize) -> String {

@@ -196,7 +196,7 @@ fn of_sqlite(code: i32) -> SqlFault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store_fault::FaultScope;
+    use crate::store_fault::StoreFaultScope;
 
     #[test]
     fn refusals_are_told_apart() {
@@ -227,11 +227,11 @@ mod tests {
     #[test]
     fn what_one_row_meets_does_not_hold_up_the_others() {
         for fault in [SqlFault::Locked, SqlFault::NoRow, SqlFault::Table, SqlFault::TooLong] {
-            assert_eq!(StoreFault::from(fault).scope, FaultScope::Entry);
+            assert_eq!(StoreFault::from(fault).scope, StoreFaultScope::Entry);
         }
         for fault in [SqlFault::Unreachable, SqlFault::Timeout, SqlFault::Password, SqlFault::ReadOnly] {
-            assert_eq!(StoreFault::from(fault).scope, FaultScope::Backend);
+            assert_eq!(StoreFault::from(fault).scope, StoreFaultScope::Backend);
         }
-        assert_eq!(StoreFault::from(SqlFault::NoDescriptor).scope, FaultScope::Descriptors);
+        assert_eq!(StoreFault::from(SqlFault::NoDescriptor).scope, StoreFaultScope::Descriptors);
     }
 }
