@@ -136,7 +136,9 @@ impl Template {
         if !holds_value {
             return Err(InvalidValue::new("the template has no {value}", "Write {value} where the token is to stand."));
         }
-        Ok(Template { text: text.to_owned(), escape })
+        // An old word as it is called now.
+        let text = fill_words(text, |word| Some(format!("{{{}}}", current_word(word))));
+        Ok(Template { text, escape })
     }
 }
 
