@@ -261,6 +261,30 @@ impl AccessControl {
         self.keys.load().find(given).map(|key| key.rights.clone())
     }
 
+    /// Counts a wrong secret of WeChat's own calls. The error says that there were too many. `app` is logged.
+    pub fn record_wrong_secret(
+        &self,
+        peer: IpAddr,
+        call: &str,
+        app: &str,
+        target: SecretTarget,
+        now_ms: BootMs,
+    ) -> Result<(), u64> {
+        self.wrong_secrets.record(peer, target, now_ms, |times| match target {
+            SecretTarget::UnknownApp => tracing::warn!(
+                %peer,
+                times,
+                "authentication failed: {call} for {app}: no such app here: correct the appid in the program there, or add the app"
+            ),
+            _ => tracing::warn!(
+                appid = %app,
+                %peer,
+                times,
+                "authentication failed: {call}: wrong secret: correct it in the program there"
+            ),
+        })
+    }
+
     pub fn log_in(&self, caller: &Caller, key: &[u8], now_ms: BootMs) -> Result<String, Problem> {
         let key = self.key(key, caller.peer, "POST /login", SecretTarget::Login, now_ms)?;
         let broken = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-session", "the system has no random bytes");

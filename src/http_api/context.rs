@@ -25,6 +25,7 @@ pub struct ApiContext {
     pub service: Arc<Service>,
     pub reload_handle: Arc<ReloadHandle>,
     pub apps: Vec<ApiApp>,
+    by_id: HashMap<String, usize>,
     by_appid: HashMap<String, Vec<usize>>,
     pub feed: EventFeed,
     /// A random number of this process. Cursors hold it, because versions mean nothing to another process.
@@ -85,6 +86,7 @@ impl ApiContext {
                 credentials: of.remove(app.id().as_str()).unwrap_or_default(),
             })
             .collect();
+        let by_id = apps.iter().enumerate().map(|(at, app)| (app.id.clone(), at)).collect();
         let mut by_appid: HashMap<String, Vec<usize>> = HashMap::new();
         for (at, app) in apps.iter().enumerate() {
             by_appid.entry(app.appid.clone()).or_default().push(at);
@@ -96,6 +98,7 @@ impl ApiContext {
             service,
             reload_handle,
             apps,
+            by_id,
             by_appid,
             feed: EventFeed::new(),
             run: fastrand::u64(..),
@@ -117,7 +120,7 @@ impl ApiContext {
     }
 
     pub fn app(&self, id: &str) -> Option<&ApiApp> {
-        let appid = id.split(':').next()?;
-        self.of_appid(appid).map(|(_, app)| app).find(|app| app.id == id)
+        // Not by the appid in the id: an appid may have a colon, too.
+        self.by_id.get(id).and_then(|at| self.apps.get(*at))
     }
 }

@@ -249,23 +249,10 @@ impl WechatCall {
     }
 
     /// Counts a wrong secret and gives the error: after many of them WeChat's error for too many calls, on which SDKs call
-    /// less often. `app` is logged.
+    /// less often.
     fn record_wrong_secret(&self, name: &str, target: SecretTarget, app: &str, refused: (i64, &str)) -> WechatError {
-        let (peer, wrong_secrets) = (self.caller.peer, &self.context.reload_handle.access_control.wrong_secrets);
-        let told = wrong_secrets.record(peer, target, clock::boot_ms(), |times| match target {
-            SecretTarget::UnknownApp => tracing::warn!(
-                %peer,
-                times,
-                "authentication failed: {name} for {app}: no such app here: correct the appid in the program there, or add the app"
-            ),
-            _ => tracing::warn!(
-                appid = %app,
-                %peer,
-                times,
-                "authentication failed: {name}: wrong secret: correct it in the program there"
-            ),
-        });
-        match told {
+        let access_control = &self.context.reload_handle.access_control;
+        match access_control.record_wrong_secret(self.caller.peer, name, app, target, clock::boot_ms()) {
             Ok(()) => wechat_error(refused.0, refused.1),
             Err(_) => wechat_error(45011, "api minute-quota reach limit, too many calls with a wrong appid or secret"),
         }

@@ -349,6 +349,18 @@ fn a_token_is_seen_only_where_it_is_asked_for() {
     }
 }
 
+/// Nothing forbids it, though the platforms have no such appids.
+#[test]
+fn an_app_is_found_whose_appid_has_a_colon() {
+    let wechat = Wechat::start();
+    let apps = "[[app]]\nappid = \"wx:1\"\nsecret = \"s\"\n\n[[app]]\nappid = \"a:b\"\nplatform = \"wecom\"\nagent = \"c:d\"\nsecret = \"s\"\n";
+    let http = HttpNode::start(&wechat, "", "", apps);
+    for id in ["wx:1", "a:b:c:d"] {
+        assert_eq!(http.get(&format!("/v1/apps/{id}"), &[]).json()["id"], id);
+    }
+    assert_eq!(http.get("/v1/apps/a:b", &[]).problem(), "not-found");
+}
+
 #[test]
 fn a_thousand_apps_are_listed_and_only_changes_are_told() {
     let apps = |n: usize| format!("wx{n:016x}");

@@ -220,6 +220,22 @@ fn the_log_says_which_program_has_an_old_secret() {
     assert!(!log.contains("a-secret-of-last-year") && !log.contains(SECRET), "{log}");
 }
 
+/// The manual names it, and people filter by it.
+#[test]
+fn wrong_secrets_are_logged_under_the_name_of_access_control() {
+    let wechat = Wechat::start();
+    let http = HttpNode::start(&wechat, "", "", "");
+    http.token(&[API_HEADER]);
+    http.get(&token_path(APPID, "a-secret-of-last-year"), &[]);
+    http.get(&token_path("wxfedcba9876543210", SECRET), &[]);
+    for what in ["wrong secret", "no such app here"] {
+        http.node.await_log(what);
+        let log = http.node.log();
+        let line = log.lines().find(|line| line.contains(what)).expect(&log);
+        assert!(line.contains(" tokencached::http_api::access_control: authentication failed: "), "{line}");
+    }
+}
+
 #[test]
 fn a_wrong_token_is_always_told_so() {
     let wechat = Wechat::start();
