@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -23,6 +24,7 @@ use super::old_fields::with_old_fields;
 use super::problem::Problem;
 use super::status::{self, Figures, History, SAMPLE_EVERY_S};
 use crate::clock::{BootMs, Now};
+use crate::credential::table::Credential;
 
 /// The most events that wait for a listener; enough for a thousand apps that are renewed at once.
 const EVENTS_MAX: usize = 4096;
@@ -78,7 +80,8 @@ pub async fn watch(context: Arc<ApiContext>) {
 /// Brings the counts of refused writes in the journal up to date, also at the end of a flood.
 pub fn flush_refused_writes(context: &ApiContext, now: Now) {
     let table = context.table();
-    table.credentials().iter().for_each(|credential| credential.flush_refused_writes(&table.journal, now));
+    let refused = table.credentials_that(|credential| credential.refused_writes.load(Relaxed) > 0);
+    refused.iter().for_each(|credential| credential.flush_refused_writes(&table.journal, now));
 }
 
 /// What has been sent already.
@@ -145,11 +148,11 @@ impl FeedWatcher {
 
     /// The expiry of a value is no change in the table, so it has to be looked for.
     fn send_expired(&self, context: &ApiContext, now: Now) {
-        for credential in context.table().credentials() {
-            let ended = |end| self.looked_ms < end && end <= now.boot_ms;
-            if credential.published().is_some_and(|published| ended(published.expires_boot_ms)) {
-                self.send(context, "credential", &apps::credential_json(&credential, now));
-            }
+        let ended = |end| self.looked_ms < end && end <= now.boot_ms;
+        let is_over =
+            |credential: &Credential| credential.published().is_some_and(|published| ended(published.expires_boot_ms));
+        for credential in context.table().credentials_that(is_over) {
+            self.send(context, "credential", &apps::credential_json(&credential, now));
         }
     }
 
@@ -157,8 +160,9 @@ impl FeedWatcher {
         let (now, table) = (Now::read(), context.table());
         let journal = table.journal.version();
         if context.feed.sender.receiver_count() > 0 {
-            let changed = table.credentials().into_iter().filter(|credential| credential.version() > self.version);
-            changed.for_each(|credential| self.send(context, "credential", &apps::credential_json(&credential, now)));
+            for credential in table.credentials_that(|credential| credential.version() > self.version) {
+                self.send(context, "credential", &apps::credential_json(&credential, now));
+            }
             let entries = table.journal.since(self.journal, now, EVENTS_MAX);
             entries.iter().for_each(|entry| self.send(context, "journal", &apps::entry_json(entry, context)));
         }

@@ -39,7 +39,7 @@ impl IssuedTokens {
         if from == upto {
             return;
         }
-        for credential in table.credentials().iter().filter(|credential| credential.value_version() > from) {
+        for credential in table.credentials_that(|credential| credential.value_version() > from) {
             if let Reading::Live(shown) = credential.read(now_ms)
                 && let Some(shown) = shown.as_ref()
             {
