@@ -9,16 +9,16 @@
 //! | `main.rs` | arguments -> config -> telemetry -> runtime -> app; signals; exits (`--help` and wrong usage: [`cli`]) |
 //! | [`cli`] | the command line: `serve` (default), `demo`, `sandbox`, `check`, `health`, `version`, `help` |
 //! | [`demo`], [`check`], [`health`] | the commands of those names |
-//! | [`config`] | file, environment and flags -> the options of every part; all faults listed at once |
+//! | [`config`] | file, environment, flags -> every part's options, or all faults; `schema.toml`: the settings |
 //! | [`app`] | starts every part in order, ends them in order; every part's options together |
 //! | **ports** | |
 //! | [`server`] | the memcached port: listeners, workers, connections; limits, timeouts, back-pressure |
 //! | [`http_api`] | the HTTP port: JSON, platform-shaped calls, metrics, the status page |
 //! | **keeping credentials current** | |
-//! | [`credential`] | managed keys: table (read by all), refresher (writes), schedule, quota, state file |
+//! | [`credential`] | managed keys: table and names (read by all), refresher (writes), schedule, quota, state file |
 //! | [`sink`] | stores of the site's own that are kept current as well: file, SQL, Redis, command |
 //! | [`cluster`] | several nodes: leases, shared records, followers. A single node never enters it |
-//! | [`platform`] | a file a platform: requests, answers, error codes, renewal rules; the HTTPS client |
+//! | [`platform`] | a file a platform: requests, renewal rules, in `errcodes/` error codes; answers; the HTTPS client |
 //! | **executing a request** | |
 //! | [`service`] | executes a request: checks rights, then managed keys, then the cache. Refuses writes to managed keys |
 //! | [`cache`] | ordinary keys: shards, one exact memory budget, eviction, expiry |
@@ -30,12 +30,12 @@
 //! | [`https`], [`network`] | name look-ups and errors of HTTP clients; IP networks |
 //! | [`files`], [`secret_source`] | files that others write, read so that a disk that hangs holds up nothing else |
 //! | **used by everything** | |
-//! | [`encoding`], [`preset`] | how a value is written into a key or a file; which keys a known SDK reads |
+//! | [`encoding`], [`preset`] | how a value is written into a key or a file; the keys a known SDK reads: `presets.toml` |
 //! | [`process`], [`descriptors`], [`unit`] | the process itself: user, background, limits; advice for systemd |
 //! | [`environment`] | what a start reads of its surroundings: variables, names, the user |
 //! | [`raw_value`], [`invalid_value`], [`byte_size`] | a value as somebody has written it, and what is wrong with it; sizes |
 //! | [`texts`] | what people read, in Chinese: one table, applied where it is printed |
-//! | [`stats`], [`telemetry`], [`supervision`] | counters; the log; a part that ends too early ends the server |
+//! | [`stats`], [`telemetry`], [`supervision`] | counters, figures; the log; a part that ends too early ends the server |
 //! | [`store_fault`] | what can be wrong with a Redis, a database, a file or a command that values are written to |
 //! | [`clock`], [`secret`] | time; values that are never printed |
 //! | [`rate_limit`], [`address_group`] | limits by client; which addresses count as one client |
@@ -75,16 +75,19 @@
 //! # Four journeys
 //!
 //! 1. `get access_token:wx1`: `server/driver.rs` reads for `server/connection.rs` -> `protocol/parse.rs` ->
-//!    `service/managed.rs` -> `credential/table.rs` -> the answer joins the batch's one write. Nothing waits and nothing
-//!    calls a platform; the one exception is a value whose very first fetch is still under way.
-//! 2. Renewal: `credential/refresher/scheduler.rs` sleeps until it is due -> `credential/actor/fetching.rs` says what to
-//!    fetch -> `credential/fetch_task.rs`, in a cluster under the lease of `credential/cluster_fetch.rs` ->
-//!    `platform/client.rs` fetches and reads the answer -> `credential/actor/fetching.rs` judges it, and
-//!    `credential/schedule.rs` says when the next is due -> `credential/state_writer.rs` ->
-//!    `credential/table/writer.rs` swaps the value -> sinks. A failure does not touch the value.
+//!    `service/mod.rs` -> `service/reads.rs` -> `service/managed.rs` -> `credential/table/names.rs` finds the key,
+//!    `credential/table.rs` has its value -> the answer joins the batch's one write. Nothing waits and nothing calls a
+//!    platform; the one exception is a value whose very first fetch is still under way. `mg` goes through
+//!    `service/meta.rs` in place of `service/reads.rs`.
+//! 2. Renewal: `credential/refresher/scheduler.rs` sleeps until it is due -> `credential/actor.rs` ->
+//!    `credential/actor/fetching.rs` says what to fetch -> `credential/fetch_task.rs` -> in a cluster
+//!    `credential/cluster_fetch.rs` takes the lease -> `platform/client.rs` calls -> `platform/answer.rs` reads the
+//!    answer -> `credential/actor/fetching.rs` judges it, and `credential/schedule.rs` says when the next is due ->
+//!    `credential/state_writer.rs` -> `credential/table/writer.rs` swaps the value -> `sink/runner.rs` of each sink.
+//!    A failure does not touch the value.
 //! 3. `set k`: `protocol/parse.rs` -> `service/mod.rs` -> `service/managed.rs` refuses it if `k` is a managed key; else
-//!    one shard of `cache` stores it under one lock: `cache/shard.rs` evicts in `make_room`. If all shards together then
-//!    exceed the memory budget, `enforce_budget` in `cache/mod.rs` evicts from the largest.
+//!    `service/writes.rs` -> one shard of `cache` stores it under one lock: `cache/shard.rs` evicts in `make_room`. If all
+//!    shards together then exceed the memory budget, `enforce_budget` in `cache/mod.rs` evicts from the largest.
 //! 4. Users, keys, certificates and secrets change while the server runs: `files/watch.rs` or SIGHUP -> the part that
 //!    uses the file takes the new content. A file that cannot be used changes nothing.
 //!
