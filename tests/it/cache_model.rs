@@ -28,7 +28,7 @@ fn value(len_max: usize) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         2 => "[0-9]{1,21}".prop_map(String::into_bytes),
         1 => any::<u64>().prop_map(|n| n.to_string().into_bytes()),
-        // No blanks, signs or NULs: what those mean beside digits is `cache/number.rs`'s own test.
+        // No blanks, signs or NULs: what those mean beside digits is tested in `src/protocol/number.rs`.
         4 => (0..len_max, prop_oneof![b'a'..=b'z', 0x80..=0xff_u8]).prop_map(|(len, byte)| vec![byte; len]),
     ]
 }

@@ -4,7 +4,7 @@
 //! Deadlines (a line or a value that trickles in, a peer that never reads, idleness), fairness and who has to give way when
 //! connections hold too much are shown in virtual time in `src/server/connection/tests.rs`; keepalive in `src/server/listener.rs`.
 //! What clients do to managed keys is in `managed.rs`, `meta.rs` and `aliases.rs`; to logins and TLS, in `access.rs` and
-//! `tls.rs`; how requests may be cut into packets, in `splits.rs`.
+//! `tls.rs`; how requests may be cut into packets, in `fragmentation.rs`.
 
 use std::net::TcpStream;
 use std::sync::Barrier;
