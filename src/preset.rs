@@ -21,7 +21,7 @@ static TABLE: LazyLock<PresetTable> = LazyLock::new(|| {
     toml::from_str(include_str!("preset/presets.toml")).expect("the table of presets is as it has to be")
 });
 
-/// All of them.
+/// All presets.
 pub fn presets() -> &'static [Preset] {
     &TABLE.presets
 }
@@ -45,7 +45,7 @@ enum Store {
     Plain,
     /// A framework's cache, under keys of the site's own choosing.
     Framework,
-    /// A framework's cache that has the key digested, unless it is short and plain.
+    /// A framework's cache that replaces the key by its digest, unless the key is short and plain.
     Digesting,
     /// Laravel's cache, which puts its prefix before every key, and up to version 10 a colon between the two. What it
     /// keeps in a Redis is serialized.
@@ -53,8 +53,8 @@ enum Store {
 }
 
 impl Preset {
-    /// Every key with what is under it, as PHP's extension memcached reads it. A corporation with many agents has keys
-    /// of its own.
+    /// Every key with the view that it shows, for clients that use this library. With `agents` the keys for WeCom, where an
+    /// id has many secrets.
     pub fn keys_for(
         &self,
         agents: bool,
@@ -110,7 +110,7 @@ struct PresetList {
     /// What stands before each key.
     #[serde(default)]
     before: String,
-    /// In place of the keys' own.
+    /// The form of all values, in place of the rows' own.
     shape: Option<Shape>,
 }
 
@@ -121,7 +121,7 @@ struct KeyRow {
     /// For WeCom, where an id has many secrets.
     #[serde(default)]
     agents: bool,
-    /// With blanks between them.
+    /// Separated by blanks.
     keys: String,
     #[serde(default)]
     shape: Shape,

@@ -1,7 +1,7 @@
-//! Every setting there is: `schema.toml`, a row a setting, and how it is read.
+//! The table of all settings, `schema.toml`: what a row may have, and how the table is read.
 //!
-//! The file, the environment, the flags, `check --print`, the reference in docs and the JSON schema for editors are all driven
-//! by it. Plain data; reads nothing else.
+//! The file, the environment and the flags are read by that table; `check --print`, the reference in docs and the JSON
+//! schema for editors are made from it. Plain data; reads nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ pub static SECTIONS: LazyLock<&[Section]> = LazyLock::new(|| read(include_str!("
 #[serde(deny_unknown_fields)]
 pub struct Section {
     pub name: &'static str,
-    /// The name it had before, which is still read.
+    /// Its former name, which is still read.
     #[serde(default)]
     pub old_name: &'static str,
     /// One table of several: it has no variables and no flags.
@@ -35,10 +35,10 @@ pub struct Section {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setting {
-    /// As the file has it: `memory`, `tls.cert`.
+    /// The name in the file: `memory`, `tls.cert`.
     pub key: &'static str,
     pub takes: Takes,
-    /// What holds without it, in words, where that is no constant.
+    /// The default in words, English and Chinese, where it is not a constant.
     #[serde(default, rename = "without_it")]
     pub default_words: [&'static str; 2],
     /// memcached's flag for it; empty: none.
@@ -46,7 +46,7 @@ pub struct Setting {
     pub flag: &'static str,
     #[serde(default)]
     pub change: Change,
-    /// The key it had before, which is still read; empty: none.
+    /// Its former key, which is still read; empty: none.
     #[serde(default)]
     pub old_key: &'static str,
     /// Of a sink: the types that have it, in words; empty: all.
@@ -56,16 +56,16 @@ pub struct Setting {
     pub says: [&'static str; 2],
 }
 
-/// What a change of it needs.
+/// When a changed setting takes effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// The next start.
+    /// At the next start.
     #[default]
     Restart,
-    /// SIGHUP or a reload.
+    /// After SIGHUP or a reload.
     Reload,
-    /// What is in the file is followed; another file needs a restart.
+    /// The setting names a file: a change of what is in it is noticed. Another file needs a restart.
     Followed,
 }
 
