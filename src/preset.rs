@@ -1,5 +1,5 @@
-//! The keys that well-known clients read, by the client's name: how the table of them is read, `preset/presets.toml`, and
-//! what the shapes in it are.
+//! The keys that well-known clients read, by the client's name: how the table of them is read, `preset/presets.toml`,
+//! and what the shapes in it are.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -53,8 +53,8 @@ enum Store {
 }
 
 impl Preset {
-    /// Every key with the view that it shows, for clients that use this library. With `agents` the keys for WeCom, where an
-    /// id has many secrets.
+    /// Every key with the view that it shows, for clients that use this library. With `agents` the keys for WeCom,
+    /// where an id has many secrets.
     pub fn keys_for(
         &self,
         agents: bool,

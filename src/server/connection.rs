@@ -1,11 +1,12 @@
-//! One connection as a state machine: bytes and the time go in; answers, large values that are not copied, and deadlines
-//! come out. A driver ([`super::driver`]) reads, writes and sleeps. No I/O, no async code, no look at a clock.
+//! One connection as a state machine: bytes and the time go in; answers, large values that are not copied, and
+//! deadlines come out. A driver ([`super::driver`]) reads, writes and sleeps. No I/O, no async code, no look at a
+//! clock.
 //!
-//! The driver reads into [`Connection::read_room`], calls [`Connection::execute`], writes what [`Connection::unwritten_bytes`]
-//! or [`Connection::unwritten_slices`] gives, and then does what the [`Next`] says. A connection that waits for its peer
-//! holds no buffers and has no deadline, unless it is in the middle of a request or an idle timeout is configured. What it
-//! queues for a peer that does not read is bounded by [`OUTPUT_BYTES_MAX`] and one item; what all connections hold together
-//! of requests and answers is bounded by [`super::memory`].
+//! The driver reads into [`Connection::read_room`], calls [`Connection::execute`], writes what
+//! [`Connection::unwritten_bytes`] or [`Connection::unwritten_slices`] gives, and then does what the [`Next`] says. A
+//! connection that waits for its peer holds no buffers and has no deadline, unless it is in the middle of a request or
+//! an idle timeout is configured. What it queues for a peer that does not read is bounded by [`OUTPUT_BYTES_MAX`] and
+//! one item; what all connections hold together of requests and answers is bounded by [`super::memory`].
 
 pub(super) mod input;
 mod login;
@@ -37,7 +38,7 @@ use crate::stats::{ConnectionInfo, ConnectionState, WorkerStats};
 
 /// What a client without a login can cause is logged at most this often, milliseconds.
 const LOG_SPACING_MS: u64 = 60_000;
-/// Where all lines about a connection come from, for those who filter by it.
+/// The `target` of all log lines about a connection, so that one filter finds them.
 pub(super) const LOG_TARGET: &str = "tokencached::server::connection";
 
 pub(super) struct Connection {
@@ -46,20 +47,20 @@ pub(super) struct Connection {
     stats: Arc<WorkerStats>,
     descriptor: i32,
     info: Arc<ConnectionInfo>,
-    /// The time that the driver told last.
+    /// The time that the driver last gave.
     now_ms: BootMs,
     /// What the client may do once it has logged in.
     rights: Arc<Rights>,
     names: NamesReader,
     pending_auth: Option<PendingAuth>,
-    /// The stream keeps some of what it is to send.
+    /// The stream is TLS: it may keep a part of what it was given to send.
     tls: bool,
     /// Which protocols the listener allows.
     protocol: Protocol,
     /// Whether the client uses the binary protocol; none before its first byte.
     is_binary: Option<bool>,
-    /// Bytes read and not yet executed; `[start..]` of it. What is executed stays in front until more is to be read: to
-    /// move what is left after each turn would take longer than the turn.
+    /// What was read. `[start..]` is not executed yet. The executed bytes before it are removed only when everything
+    /// whole is executed: to move the rest after each turn would take longer than the turn.
     input: Vec<u8>,
     start: usize,
     /// The `get` at the front, if it was answered in part.
@@ -69,29 +70,30 @@ pub(super) struct Connection {
     discard: u64,
     after_discard: Vec<u8>,
     missing: MissingBytes,
-    /// What is to be written, the first `written` bytes of it being so.
+    /// The answers; the first `written` bytes of them are written.
     output: Output,
     written: usize,
     write_begun_ms: BootMs,
-    /// Others get a turn when so much is written.
+    /// When `written` reaches this, others get a turn.
     write_turn_ends: usize,
-    /// Until when the front request may be held; it is held once, however often it gives others a turn.
+    /// Until when the request at the front may wait for a first fetch. It is set once for a request, even if others
+    /// have turns in between.
     hold_until_ms: Option<BootMs>,
     /// What is answered when the driver's [`ConnectionWait`] is over, and whether the connection ends then.
     after_wait: Vec<u8>,
     closes_after_wait: bool,
-    /// This connection's share in [`ServerState::in_flight`], and what of it is for the half-received request.
+    /// This connection's share in [`ServerState::in_flight`], and the part of it for the half-received request.
     share: MemoryShare,
     requested: MemoryUse,
     /// The data block of the request being executed was dropped because memory is short.
     memory_short: bool,
-    /// The system had no memory for what was to be read next.
+    /// The system had no memory for the next read.
     no_room: bool,
 }
 
 /// What the driver does once the answers are written.
 pub(super) enum Next {
-    /// Everything whole is executed: read.
+    /// All complete requests are executed: read.
     Read,
     /// Enough was executed or queued: [`Connection::give_turn`], let others have theirs, then [`Connection::resume`].
     Turn,
@@ -104,13 +106,13 @@ pub(super) enum Next {
     Shutdown,
 }
 
-/// What is waited for. It may be over early only for the first two.
+/// What a connection waits for. Only the first two can end before their deadline.
 pub(super) enum ConnectionWait {
     FirstFetch(FirstFetchWait),
     Verification(VerificationWait),
-    /// Passwords are being guessed from the client's address: this one is checked after so many milliseconds.
+    /// Somebody guesses passwords from the client's address: the client's own is checked after so many milliseconds.
     LoginTurn(u64),
-    /// A wrong password is answered after a while.
+    /// The answer to a wrong password is delayed.
     LoginFailed,
 }
 
@@ -127,8 +129,8 @@ impl TurnLeft {
     }
 }
 
-/// A `get` that was answered in part, as it was parsed: its line may be a megabyte long, and is neither parsed nor walked
-/// again. All places are counted from the front of what is buffered.
+/// A `get` that was answered in part. Its line may be a megabyte long, so it is kept in parsed form, and answered keys
+/// are not looked at again. Positions count from the front of `Connection::input[start..]`.
 struct PartialGet {
     keys: Range<usize>,
     with_cas: bool,
@@ -140,7 +142,7 @@ struct PartialGet {
 }
 
 impl PartialGet {
-    /// `None` for a request that does not take long to parse again.
+    /// `None` for any other request: those do not take long to parse again.
     fn new(request: &Request<'_>, front: &[u8], used: usize, next: usize) -> Option<PartialGet> {
         let Command::GetMany { keys, with_cas, touch } = request.command else { return None };
         let begin = keys.as_ptr().addr().checked_sub(front.as_ptr().addr())?;
@@ -153,7 +155,7 @@ impl PartialGet {
     }
 }
 
-/// So much later.
+/// The time this long after `now_ms`.
 fn after(now_ms: BootMs, duration: Duration) -> BootMs {
     now_ms.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
@@ -206,12 +208,12 @@ impl Connection {
         }
     }
 
-    /// The time that the driver told last; deadlines are later than that, or over.
+    /// The time that the driver last gave; a deadline that is not later is over.
     pub fn now_ms(&self) -> BootMs {
         self.now_ms
     }
 
-    /// Executes the whole requests among what was read.
+    /// Executes the complete requests in what was read.
     pub fn execute(&mut self, now: Now) -> Next {
         self.now_ms = now.boot_ms;
         self.info.last_command_boot_ms.store(now.boot_ms, Relaxed);
@@ -237,7 +239,7 @@ impl Connection {
         next
     }
 
-    /// Until when to wait for this, once the answers before it are written.
+    /// Until when to wait. Called when the earlier answers are written.
     pub fn wait_deadline(&mut self, wait: &ConnectionWait, now_ms: BootMs) -> BootMs {
         self.now_ms = now_ms;
         let limits = &self.shared.limits;
@@ -249,19 +251,19 @@ impl Connection {
         }
     }
 
-    /// Goes on after a turn of the others or a wait.
+    /// Goes on after others had a turn, or after a wait.
     pub fn resume(&mut self, now: Now) -> Next {
         self.output.append(&mut self.after_wait);
         if self.closes_after_wait { Next::Close } else { self.execute(now) }
     }
 
-    /// Others have their turn now.
+    /// Called before others get a turn: a new turn of this connection begins after theirs.
     pub fn give_turn(&mut self) {
         self.stats.conn_yields.add(1);
         self.turn = TurnLeft::new(&self.shared);
     }
 
-    /// Says what came of reading the certificates again; none without TLS.
+    /// Answers `refresh_certs` with the outcome; `None` without TLS.
     pub fn answer_refresh(&mut self, outcome: Option<Result<(), ()>>) {
         let answer = match outcome {
             Some(Ok(())) => "OK",
@@ -294,8 +296,8 @@ impl Connection {
         }
     }
 
-    /// Decides by the client's first byte which protocol it uses, as memcached does; true for binary. An error if the listener
-    /// does not allow it.
+    /// Decides by the client's first byte which protocol it uses, as memcached does; true for binary. An error if the
+    /// listener does not allow it.
     fn detect_protocol(&mut self, first_byte: u8) -> Result<bool, CloseReason> {
         if let Some(is_binary) = self.is_binary {
             return Ok(is_binary);
@@ -348,7 +350,7 @@ impl Connection {
         self.apply_outcome(outcome, used)
     }
 
-    /// What comes of an executed request of `used` bytes; `None` to go on with the next.
+    /// What to do after an executed request of `used` bytes; `None` to go on with the next.
     fn apply_outcome(&mut self, outcome: CommandOutcome, used: usize) -> Option<Next> {
         let next = match outcome {
             CommandOutcome::Done => None,
@@ -389,7 +391,7 @@ impl Connection {
         outcome
     }
 
-    /// Throws a refused data block away; true once it is gone and its answer queued.
+    /// Drops what has come of a refused data block. True when all of it is dropped and its answer is queued.
     fn discard_from(&mut self, input: &[u8]) -> bool {
         let there = (input.len() - self.start) as u64;
         let gone = there.min(self.discard);
@@ -422,7 +424,8 @@ impl Connection {
         Next::Close
     }
 
-    /// The connection has ended. First what is held, then its place: the next to give way is chosen when that is gone.
+    /// The connection has ended. Buffers are freed before the share: when the share is gone, the next connection to
+    /// give way is chosen.
     pub fn release_memory(&mut self, now_ms: BootMs) {
         self.output.clear();
         buffers::give_back(&mut self.output);

@@ -1,4 +1,4 @@
-//! What a connection reads: where to, until when, and the memory that a half-received request may take.
+//! What a connection reads: into which buffer, until when, and how much memory a half-received request may take.
 
 use std::task::Waker;
 use std::time::Duration;
@@ -17,29 +17,29 @@ use crate::server::buffers::{self, BUFFER_BYTES};
 use crate::server::memory::MemoryUse;
 use crate::stats::ConnectionState;
 
-/// Most bytes read at once, and before others have a turn; a large data block is read in steps of this, so memory grows
-/// with what really arrives.
+/// Most bytes read at once, and most before others have a turn. A large data block is read in steps of this size, so
+/// that memory grows only with what has really arrived.
 pub const READ_BYTES_MAX: usize = 256 * 1024;
-/// Memory is asked for in steps of this; a peer that sends less has not moved.
+/// Memory is reserved in steps of this; a peer that has sent less has made no progress.
 pub(super) const STEP_BYTES: usize = BUFFER_BYTES / 4;
-/// What somebody may be typing is not longer than this, bytes: a command line, or one and its data block.
+/// A longer request was not typed by a person, bytes: a command line with or without its data block.
 const TYPED_BYTES_MAX: usize = 2048;
-/// While somebody seems to be typing, how often to see whether there is still time for that, milliseconds.
+/// How often to check whether a person may go on typing, milliseconds.
 const TYPING_RECHECK_MS: u64 = 2_000;
 
-/// The request at the front, as far as it is not whole.
+/// What is missing of the request at the front.
 #[derive(Default)]
 pub(super) struct MissingBytes {
     part: MissingPart,
-    /// How many bytes make it whole; it is not parsed again before. 0 if nothing is missing.
+    /// The bytes it needs in all; it is not parsed again until they are there. 0 if nothing is missing.
     wanted: usize,
-    /// When it must be whole.
+    /// When it must be complete.
     due_ms: Option<BootMs>,
-    /// If a person may be typing it: the time for that while nothing is scarce.
+    /// If a person may be typing it: a longer deadline, which holds while memory and connections are not short.
     typing: Option<Typing>,
 }
 
-/// What the front request lacks.
+/// Which part of the front request is incomplete.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum MissingPart {
     #[default]
@@ -50,10 +50,10 @@ pub(super) enum MissingPart {
     Block,
 }
 
-/// How long there is for something that is typed by hand.
+/// The deadlines of a request that is typed by hand.
 #[derive(Clone, Copy)]
 struct Typing {
-    /// Nothing may come for this long.
+    /// Something must come by then.
     pause_ends_ms: BootMs,
     /// It must be complete by then.
     ends_ms: BootMs,
@@ -67,14 +67,14 @@ impl MissingBytes {
         self.wanted = 0;
     }
 
-    /// How many bytes of the front request are known to hold no line end.
+    /// How many bytes of the front request were already searched for a line end.
     fn searched(&self) -> usize {
         if self.part == MissingPart::Line { self.wanted.saturating_sub(1) } else { 0 }
     }
 }
 
 impl Connection {
-    /// Called before each read: until when something must come.
+    /// Called before each read. Returns until when something must come.
     pub fn begin_reading(&self) -> Option<BootMs> {
         self.info.set_state(match self.missing.part {
             _ if self.discard > 0 => ConnectionState::Swallow,
@@ -86,13 +86,15 @@ impl Connection {
         self.missing.due_ms.or_else(idle).into_iter().chain(login).min()
     }
 
-    /// So much was read that others get a turn first: large values are few requests, and others wait all the same.
+    /// True if so much was read that others get a turn first. Counting requests is not enough: a few large values take
+    /// as long as many requests.
     pub fn is_read_turn_over(&self) -> bool {
         self.turn.read_bytes == 0
     }
 
-    /// Where to read to, just before it is read. None if nothing is to be read, but the front request executed, which is
-    /// then refused: the system has no memory for more of it, or its memory was taken back. The waker is for the latter.
+    /// The buffer for the next read, asked for just before it. `None` if there is no memory for more of the front
+    /// request, or its memory was taken back: it is then executed, which refuses it, and nothing is read. The waker is
+    /// woken when memory is taken back.
     pub fn read_room(&mut self, waker: &Waker) -> Option<Limit<&mut Vec<u8>>> {
         if self.input.capacity() == 0 {
             self.input = buffers::take();
@@ -108,16 +110,17 @@ impl Connection {
         Some((&mut self.input).limit(READ_BYTES_MAX))
     }
 
-    /// So many bytes were read.
+    /// Counts what was read.
     pub fn record_read(&mut self, bytes: usize) {
         self.stats.bytes_read.add(bytes as u64);
         self.turn.read_bytes = self.turn.read_bytes.saturating_sub(bytes);
     }
 
-    /// There is nothing to read for now: others have their turn, and an empty buffer is not kept.
+    /// There is nothing to read now: others have a turn, and empty buffers are given back.
     pub fn record_nothing_to_read(&mut self) {
         self.turn = TurnLeft::new(&self.shared);
-        // The input last, so that it is taken first: one that has grown for answers serves for answers again.
+        // The buffer given back last is taken first. So the input goes last, and a buffer that has grown for answers is
+        // used for answers again.
         if self.output.is_empty() {
             buffers::give_back(&mut self.output);
         }
@@ -127,7 +130,7 @@ impl Connection {
         self.fit_input();
     }
 
-    /// Nothing came in time. Until when there is more time, as a person may be typing; none if the connection ends.
+    /// Nothing came in time. Returns a later deadline if a person may be typing; `None` if the connection ends.
     pub fn record_late(&mut self, now_ms: BootMs) -> Option<BootMs> {
         self.now_ms = now_ms;
         let deadline = self.typing_deadline();
@@ -139,7 +142,7 @@ impl Connection {
         deadline
     }
 
-    /// Until when a person may go on typing; none if the time is over.
+    /// Until when a person may go on typing; `None` if that time is over.
     fn typing_deadline(&self) -> Option<BootMs> {
         let Typing { pause_ends_ms, ends_ms } = self.missing.typing?;
         let login = self.pending_auth.as_ref().map(|pending_auth| pending_auth.until_ms);
@@ -165,15 +168,15 @@ impl Connection {
             return found;
         }
         match step(0, 0) {
-            // There is nothing of keys that could be thrown away.
+            // Only a data block can be dropped, not keys.
             RequestStep::More { .. } if is_binary => RequestStep::Close(CloseReason::NotBinary),
             RequestStep::More { .. } => RequestStep::Close(CloseReason::LineTooLong),
             refused => refused,
         }
     }
 
-    /// Reserves memory for the next part of a request of `total` bytes of which `have` are here. False if there is none;
-    /// then that is counted, and the answer will say so.
+    /// Reserves memory for the next part of a request of `total` bytes of which `have` are here. False if there is
+    /// none; then that is counted, and the answer will say so.
     fn try_reserve_request(&mut self, have: usize, total: usize) -> bool {
         let memory = &self.shared.in_flight;
         if std::mem::take(&mut self.no_room) {
@@ -182,7 +185,7 @@ impl Connection {
         }
         let next = next_read_bytes(have, total);
         let moved = have - have % STEP_BYTES;
-        // What fits every connection's first buffer is not counted.
+        // What fits into a connection's first buffer is not counted.
         let bytes = (moved + next).saturating_sub(BUFFER_BYTES) as u64;
         let requested = MemoryUse { bytes, shared_bytes: 0, moved_bytes: moved as u64 };
         if bytes == 0 && !self.share.is_held() || requested == self.requested && !memory.is_revoked(&self.share) {
@@ -221,7 +224,7 @@ impl Connection {
     }
 
     /// Records what the next read is for, and when `bytes` must have come. The time counts from the first part of a
-    /// line or block, not from the last; a peer that keeps sending whole requests never runs out of it.
+    /// line or block, not from the last. It begins anew with each request.
     pub(super) fn record_missing(&mut self, part: MissingPart, bytes: u64, wanted: usize) -> Next {
         self.missing.wanted = wanted;
         self.no_room = false;
@@ -256,7 +259,7 @@ impl Connection {
         });
     }
 
-    /// The half-received request keeps no buffer that has grown for an earlier one: only what it needs itself is counted.
+    /// Replaces a buffer that has grown for an earlier request: only what the present one needs is counted as memory.
     fn fit_input(&mut self) {
         let counted = BUFFER_BYTES + usize::try_from(self.requested.bytes).unwrap_or(usize::MAX / 4);
         // Growing may have doubled it.
@@ -271,15 +274,15 @@ impl Connection {
     }
 }
 
-/// Makes room for so many more bytes; false if the system has no memory for them. How large a buffer gets is a client's
-/// choice, so this must not end the process.
+/// Makes room for this many more bytes; false if the system has no memory for them. Clients decide how large a buffer
+/// gets, so a lack of memory must not end the process.
 fn make_room(buffer: &mut Vec<u8>, bytes: usize) -> bool {
     // Doubles what is there; if that is too much, grows by what is needed.
     buffer.try_reserve(bytes).or_else(|_| buffer.try_reserve_exact(bytes)).is_ok()
 }
 
-/// How much is read next of a request of `total` bytes of which `have` are here: as much as is missing, and not much more
-/// than has come already, so that what a client announces costs nothing.
+/// How many bytes to read next of a request of `total` bytes, `have` of which are here: what is missing, but not much
+/// more than has come already, so that a client cannot take memory by announcing a large block.
 fn next_read_bytes(have: usize, total: usize) -> usize {
     total.saturating_sub(have).clamp(STEP_BYTES, (2 * have).clamp(BUFFER_BYTES, READ_BYTES_MAX))
 }
