@@ -1,4 +1,4 @@
-//! Drives a [`Connection`] with tokio: reads, writes, sleeps, and what must wait. One read and one write a batch.
+//! Drives a [`Connection`] with tokio: reads, writes, sleeps and waits for it. One read and one write a batch.
 //!
 //! Decides nothing: what is executed, how long a peer has and what memory it may take are the connection's own rules.
 
@@ -25,7 +25,7 @@ use crate::access::Rights;
 use crate::clock::{BootMs, Now, boot_ms};
 use crate::stats::WorkerStats;
 
-/// Pieces written at once: text, a large value and so on.
+/// Most pieces written in one call: text, a large value and so on.
 const PIECES_MAX: usize = 16;
 
 /// What the connections of a worker have in common.
@@ -33,7 +33,7 @@ const PIECES_MAX: usize = 16;
 pub(super) struct WorkerContext {
     pub shared: Arc<ServerState>,
     pub stats: Arc<WorkerStats>,
-    /// Connections in the middle of a batch; those may not be cut off at the end.
+    /// Counts connections in the middle of a batch: the worker waits for those before it ends.
     pub busy: TaskTracker,
 }
 
@@ -59,7 +59,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
         ConnectionDriver { stream, peer, connection, worker, tls: policy.tls }
     }
 
-    /// Serves until either side has had enough.
+    /// Serves the client until it or the server closes the connection.
     pub async fn run(mut self) {
         tracing::debug!(target: LOG_TARGET, peer = %self.peer, "connected");
         let ended = self.serve().await;
@@ -69,10 +69,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
         {
             tracing::debug!(target: LOG_TARGET, peer = %self.peer, %error, "connection lost");
         }
-        // First: a peer that reads nothing must not hold it for as long as closing may take.
+        // Before closing, which may take long if the peer reads nothing: it must not hold memory for so long.
         self.connection.release_memory(boot_ms());
         if self.tls && clean {
-            // Without it a TLS client cannot tell an end from an attack.
+            // Without this message a TLS client cannot tell the end from an attack.
             let _ = timeout(self.worker.shared.limits.write_timeout, self.stream.shutdown()).await;
         }
         tracing::debug!(target: LOG_TARGET, peer = %self.peer, "disconnected");
@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
     async fn serve(&mut self) -> io::Result<()> {
         while self.fill().await? {
             let next = self.connection.execute(Now::read_for_batch());
-            // Most often that is all: the socket takes the answers at once.
+            // Usually the socket takes all answers at once, and the batch is done.
             self.write_at_once().await?;
             let done = self.connection.has_no_answer() && matches!(next, Next::Read);
             if !done && !self.finish_batch(next).await? || self.worker.shared.closing.load(Acquire) {
@@ -91,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
         Ok(())
     }
 
-    /// Writes the answers, and does what is left of what is buffered; false to close. The worker waits for this before it
+    /// Writes the answers and executes the rest of what was read; false to close. The worker waits for this before it
     /// ends.
     async fn finish_batch(&mut self, mut next: Next) -> io::Result<bool> {
         let _batch = self.worker.busy.token();
@@ -137,14 +137,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
         true
     }
 
-    /// `refresh_certs`: files are read, so not on this thread.
+    /// `refresh_certs`, on a thread that may block, because it reads files.
     async fn refresh_certificates(&mut self) {
         let authenticator = self.worker.shared.authenticator.clone();
         let refreshed = tokio::task::spawn_blocking(move || authenticator.refresh_certificates()).await;
         self.connection.answer_refresh(refreshed.unwrap_or(Some(Err(()))));
     }
 
-    /// A deadline as tokio's timers have it.
+    /// A deadline for tokio's timers.
     fn instant(&self, deadline_ms: BootMs) -> Instant {
         Instant::now() + Duration::from_millis(deadline_ms.saturating_sub(self.connection.now_ms()))
     }
@@ -160,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
             if let Ok(read) = timeout_at(self.instant(deadline_ms), self.read()).await {
                 break read?;
             }
-            // A timer may be ahead of the clock.
+            // The timer may fire before the clock has reached the deadline.
             deadline = self.connection.record_late(boot_ms().max(deadline_ms));
             if deadline.is_none() {
                 return Ok(false);
@@ -193,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
             if let Poll::Ready(written) = self.poll_write(cx) {
                 self.connection.record_written(written?);
             }
-            // TLS may keep the last of it back.
+            // TLS may have kept the last bytes; this sends them.
             if Pin::new(&mut self.stream).poll_flush(cx)?.is_ready() && self.connection.is_written() {
                 self.connection.finish_writing(self.connection.now_ms());
             }
@@ -243,7 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ConnectionDriver<S> {
             }
             return Poll::Ready(Ok(self.connection.is_written() && !self.tls));
         }
-        // TLS may have kept the last of it back: to send that is a step of its own.
+        // TLS may have kept the last bytes: to send them is a step of its own.
         Pin::new(&mut self.stream).poll_flush(cx).map_ok(|()| true)
     }
 

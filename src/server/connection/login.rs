@@ -1,7 +1,7 @@
 //! A client that must log in first: over the text protocol, or by SASL over the binary one.
 //!
-//! Passwords wait for their turn while they are being guessed from the client's address, and wrong ones are answered late.
-//! Shows neither a name nor a password.
+//! While somebody guesses passwords from the client's address, every password from there waits for its turn. The answer
+//! to a wrong one is delayed. Shows neither a name nor a password.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ const LOGIN_FAILURES_MAX: u32 = 3;
 
 /// A client that has yet to log in.
 pub(super) struct PendingAuth {
-    /// The connection is closed if it has not by then.
+    /// The connection is closed if it has not logged in by then.
     pub until_ms: BootMs,
     failures: u32,
-    /// It has begun a SASL login and not yet sent its name.
+    /// It has begun a SASL login, but not yet sent its name.
     sasl_started: bool,
     /// Its password has waited for its turn and is checked next.
     has_waited: bool,
@@ -32,7 +32,7 @@ impl PendingAuth {
 }
 
 impl Connection {
-    /// Executes what a client sends that must log in first; `None` once it is answered.
+    /// Executes a request of a client that must log in first; `None` when it is answered.
     pub(super) fn execute_login(&mut self, rest: &[u8]) -> Option<Next> {
         self.turn.requests -= 1;
         let (error, used) = match login_step(rest) {
@@ -56,7 +56,7 @@ impl Connection {
         None
     }
 
-    /// Executes a step of a login; none if the request is none, otherwise what comes of it.
+    /// Executes a step of a login. `None` if the request is not one.
     pub(super) fn execute_sasl(&mut self, request: &Request<'_>, used: usize) -> Option<Option<Next>> {
         let answer = |out: &mut Vec<u8>, status| request.wire.write(out, b"", Reply::from(status));
         let (first, mechanism, message) = match request.command {
@@ -78,15 +78,15 @@ impl Connection {
             answer(&mut self.output, &Status::AUTH_CONTINUE);
             return Some(None);
         }
-        // Whatever is wrong with it counts as a wrong password.
+        // Any fault of it counts as a wrong password.
         let (user, password) = binary::plain(message).filter(|_| plain).unwrap_or_default();
         Some(self.log_in(user, password, used, |out, is_in| {
             answer(out, if is_in { &Status::AUTHENTICATED } else { &Status::AUTH_ERROR });
         }))
     }
 
-    /// Lets a user in who knows the password, whatever protocol brings it in a request of `used` bytes; `None` once that is
-    /// answered. A password that must wait stays where it is and is looked at again.
+    /// Checks a password that came in a request of `used` bytes, in either protocol; `None` when it is answered. A
+    /// password that must wait stays in the input and is read again later.
     fn log_in(
         &mut self,
         user: &[u8],
@@ -111,7 +111,7 @@ impl Connection {
         None
     }
 
-    /// Takes a turn for a password that must wait before it is checked, and says for how long; none if it need not wait, or
+    /// Takes a turn for a password, and says how long it must wait before it is checked. `None` if it need not wait, or
     /// has waited.
     fn take_login_turn(&mut self, user: &[u8], password: &[u8]) -> Option<u64> {
         let pending_auth = self.pending_auth.as_mut()?;
@@ -127,7 +127,7 @@ impl Connection {
         Some(wait_ms)
     }
 
-    /// Counts a wrong password; after the last try the connection ends once it is answered.
+    /// Counts a wrong password. After the last one that is allowed, the connection ends with the answer.
     fn record_failure(&mut self, user: &[u8], password: &[u8]) {
         self.stats.auth_errors.add(1);
         if self.shared.logins.record_failure(self.peer.ip(), user, password, self.now_ms)

@@ -1,7 +1,7 @@
 //! What a connection writes: how much at once, until when, and the memory of answers that wait for their peer.
 //!
-//! A deadline is for each step, so a slow reader of something large is not cut off; another is for the whole, so that
-//! nobody holds memory for ever by a few bytes now and then.
+//! There are two deadlines. One is for each step, so that a slow reader of a large value is not cut off. The other is
+//! for all answers together, so that nobody holds memory for ever by taking a few bytes now and then.
 
 use std::io::{self, IoSlice};
 use std::task::Waker;
@@ -16,10 +16,10 @@ use crate::server::memory::MemoryUse;
 use crate::service::Output;
 use crate::stats::ConnectionState;
 
-/// Most bytes written at once of answers with large values, and of any before others get a turn: the kernel copies them,
-/// and others wait for that.
+/// Most bytes written in one call if there are large values, and most before others get a turn: others wait while the
+/// kernel copies them.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
-/// What TLS keeps of answers that its peer has not taken.
+/// What TLS keeps of answers that the peer has not taken, bytes.
 pub(super) const TLS_BUFFER_BYTES: usize = 64 * 1024;
 
 impl Connection {
@@ -33,24 +33,24 @@ impl Connection {
         self.written == self.output.queued_bytes()
     }
 
-    /// What is to be written next, unless there are large values among it.
+    /// What to write next; `None` if it contains large values.
     pub fn unwritten_bytes(&self) -> Option<&[u8]> {
         (!self.output.has_large()).then(|| self.output.get(self.written..).unwrap_or_default())
     }
 
-    /// What is to be written next, in pieces, to be written in one call; how many that are.
+    /// What to write next in one call, in pieces. Returns how many of `slices` are filled.
     pub fn unwritten_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         self.output.slices(self.written, WRITE_BYTES_MAX, slices)
     }
 
-    /// The answers could not be written at once; until they are, [`Connection::write_deadline`] says how long to try.
+    /// The answers could not be written at once. [`Connection::write_deadline`] says from now on how long to try.
     pub fn begin_writing(&mut self, now_ms: BootMs) {
         self.info.set_state(ConnectionState::Mwrite);
         self.write_begun_ms = now_ms;
         self.write_turn_ends = self.written + WRITE_BYTES_MAX;
     }
 
-    /// So much was written that others get a turn first; the next begins.
+    /// True if so much was written that others get a turn first; the next turn then begins.
     pub fn take_write_turn(&mut self) -> bool {
         let is_over = !self.is_written() && self.written >= self.write_turn_ends;
         if is_over {
@@ -60,7 +60,7 @@ impl Connection {
         is_over
     }
 
-    /// Until when the peer must take some more.
+    /// Until when the peer must take the next part.
     pub fn write_deadline(&mut self, now_ms: BootMs) -> BootMs {
         self.now_ms = now_ms;
         let step = self.shared.limits.write_timeout;
@@ -71,13 +71,13 @@ impl Connection {
         after(now_ms, step).min(after(self.write_begun_ms, 2 * step + Duration::from_secs(whole_s)))
     }
 
-    /// So many bytes were handed to the stream.
+    /// Counts bytes that were handed to the stream.
     pub fn record_written(&mut self, bytes: usize) {
         self.written += bytes;
         self.output.release_written(self.written);
     }
 
-    /// All is written, and the stream has kept none of it.
+    /// All is written and sent: the stream keeps none of it.
     pub fn finish_writing(&mut self, now_ms: BootMs) {
         self.now_ms = now_ms;
         self.stats.bytes_written.add(std::mem::take(&mut self.written) as u64);
@@ -88,13 +88,13 @@ impl Connection {
         if self.requested.bytes == 0 {
             self.release_share();
         } else {
-            // If the memory was taken back meanwhile, the answer to the request that has begun will say so.
+            // If the memory was taken back meanwhile, the half-received request is refused later.
             self.shared.in_flight.record(&mut self.share, self.requested, self.now_ms);
         }
     }
 
-    /// The peer takes nothing for now: counts the memory that waits for it. An error if it was taken back, because others
-    /// need it and this peer is the slowest; the waker is for that.
+    /// The peer takes nothing for now: counts the memory of its answers. An error if that memory was taken back,
+    /// because others need it and this peer is the slowest; the waker is woken when that happens.
     pub fn record_write_blocked(&mut self, now_ms: BootMs, waker: &Waker) -> io::Result<()> {
         shrink(&mut self.input);
         shrink(&mut self.output);
@@ -108,14 +108,14 @@ impl Connection {
         Err(io::Error::new(io::ErrorKind::TimedOut, what))
     }
 
-    /// Counts that the peer took nothing in time.
+    /// The error for a peer that took nothing in time; counts it.
     pub fn write_timeout_error(&self) -> io::Error {
         self.stats.write_timeouts.add(1);
         io::Error::new(io::ErrorKind::TimedOut, "the peer does not take its answers")
     }
 }
 
-/// Lets a buffer go, or what of it is not needed, before it waits for a peer.
+/// Gives back a buffer that has to wait for a peer, or the part of it that is not needed.
 fn shrink(buffer: &mut Vec<u8>) {
     if buffer.is_empty() {
         buffers::give_back(buffer);
@@ -127,7 +127,7 @@ fn shrink(buffer: &mut Vec<u8>) {
     }
 }
 
-/// What a connection holds while its peer takes what comes after the first `written` bytes.
+/// The memory that a connection holds while its peer has taken only the first `written` bytes.
 pub(super) fn waiting(input_bytes: usize, output: &Output, tls: bool, written: usize) -> MemoryUse {
     let beyond = |bytes: usize| bytes.saturating_sub(BUFFER_BYTES);
     let tls_bytes = if tls { TLS_BUFFER_BYTES } else { 0 };
