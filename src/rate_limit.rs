@@ -1,7 +1,7 @@
 //! Rate limits by client. Pure: the time comes in as a value.
 //!
-//! Memory is bounded however many clients come: the one that was seen longest ago is forgotten first. No client is
-//! refused because there are many others.
+//! Memory is bounded however many clients come: those that were seen longest ago are forgotten. No client is refused
+//! because there are many others.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,7 +12,7 @@ use crate::clock::BootMs;
 
 const CLIENTS_MAX: usize = 10_000;
 
-/// A map of limited size. When it is full it forgets the half of its entries that was used longest ago.
+/// A map of limited size. When it is full, it forgets the half of its entries that was used longest ago.
 pub struct RecentMap<K, V> {
     recent: HashMap<K, V>,
     older: HashMap<K, V>,
@@ -42,14 +42,14 @@ impl<K: Eq + Hash, V> RecentMap<K, V> {
     }
 }
 
-/// The largest burst, and how soon one more request is allowed.
+/// How many requests are allowed at once, and after what time one more.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     pub burst: u32,
     pub every_ms: f64,
 }
 
-/// The requests that a client has left; it fills at a steady pace.
+/// How many requests a client may still make. Grows by one every `every_ms`, up to `burst`.
 #[derive(Clone, Copy, Debug)]
 pub struct RateBucket {
     left: f64,
@@ -61,7 +61,7 @@ impl RateBucket {
         RateBucket { left: f64::from(rate.burst), at_ms: now_ms }
     }
 
-    /// Whether there is one to take.
+    /// Adds what has grown since the last look. True if a request may be made.
     pub fn has_one(&mut self, rate: Rate, now_ms: BootMs) -> bool {
         let since_ms = now_ms.saturating_sub(self.at_ms) as f64;
         self.left = (self.left + since_ms / rate.every_ms).min(f64::from(rate.burst));
@@ -69,12 +69,12 @@ impl RateBucket {
         self.left >= 1.0
     }
 
-    /// Takes one out, or what there is of one.
+    /// Takes one request, or the rest if less than one is left.
     pub fn take(&mut self) {
         self.left = (self.left - 1.0).max(0.0);
     }
 
-    /// Takes one request out, or gives the seconds until there will be one.
+    /// Takes one request, or gives the seconds until one is allowed.
     pub fn try_take(&mut self, rate: Rate, now_ms: BootMs) -> Result<(), u64> {
         if self.has_one(rate, now_ms) {
             self.take();
@@ -94,7 +94,7 @@ impl<K: Eq + Hash> RateLimit<K> {
         RateLimit { rate, clients: Mutex::new(RecentMap::with_at_most(CLIENTS_MAX)) }
     }
 
-    /// Takes one request out, or gives the seconds until there will be one.
+    /// Takes one request, or gives the seconds until one is allowed.
     pub fn try_take(&self, client: K, now_ms: BootMs) -> Result<(), u64> {
         let rate = self.rate;
         self.clients.lock().entry(client, || RateBucket::full(rate, now_ms)).try_take(rate, now_ms)
@@ -127,7 +127,7 @@ mod tests {
         let limit = RateLimit::new(RATE);
         for client in 0..100_000_u64 {
             assert_eq!(limit.try_take(client, 0), Ok(()), "{client}");
-            // Whoever goes on asking is remembered, however many others come.
+            // A client that goes on asking is remembered, however many others come.
             assert_eq!(limit.try_take(u64::MAX, 0).is_ok(), client < 2, "{client}");
         }
         assert!(limit.clients.lock().len() <= CLIENTS_MAX);

@@ -1,6 +1,6 @@
-//! What can be wrong with a store of the site's own, whatever it is: a Redis, a database, a file, a command.
+//! What can be wrong with a store that values are written to: a Redis, a database, a file, a command.
 //!
-//! Pure. Never holds a store's own text: it may quote values, and keys may hold secrets.
+//! Pure. Never holds text from the store itself: that may quote values, and keys may contain secrets.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,9 +18,9 @@ pub struct StoreFault {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreFaultScope {
-    /// The connection: nothing can be written until it is opened again.
+    /// The whole connection: nothing can be written until it is opened again.
     Backend,
-    /// The connection, because this process has no file descriptor left, which passes soon.
+    /// The whole connection, because this process has no file descriptor left. That usually passes soon.
     Descriptors,
     /// One entry; others may still be written.
     Entry,
@@ -46,8 +46,8 @@ impl StoreFault {
         self.scope != StoreFaultScope::Entry
     }
 
-    /// Who can fix it, by its class: whoever runs the `configuration`, the `target`, the `network`, the `upstream` that gave
-    /// the value, or this `server`.
+    /// Where the fault must be fixed: in the `configuration`, the `target` (the store), the `network`, the `upstream`
+    /// that gave the value, or this `server`.
     pub fn responsible(&self) -> &'static str {
         match self.class {
             "cluster" | "database" | "file" | "files" | "folder" | "format" | "link" | "master" | "not_found"
@@ -62,7 +62,7 @@ impl StoreFault {
     }
 }
 
-/// The faults of one kind of store, each in a row: its class, what it affects, what it is and what to do about it.
+/// The faults of one kind of store, a row each: its class, its scope, what is wrong and what to do about it.
 #[cfg(any(feature = "redis", feature = "sql"))]
 macro_rules! store_faults {
     (

@@ -1,5 +1,5 @@
-//! Figures: what each is called in `stats` and in `/metrics`, its type, what it means, and how it is read. A table of
-//! them is the one place that says so: `stats`, `/metrics` and the status page show what the tables have.
+//! What a figure is: its name in `stats` and in `/metrics`, its type, its help text, and how it is read. Each figure
+//! has one row in a table; `stats`, `/metrics` and the status page show what the tables have.
 //!
 //! Never writes an answer.
 
@@ -8,21 +8,21 @@ use std::fmt::{Display, Formatter, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-/// What a figure is at present, in its unit.
+/// The present value of a figure, in its unit.
 pub enum FigureValue<'f> {
-    /// There is none now: no line in `stats`.
+    /// There is no value now, and so no line in `stats`.
     Absent,
     Text(Cow<'f, str>),
     /// A count, bytes or whole seconds.
     Number(u64),
-    /// Whole seconds in `stats`.
+    /// Shown in `stats` in whole seconds.
     Milliseconds(u64),
-    /// `0.012345` in `stats`.
+    /// Shown in `stats` in seconds, such as `0.012345`.
     Microseconds(u64),
 }
 
 impl FigureValue<'_> {
-    /// As `/metrics` has it, times in seconds; none of what is no number.
+    /// The value for `/metrics`, times in seconds. `None` if it is not a number.
     pub fn number(&self) -> Option<f64> {
         match self {
             FigureValue::Absent | FigureValue::Text(_) => None,
@@ -34,7 +34,7 @@ impl FigureValue<'_> {
 }
 
 impl Display for FigureValue<'_> {
-    /// As `stats` has it.
+    /// The value for `stats`.
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             FigureValue::Absent => Ok(()),
@@ -81,10 +81,10 @@ pub enum MetricType {
     Histogram,
 }
 
-/// A family of `/metrics`.
+/// A metric as `/metrics` describes it.
 #[derive(Clone, Copy)]
 pub struct Metric<'m> {
-    /// Without `_total` and `_info`.
+    /// Without `_total` or `_info` at its end.
     pub name: &'m str,
     pub metric_type: MetricType,
     pub help: &'m str,
@@ -104,24 +104,24 @@ impl<'m> Metric<'m> {
     }
 }
 
-/// A figure of a `T`.
+/// A figure that is read from a `T`, such as a sample of a sink.
 pub struct Figure<T> {
-    /// In `stats`, after the name of what it is a figure of.
+    /// The name in `stats`, without the name of the credential, sink or class before it.
     pub name: &'static str,
     pub metric: Option<Metric<'static>>,
     pub read: for<'f> fn(&'f T) -> FigureValue<'f>,
 }
 
 impl<T> Figure<T> {
-    /// A figure that only `/metrics` has is called as there.
+    /// False for a figure of `/metrics` alone: its name is the name of its metric.
     pub fn is_in_stats(&self) -> bool {
         self.metric.is_none_or(|metric| metric.name != self.name)
     }
 }
 
-/// A table of figures. Each row has the name in `stats`; where the figure is not the field of that name of the part at
-/// the beginning, how it is read; and its type, name and help in `/metrics` if it is there, too. What is `absent` here
-/// is always 0.
+/// A table of figures. A row begins with the name in `stats`. Without `=` the figure is the field of that name in the
+/// part that stands before the rows; `= expression` reads it in another way; `= absent` is for a figure of memcached's
+/// that does not exist here, and is always 0. After `=>` come type, name and help text of the metric, if there is one.
 macro_rules! figures {
     (|$of:ident| $($part:ident: $(
         $name:ident $(= $read:expr)? $(=> $metric_type:ident $metric:ident $help:literal)?
@@ -148,7 +148,7 @@ macro_rules! figures {
 }
 pub(crate) use figures;
 
-/// The figures of a table with these names.
+/// The figures with these names, in the order of the names.
 pub fn by_names<'t, T>(table: &'t [Figure<T>], names: &'static str) -> impl Iterator<Item = &'t Figure<T>> {
     names.split_whitespace().filter_map(|name| table.iter().find(|figure| figure.name == name))
 }

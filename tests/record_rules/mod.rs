@@ -1,6 +1,7 @@
-//! What an operation does to the record of a credential, in Rust: the specification of the script that runs inside Redis.
+//! What an operation does to the record of a credential: the rules of the script that runs inside Redis, written in
+//! Rust.
 //!
-//! `it/cluster/conformance.rs` compares the two. The model check, the simulation and the store in memory run on this one.
+//! `it/cluster/conformance.rs` compares the two. The model check, the simulation and the store in memory use this one.
 //! docs/design/cluster-protocol.md explains why the rules are correct.
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use tokencached::cluster::record::{
 };
 
 pub trait RecordRules<V> {
-    /// Applies an operation, or says why not.
+    /// Does an operation, or says why it is refused.
     fn apply(&mut self, op: &Op<V>, now_ms: StoreMs) -> OpOutcome;
 
     /// True if the store was emptied, or never had this record.
@@ -88,7 +89,7 @@ fn take_lease<V>(
         return OpOutcome::NewerValue;
     }
     let left_ms = record.lease_left_ms(now_ms);
-    // Nor is the node's own lease granted again while a call is unsettled: that call may still be under way.
+    // The node that has the lease gets it again, but not while a call is unsettled: that call may still be under way.
     if left_ms > 0 && (record.holder != node || record.unsettled.is_some()) {
         return OpOutcome::LeaseHeld { left_ms };
     }
@@ -101,7 +102,7 @@ fn take_lease<V>(
     OpOutcome::Done
 }
 
-/// How long no call is needed: after a failure, or because one was just made.
+/// How long to wait before the next call: because one has failed, or because one has just brought a value.
 fn backoff_left_ms<V>(record: &Record<V>, spacing_ms: u64, now_ms: StoreMs) -> u64 {
     if spacing_ms == 0 {
         return 0;
@@ -116,7 +117,7 @@ fn announce<V>(record: &mut Record<V>, node: NodeId, epoch: u64, need_ms: u64, n
     if !holds_lease(record, node, epoch) || record.lease_left_ms(now_ms) < need_ms.max(1) {
         return OpOutcome::Rejected;
     }
-    // An older one stays: its time says since when the published value may be dead.
+    // An older unsettled call stays: its time says since when the published value may be dead.
     record.unsettled.get_or_insert(UnsettledCall { by: epoch, settled_by: epoch, at_ms: now_ms });
     OpOutcome::Done
 }

@@ -1,7 +1,7 @@
 //! The names of the managed keys: which credential each key shows, and how.
 //!
-//! Readers look keys up in a [`Names`] that never changes. A change makes the next one, which shares what stays the same
-//! with the one before, so that a change costs little with ten thousand apps too. A key that is taken away is a miss, and
+//! Readers look keys up in a [`Names`], which never changes. A change makes a new one; it shares all unchanged parts
+//! with the old one, so a change costs little even with ten thousand apps. A key that was taken away is a miss and
 //! still refuses clients' writes, until it is dropped.
 
 use std::collections::HashMap;
@@ -74,7 +74,7 @@ pub enum KeyReading<'n> {
 }
 
 impl ManagedKey {
-    /// A key that shows this view, which has that index among the credential's.
+    /// A key that shows a view of the credential: the one with the index `view`.
     pub(super) fn new(key: &KeyConfig, view: usize, credential: &Arc<Credential>) -> ManagedKey {
         let content = match key.view.form {
             Form::Constant(_) => KeyContent::Constant(key.view.render(&Bytes::new())),
@@ -87,7 +87,7 @@ impl ManagedKey {
         ManagedKey { name, credential: credential.clone(), redacted_name, view, flags, at_least_s, content }
     }
 
-    /// What is there in its place until it is dropped.
+    /// The key that takes its place when it is taken away, until that is dropped.
     fn ended(&self) -> ManagedKey {
         ManagedKey {
             name: self.name.clone(),
@@ -98,7 +98,7 @@ impl ManagedKey {
         }
     }
 
-    /// Calls `then` with what is there now. Takes no lock and allocates nothing.
+    /// Calls `then` with what a reader gets now. Takes no lock and allocates nothing.
     pub fn read<R>(&self, now: Now, then: impl FnOnce(KeyReading<'_>) -> R) -> R {
         let flags = self.flags;
         match &self.content {
@@ -151,15 +151,16 @@ impl ManagedKey {
     }
 }
 
-/// Keys whose hashes have something in common.
+/// The keys with the same bits of their hash: see `Names::shard_of`.
 type KeyShard = HashTable<Arc<ManagedKey>>;
 
 /// All managed keys at one time.
 #[derive(Clone)]
 pub struct Names {
-    /// Bit n is set if a key of n bytes may be managed; with wildcards, all are. Most ordinary keys need no look-up.
+    /// Bit n is set if a key of n bytes may be managed; with wildcards, all bits are. So most ordinary keys need no
+    /// look-up.
     candidates: [u64; 4],
-    /// The same without wildcards.
+    /// The same for the keys without wildcards.
     exact_lengths: [u64; 4],
     hasher: foldhash::fast::RandomState,
     /// Their number is a power of two.
@@ -167,12 +168,12 @@ pub struct Names {
     /// Keys with `{any}` in them; none in most servers.
     wildcards: Option<Arc<WildcardKeys>>,
     count: usize,
-    /// How many keys have that many bytes.
+    /// By length in bytes: how many keys have it.
     lengths: [u32; 256],
 }
 
 struct WildcardKeys {
-    /// Of two equal ones the first counts.
+    /// Of two with the same name the first counts.
     all: Vec<Arc<ManagedKey>>,
     by_end: Option<Wildcards<Arc<ManagedKey>>>,
 }
@@ -202,7 +203,7 @@ impl Names {
         self.find(key).is_some()
     }
 
-    /// For a key with a possible length. Not inlined: most keys have another length.
+    /// Looks up a key of a possible length. Not inlined, because most keys have another length.
     #[inline(never)]
     fn look_up(&self, key: &[u8]) -> Option<&ManagedKey> {
         if has_length(&self.exact_lengths, key.len())
@@ -213,7 +214,7 @@ impl Names {
         self.wildcards.as_ref()?.by_end.as_ref()?.find(key).map(Arc::as_ref)
     }
 
-    /// Not inlined: with wildcards, most keys need only their filter.
+    /// Looks among the keys without wildcards. Not inlined, because with wildcards most keys are none of these.
     #[inline(never)]
     fn look_up_exact(&self, key: &[u8]) -> Option<&Arc<ManagedKey>> {
         let hash = hash_of(&self.hasher, key);
@@ -222,11 +223,11 @@ impl Names {
 
     #[inline]
     fn shard_of(&self, hash: u64) -> usize {
-        // A shard finds its place by the other bits.
+        // Inside a shard the hash table uses the other bits.
         (hash >> 32) as usize & (self.shards.len() - 1)
     }
 
-    /// Puts a key in the place of an equal one, which is returned.
+    /// Adds a key. Returns the one of the same name that it replaces.
     fn insert(&mut self, key: Arc<ManagedKey>) -> Option<Arc<ManagedKey>> {
         let hash = hash_of(&self.hasher, &key.name);
         let shard = Arc::make_mut(self.shards.get_mut(self.shard_of(hash))?);
@@ -259,7 +260,7 @@ impl Names {
         true
     }
 
-    /// Doubles the number of shards. A change copies the list of shards and the shards that it is about, so both are
+    /// Doubles the number of shards. A change copies the list of shards, and the shards whose keys change: both are
     /// kept short.
     fn split_shards(&mut self) {
         let mut shards: Vec<KeyShard> = vec![KeyShard::default(); self.shards.len() * 2];
@@ -295,7 +296,7 @@ fn has_length(lengths: &[u64; 4], length: usize) -> bool {
     lengths.get(length / 64).is_some_and(|word| word & (1 << (length % 64)) != 0)
 }
 
-/// How many keys one shard has with one shard; with n shards, n times as many.
+/// With n shards, each has on average at most n times this number of keys; with more, the number of shards is doubled.
 const SHARD_KEYS: usize = 16;
 
 #[inline]
@@ -307,11 +308,11 @@ fn hash_of(hasher: &foldhash::fast::RandomState, key: &[u8]) -> u64 {
 
 type KeysByName = HashMap<Box<[u8]>, Vec<Arc<ManagedKey>>>;
 
-/// The present names, and what changes them.
+/// The present names, and the functions that change them.
 pub(super) struct NameBook {
     now: Arc<ArcSwap<Names>>,
-    /// Some keys show the same for several apps, such as a constant. Here are those that are not in use, by name. Locked
-    /// by who changes names.
+    /// Several apps may have a key of the same name that shows the same, such as a constant. One of them is in use; the
+    /// others are here, by name. The lock is held during a change of names.
     spare: Mutex<KeysByName>,
 }
 
@@ -330,8 +331,8 @@ impl NamesReader {
 pub trait OrdinaryItems: Send + Sync {
     fn forget(&self, key: &[u8]);
 
-    /// Looks at some items, from a cursor that is 0 at first, and forgets those whose key is meant. Returns the next
-    /// cursor; none at the end.
+    /// Forgets the items with a key that is meant. Looks at some items in each call, from a cursor that is 0 at first,
+    /// and returns the next cursor; `None` at the end.
     fn forget_some(&self, cursor: u64, is_meant: &dyn Fn(&[u8]) -> bool) -> Option<u64>;
 }
 
@@ -353,8 +354,8 @@ impl EndedKeys {
         Wildcards::new(all.map(|key| (key.name.clone(), ())).collect())
     }
 
-    /// Forgets what was stored under these keys before they were managed, so that it does not come back when they are
-    /// dropped; until then they refuse writes. To be called with 0, and then with what it has returned until that is none.
+    /// A function that forgets what was stored under these keys before they were managed, so that it does not come back
+    /// when they are dropped. Call it with cursor 0, then with the cursor that it returned, until that is `None`.
     pub fn forgetting(&self) -> impl Fn(&dyn OrdinaryItems, u64) -> Option<u64> {
         let wildcards = self.wildcards();
         move |items, cursor| {
@@ -380,7 +381,8 @@ impl NameBook {
         NamesReader(Cache::new(self.now.clone()))
     }
 
-    /// Takes these away and adds those, at once. Whoever has a key in common with another app gets out of its way.
+    /// Takes keys away and adds others in one step. If another app has a key of the same name, that one is in use again
+    /// when this one is taken away.
     pub fn change(&self, gone: &[Arc<ManagedKey>], added: &[Arc<ManagedKey>]) -> EndedKeys {
         let mut spare = self.spare.lock();
         let mut names = Names::clone(&self.now.load());
@@ -405,7 +407,7 @@ impl NameBook {
             }
         }
         spare.retain(|_, others| !others.is_empty());
-        // Not those that are there again.
+        // Keys that were added again are not dropped.
         ended.retain(|key| names.look_up_exact(&key.name).is_some_and(|known| known.is_ended()));
         let added_wild: Vec<_> = added.iter().filter(|key| key.has_wildcard()).cloned().collect();
         if !(wild.is_empty() && added_wild.is_empty()) {
@@ -413,7 +415,7 @@ impl NameBook {
             let ended_wild: Vec<_> = wild.iter().filter(|key| !is_kept(key)).map(|key| Arc::new(key.ended())).collect();
             names.change_wildcards(|all| {
                 all.retain(|known| !wild.iter().any(|key| Arc::ptr_eq(known, key)));
-                // Before those that are taken away, which do not count beside others.
+                // Before those that were taken away: of two with the same name the first counts.
                 let first_ended = all.iter().position(|known| known.is_ended()).unwrap_or(all.len());
                 all.splice(first_ended..first_ended, added_wild);
                 all.extend(ended_wild.iter().cloned());
@@ -425,7 +427,7 @@ impl NameBook {
         EndedKeys(ended)
     }
 
-    /// Drops keys that were taken away, unless somebody has taken them since.
+    /// Drops keys that were taken away, unless a credential has added them again since.
     pub fn drop_ended(&self, ended: &EndedKeys) {
         let _spare = self.spare.lock();
         let mut names = Names::clone(&self.now.load());
