@@ -1,5 +1,5 @@
-//! memcached's protocols as plain values: text, meta and binary bytes in, one [`Request`] out; one [`Reply`] in, bytes of
-//! the same kind out.
+//! memcached's protocols as plain values: text, meta and binary bytes in, one [`Request`] out; one [`Reply`] in, bytes
+//! of the same kind out.
 //!
 //! No I/O, no clock, no cache. The contract is memcached's `doc/protocol.txt`; where that is silent, what
 //! memcached 1.6 does. `docs/en/differences.md` lists what differs on purpose.
@@ -41,7 +41,7 @@ pub enum StoreMode {
 /// One request, borrowing from the buffer it was read into, whichever way it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// As it came. Of a legal length; empty for a command without a key of its own.
+    /// The key as it was sent, of a legal length; empty for a command without a key of its own.
     key: &'a [u8],
     pub command: Command<'a>,
     pub wire: Wire<'a>,
@@ -53,7 +53,7 @@ impl<'a> Request<'a> {
         Request { key, command, wire: Wire::Text { noreply } }
     }
 
-    /// The key that is meant: the only one anybody may look at, store under, or compare. Decoded in `room` if it must be.
+    /// The key, decoded into `room` if it was sent encoded. Use this one only to look up, store or compare.
     #[inline]
     pub fn key<'k>(&self, room: &'k mut Option<[u8; DECODED_BYTES_MAX]>) -> &'k [u8]
     where
@@ -67,13 +67,13 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// One that cannot be carried out, or means nothing here: it is answered with this line.
+    /// A request that cannot be executed, or means nothing here: it is answered with this line.
     fn answered(line: &'static str, noreply: bool) -> Request<'a> {
         Request::text(b"", Command::Reply(Reply::Line(line)), noreply)
     }
 }
 
-/// The format a request came in, and its answer goes out in.
+/// The format in which a request came, and in which its answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire<'a> {
     Text { noreply: bool },

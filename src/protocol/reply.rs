@@ -1,21 +1,21 @@
-//! What a request is answered with, in the words of all three wires.
+//! The answers to requests, as the text protocol, the meta commands and the binary protocol write them.
 //!
-//! Values that are read are not in here: they are appended as they are found.
+//! Values that were read are not part of a reply: they are appended to the output when they are found.
 
 use super::response;
 
 /// An answer; [`super::Wire::write`] makes bytes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// `cas` is for those who ask. A refusal is left out where success is.
+    /// `cas` is shown if the request asks for it. A refusal is left out wherever success would be.
     Status { status: &'static Status, cas: Option<u64>, is_refusal: bool },
-    /// A line that no other wire has.
+    /// A line that only the text protocol has.
     Line(&'static str),
-    /// What a counter has come to.
+    /// The new value of a counter.
     Number { value: u64, cas: u64 },
     /// An item was touched.
     Touched { flags: u32, cas: u64 },
-    /// It is appended already.
+    /// The answer was appended already.
     Written,
 }
 
@@ -32,7 +32,7 @@ impl Reply {
         Reply::Status { status, cas, is_refusal: true }
     }
 
-    /// Quiet forms are told of errors only.
+    /// Quiet requests get an answer only if it is an error.
     pub(super) fn is_left_out_when_quiet(&self) -> bool {
         match self {
             Reply::Status { status, is_refusal, .. } => *is_refusal || status.code == 0 || status.meta == "EN",
@@ -41,7 +41,7 @@ impl Reply {
         }
     }
 
-    /// As the text protocol has it.
+    /// Appends the line of the text protocol.
     #[inline]
     pub(super) fn write_line(&self, out: &mut Vec<u8>) {
         match *self {
@@ -57,15 +57,15 @@ impl Reply {
     }
 }
 
-/// What became of a request, as each wire says it: a row of the table below.
+/// The outcome of a request, as each protocol writes it: a row of the table below.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Status {
     pub line: &'static str,
-    /// Of a meta command, to be followed by flags; without one the line is sent.
+    /// The code of a meta command, which flags follow. If it is empty, the line is sent.
     pub meta: &'static str,
-    /// In a packet.
+    /// The status of a packet.
     pub code: u16,
-    /// A packet's body.
+    /// The body of a packet.
     pub body: &'static str,
 }
 
@@ -93,11 +93,11 @@ impl Status {
     pub const EXISTS: Status = row("EXISTS", "EX", 0x02, "Data exists for key.");
     pub const TOO_LARGE: Status = row("SERVER_ERROR object too large for cache", "", 0x03, "Too large.");
     pub const NOT_STORED: Status = row("NOT_STORED", "NS", 0x05, "Not stored.");
-    /// Packets say why.
+    /// Only packets say why nothing was stored.
     pub const NOT_ADDED: Status = row("NOT_STORED", "NS", 0x02, "Data exists for key.");
     pub const NOT_REPLACED: Status = row("NOT_STORED", "NS", 0x01, "Not found");
     pub const NON_NUMERIC: Status = row(NON_NUMERIC, "", 0x06, "Non-numeric server-side value for incr or decr");
-    /// Not "non-numeric" in a packet: libmemcached gives the whole server up for a while when it hears that.
+    /// In a packet not "non-numeric": at that answer libmemcached does not use the whole server for a while.
     pub const NOT_COUNTED: Status = row(NON_NUMERIC, "", 0x05, "Not stored.");
     pub const NO_MEMORY_TO_STORE: Status =
         row("SERVER_ERROR out of memory storing object", "", 0x82, "Out of memory allocating item");
@@ -105,7 +105,7 @@ impl Status {
         row("SERVER_ERROR Out of memory allocating new item", "", 0x82, "Out of memory allocating new item");
     pub const NO_MEMORY_TO_COUNT: Status =
         row("SERVER_ERROR out of memory in incr", "", 0x82, "Out of memory incrementing value");
-    /// For those who want the text.
+    /// With `refuse_with = "client_error"`.
     pub const MANAGED_KEY: Status = row("CLIENT_ERROR managed key", "", 0x04, "Invalid arguments");
     pub const STORE_DENIED: Status = row(DENIED, "", 0x04, "Invalid arguments");
     pub const DENIED: Status = row(DENIED, "", 0x20, "Auth failure.");
@@ -114,6 +114,6 @@ impl Status {
     pub const AUTH_ERROR: Status = row("", "", 0x20, "Auth failure.");
     pub const AUTH_CONTINUE: Status = row("", "", 0x21, "");
     pub const AUTHENTICATED: Status = row("", "", 0x00, "Authenticated");
-    /// The only one by which a client can log in.
+    /// The only mechanism with which a client can log in.
     pub const MECHANISMS: Status = row("", "", 0x00, super::binary::PLAIN);
 }

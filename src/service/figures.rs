@@ -35,7 +35,7 @@ pub struct ServerSample<'s> {
     now: Now,
     counts: WorkerTotals,
     cache: CacheTotals,
-    /// Of all classes of items together.
+    /// The sums over all classes of items.
     classes: ClassTotals,
 }
 
@@ -56,7 +56,7 @@ impl<'s> ServerSample<'s> {
         }
     }
 
-    /// What the status page shows and charts.
+    /// The figures that the status page shows and charts.
     pub const ON_THE_PAGE: &'static str = "curr_connections total_connections rejected_connections cmd_get cmd_set
         get_hits get_misses managed_hits managed_misses access_denied auth_errors bytes_read bytes_written curr_items
         total_items bytes limit_maxbytes evictions reclaimed expired_unfetched";

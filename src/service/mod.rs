@@ -81,11 +81,11 @@ pub struct Service {
     denial_log: LogThrottle,
 }
 
-/// What comes with a request besides the request.
+/// What is needed to execute a request, besides the request.
 pub struct Context<'a> {
     pub now: Now,
     pub stats: &'a WorkerStats,
-    /// Who asks, for the log; never consulted for a decision.
+    /// Who asks. For the log only: never decides anything.
     pub peer: &'a dyn std::fmt::Display,
     /// What the client may do.
     pub rights: &'a Rights,
@@ -210,7 +210,7 @@ impl Service {
             Command::Shutdown { .. } if !self.settings.shutdown_command => Reply::Line("ERROR: shutdown not enabled"),
             Command::Shutdown { argument: b"" | b"graceful" } => return CommandOutcome::Shutdown,
             Command::Shutdown { .. } => Reply::Line("CLIENT_ERROR invalid shutdown mode"),
-            // Who has yet to log in is the connection's business.
+            // Clients that must log in first are handled by the connection.
             Command::Mechanisms | Command::Login { .. } => (&Status::UNKNOWN).into(),
             Command::Reply(reply) => reply,
             Command::Close(last) => {
@@ -230,8 +230,8 @@ impl Service {
         u32::try_from(ms / 1000 + 2).unwrap_or(u32::MAX)
     }
 
-    /// An exptime -> the cache's own seconds (memcached.c, `realtime`): 0 never; negative at once; up to 30 days from now;
-    /// beyond, absolute wall time.
+    /// An exptime -> the cache's own seconds (memcached.c, `realtime`): 0 never; negative at once; up to 30 days from
+    /// now; beyond, absolute wall time.
     fn expiry(&self, exptime: i64, now: Now) -> u32 {
         let now_s = self.seconds(now);
         let from_now = match exptime {

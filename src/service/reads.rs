@@ -1,6 +1,6 @@
-//! Reading keys, in text and in packets. `mg` is in `meta`.
+//! Reads keys: `get` and its like, in the text and in the binary protocol. `mg` is in `meta`.
 //!
-//! What is found is appended under the shard's lock, with nothing in between.
+//! A value is appended to the output under its shard's lock, without a copy in between.
 
 use super::managed::ManagedRead;
 use super::{CommandOutcome, Context, FirstFetchWait, Service};
@@ -20,7 +20,7 @@ impl Service {
     ) -> CommandOutcome {
         let now = self.seconds(context.now);
         let expiry = touch.map(|exptime| self.expiry(exptime, context.now));
-        // Only where it is broken off: a key is a part of the list.
+        // Where to go on later. Needed only when the answer is interrupted; a key is a slice of the list.
         let place_of = |key: &[u8]| key.as_ptr().addr().saturating_sub(list.as_ptr().addr());
         for key in keys(list.get(begin..).unwrap_or_default()) {
             if context.keys_left == 0 || context.out.is_full() {
@@ -49,8 +49,8 @@ impl Service {
         Ok(if hit { Reply::Written } else { (&Status::MISS).into() })
     }
 
-    /// Appends what is under a key, unless it must be waited for, and counts it; true if there was something. A function for
-    /// each form, so that the one place that calls it has it whole.
+    /// Appends what is under a key, unless it must be waited for, and counts it; true if there was something. A
+    /// function for each form, so that the one place that calls it has it whole.
     #[inline(always)]
     fn read(
         &self,

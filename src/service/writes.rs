@@ -1,5 +1,5 @@
-//! Storing, counting, touching and deleting, the same for every wire. Managed keys do not come here to be stored or
-//! counted: [`Service::reject_managed_write`].
+//! Stores, counts, touches and deletes, in the same way for all protocols. Stores and counts of managed keys do not
+//! come here: [`Service::reject_managed_write`] refuses them.
 //!
 //! Each is one step under its shard's lock.
 
@@ -13,7 +13,7 @@ use crate::credential::table::KeyReading;
 use crate::protocol::{Arithmetic, Command, Delete, Reply, Status, StoreCommand, StoreMode, Wire};
 
 impl Service {
-    /// Carries out what puts another value under a key.
+    /// Executes a command that changes the value of an ordinary key.
     #[inline]
     pub(super) fn write(&self, command: &Command<'_>, wire: &Wire<'_>, key: &[u8], context: &mut Context<'_>) -> Reply {
         match command {
@@ -28,7 +28,7 @@ impl Service {
         let value = store.value.filter(|value| !is_packet || self.cache.fits(key.len(), store.flags, value.len()));
         let (stored, cas) = match value {
             Some(value) => self.put(store, value, wire, key, context),
-            // The data block was thrown away.
+            // The data block was dropped.
             None if context.memory_short && !is_packet => (Stored::OutOfMemory, 0),
             None => (Stored::TooLarge, 0),
         };
@@ -217,13 +217,13 @@ fn shown_cas(slot: &LockedKey<'_>, wire: &Wire<'_>) -> u64 {
     if let Wire::Text { .. } = wire { 0 } else { cas_of(slot).unwrap_or(0) }
 }
 
-/// Expiry and token mark of an item that a value with an older cas id replaces, to be as stale.
+/// A value with an older cas id becomes as stale as the item that it replaces: it takes this expiry and token mark from it.
 fn stale_item(slot: &LockedKey<'_>, mode: StoreMode) -> Option<(u32, bool)> {
     let StoreMode::Cas(seen) = mode else { return None };
     slot.view().filter(|item| seen != 0 && seen < item.cas).map(|item| (item.exptime, item.token_sent))
 }
 
-/// Counts what became of a store.
+/// Counts the outcome of a store.
 fn record_store(mode: StoreMode, stored: Stored, context: &Context<'_>) {
     let (stats, cas) = (context.stats, matches!(mode, StoreMode::Cas(_)));
     if !matches!(stored, Stored::TooLarge | Stored::OutOfMemory) {
