@@ -217,7 +217,8 @@ fn shown_cas(slot: &LockedKey<'_>, wire: &Wire<'_>) -> u64 {
     if let Wire::Text { .. } = wire { 0 } else { cas_of(slot).unwrap_or(0) }
 }
 
-/// A value with an older cas id becomes as stale as the item that it replaces: it takes this expiry and token mark from it.
+/// A value with an older cas id becomes as stale as the item that it replaces: it takes this expiry and token mark from
+/// it.
 fn stale_item(slot: &LockedKey<'_>, mode: StoreMode) -> Option<(u32, bool)> {
     let StoreMode::Cas(seen) = mode else { return None };
     slot.view().filter(|item| seen != 0 && seen < item.cas).map(|item| (item.exptime, item.token_sent))
