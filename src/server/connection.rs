@@ -110,7 +110,7 @@ pub(super) enum Next {
 pub(super) enum ConnectionWait {
     FirstFetch(FirstFetchWait),
     Verification(VerificationWait),
-    /// Somebody guesses passwords from the client's address: the client's own is checked after so many milliseconds.
+    /// Somebody guesses passwords from the client's address: this one is checked after so many milliseconds.
     LoginTurn(u64),
     /// The answer to a wrong password is delayed.
     LoginFailed,
@@ -333,7 +333,7 @@ impl Connection {
         self.execute_request(&request, (used, discard), 0, rest, now)
     }
 
-    /// Executes a request, which is at the front of `rest`; a `get` from byte `begin` of its keys on.
+    /// Executes the request at the front of `rest`; of a `get` the keys from byte `begin` on.
     fn execute_request(
         &mut self,
         request: &Request<'_>,
@@ -368,7 +368,7 @@ impl Connection {
         next
     }
 
-    /// Executes one request. If a block of it is yet to be thrown away, its answer is kept back until then.
+    /// Executes one request. If its data block must be dropped first, the answer is sent after that.
     fn execute_one(&mut self, request: &Request<'_>, begin: usize, now: Now, discard: u64) -> CommandOutcome {
         let answer_at = self.output.len();
         let mut context = Context {

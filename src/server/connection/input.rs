@@ -60,7 +60,7 @@ struct Typing {
 }
 
 impl MissingBytes {
-    /// The front request is complete; the next one has a time of its own.
+    /// The front request is complete; the next one gets a new deadline.
     pub fn clear(&mut self) {
         self.part = MissingPart::Nothing;
         self.due_ms = None;

@@ -223,8 +223,8 @@ fn half_received_values_share_a_bounded_memory() {
     let block = "v".repeat(900_000);
     let late = world.connect(1 << 20);
     late.expect(&format!("set d 0 0 900000\r\n{block}\r\n"), "STORED\r\n");
-    // Those who had to give way are told so, and stay in step. As with any store that fails, nobody reads what was to
-    // be replaced.
+    // Those who had to give way are told so, and stay in step. As with any store that fails, nobody reads what was to be
+    // replaced.
     let rest = "v".repeat(300_000);
     for client in &mut halves[..2] {
         let answer = "SERVER_ERROR out of memory storing object\r\nMN\r\n";

@@ -19,7 +19,7 @@ impl ClassSample {
         service.cache.classes().into_iter().map(|(class, totals)| ClassSample { class, totals }).collect()
     }
 
-    /// Only those that hold items are in `stats items`.
+    /// Only classes that hold items are in `stats items`.
     pub fn has_items(&self) -> bool {
         self.totals.number > 0
     }

@@ -12,7 +12,7 @@ pub struct SinkSample<'s> {
     now: Now,
     pub failures: BTreeMap<&'static str, u64>,
     last_write: Option<SinkWrite>,
-    /// The same, if that app may be seen.
+    /// The same, if these rights allow to see that app.
     write: Option<SinkWrite>,
     error: Option<SinkError>,
 }
@@ -38,7 +38,7 @@ impl<'s> SinkSample<'s> {
             failures = of.failures.values().sum::<u64>(),
             foreign_writes => counter tokencached_sink_foreign_writes
                 "Tokens found in the target that another program had written over ours.",
-            // Its name of before.
+            // Its former name.
             rival_writes = &of.sink.foreign_writes;
         write:
             tokencached_sink_last_write_timestamp_seconds = of.last_write_at() => gauge
