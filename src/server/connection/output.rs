@@ -115,7 +115,7 @@ impl Connection {
     }
 }
 
-/// Gives back a buffer that has to wait for a peer, or the part of it that is not needed.
+/// Called before waiting for a peer: gives an empty buffer back, and makes one smaller that is larger than needed.
 fn shrink(buffer: &mut Vec<u8>) {
     if buffer.is_empty() {
         buffers::give_back(buffer);
