@@ -34,6 +34,7 @@ const RATIO_MAX: f64 = 1.1;
 fn plan(redis_url: String) -> Option<Plan> {
     let mut plan = Plan {
         binary: env!("CARGO_BIN_EXE_tokencached").into(),
+        folder: std::env::temp_dir(),
         redis_url,
         nodes: 3,
         length: Duration::from_secs(600),

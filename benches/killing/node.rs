@@ -4,11 +4,12 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use super::Plan;
 
 /// How long a start may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -22,9 +23,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts one with these lines in `[state]`, of that app.
-    pub fn start(binary: &Path, name: &str, state: &str, upstream: &str, appid: &str, secret: &str) -> Node {
-        let folder = tempfile::tempdir().unwrap();
+    /// Starts one in a new folder below that of the plan, with these lines in `[state]`, of that app.
+    pub fn start(plan: &Plan, name: &str, state: &str, upstream: &str, appid: &str, secret: &str) -> Node {
+        let folder = tempfile::tempdir_in(&plan.folder).unwrap();
         let address = own_address();
         let config = format!(
             "[server]\nlisten = [\"{address}\"]\nthreads = 1\n[state]\npath = \"{}/state.json\"\n{state}\n\
@@ -33,7 +34,7 @@ impl Node {
             folder.path().display()
         );
         std::fs::write(folder.path().join("tokencached.toml"), config).unwrap();
-        let mut node = Node { name: name.to_owned(), address, binary: binary.to_owned(), folder, child: None };
+        let mut node = Node { name: name.to_owned(), address, binary: plan.binary.clone(), folder, child: None };
         node.start_again();
         node
     }

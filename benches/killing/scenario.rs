@@ -27,6 +27,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Plan {
     pub binary: PathBuf,
+    /// The nodes have their folders here. Where tokens live for seconds, no disk that may pause for as long.
+    pub folder: PathBuf,
     /// As `[state] url` takes it.
     pub redis_url: String,
     pub nodes: usize,
@@ -87,9 +89,8 @@ pub fn run(plan: &Plan) -> Outcome {
         ..Options::default()
     };
     let sandbox = runtime.block_on(Sandbox::start(options)).unwrap();
-    let node = |name: &str, state: &str, appid: &str| {
-        Node::start(&plan.binary, name, state, &sandbox.base_url(), appid, SECRET)
-    };
+    let node =
+        |name: &str, state: &str, appid: &str| Node::start(plan, name, state, &sandbox.base_url(), appid, SECRET);
     let state = |name: &str| {
         format!("url = \"{}\"\nsecret = \"what-these-nodes-seal-with\"\nnode = \"{name}\"", plan.redis_url)
     };

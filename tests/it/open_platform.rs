@@ -20,7 +20,7 @@ use tokencached::secret_source::SecretSource;
 use tokio_util::sync::CancellationToken;
 
 use crate::refresher::{build, token, until, upstream};
-use crate::support::{Client, Node, Wechat, program, run, run_checked, tokencached, wait_for, write};
+use crate::support::{Client, Node, Wechat, memory_folder, program, run, run_checked, tokencached, wait_for, write};
 
 pub const COMPONENT: &str = "wxc000000000000001";
 pub const AUTH: &str = "wxa000000000000001";
@@ -54,7 +54,7 @@ pub fn options(lifetime_s: u64) -> Options {
 
 /// A folder with the operator's files: the ticket of the last push, and the refresh token.
 pub fn folder(wechat: &Sandbox) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     write(folder.path(), "ticket", &wechat.push_verify_ticket(COMPONENT));
     write(folder.path(), "refresh", FIRST);
     folder
@@ -363,7 +363,7 @@ fn apps() -> Vec<App> {
 #[ignore = "waits for real time"]
 async fn a_new_refresh_token_is_written_before_its_access_token_is_published() {
     let sandbox = Sandbox::start(options(4)).await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = memory_folder();
     let inner = FileStore::new(folder.path().join("state.json"));
     let witness = Arc::new(Witness { inner, table: OnceLock::new(), seen: Mutex::default() });
     let (table, refresher) = build(&upstream(&sandbox.base_url()), &apps(), Some(witness.clone()));

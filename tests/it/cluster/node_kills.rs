@@ -5,15 +5,17 @@ mod scenario;
 
 use std::time::Duration;
 
+use crate::support::memory_folder;
 use crate::support::redis::Redis;
 use scenario::Plan;
 
 #[test]
 #[ignore = "needs redis-server"]
 fn no_client_notices_that_the_node_which_renews_is_killed_every_few_seconds() {
-    let redis = Redis::start(&[]);
+    let (redis, folder) = (Redis::start(&[]), memory_folder());
     let outcome = scenario::run(&Plan {
         binary: env!("CARGO_BIN_EXE_tokencached").into(),
+        folder: folder.path().to_owned(),
         redis_url: redis.url(),
         nodes: 3,
         length: Duration::from_secs(45),
