@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncReadExt, DuplexStream, ReadBuf, duplex, join};
 use tokio::time::{Sleep, sleep};
 
 use super::*;
@@ -76,7 +76,7 @@ async fn a_turn_is_over_after_so_many_keys_or_requests_however_the_bytes_arrive(
     {
         let before = server.worker.stats.conn_yields.get();
         let stream = Script { batch: batch.clone().into(), times: 100, paused: true, never_waits: true };
-        server.connection(stream, false).run().await;
+        server.connection(join(stream, TakesAll), false).run().await;
         let yields = server.worker.stats.conn_yields.get() - before;
         assert!(yields >= turns, "{batch:.10}: {yields}");
     }
@@ -86,8 +86,7 @@ async fn a_turn_is_over_after_so_many_keys_or_requests_however_the_bytes_arrive(
 async fn a_stream_of_large_values_gives_its_neighbours_a_turn_for_every_so_many_bytes() {
     let server = Server::new(limits());
     let batch = [b"set k 0 0 200000\r\n".as_slice(), &[b'v'; 200_000], b"\r\n"].concat();
-    let stream = Large { batch, at: 0, times: 100 };
-    server.connection(stream, false).run().await;
+    server.connection(join(&batch.repeat(100)[..], TakesAll), false).run().await;
     assert_eq!(server.worker.stats.bytes_read.get(), 100 * 200_020);
     let yields = server.worker.stats.conn_yields.get();
     assert!(yields >= 100 * 200_020 / (2 * READ_BYTES_MAX as u64), "{yields} turns");
@@ -104,18 +103,30 @@ async fn an_idle_connection_is_small() {
     assert!(task < 2048, "{task} bytes");
 }
 
-/// A peer to whom nothing more can be written, nor can the connection be closed.
-struct Stuck(DuplexStream);
-
-impl AsyncRead for Stuck {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_is_closed_at_its_deadline() {
+    let server = Server::new(Limits { idle_timeout: Some(seconds(5)), ..limits() });
+    let mut client = server.connect(1024);
+    expect(&mut client, "mn\r\n", "MN\r\n").await;
+    let begun = Instant::now();
+    assert_eq!(timeout(seconds(1000), client.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
+    assert_eq!(begun.elapsed().as_secs(), 5);
+    assert_eq!(server.worker.stats.idle_kicks.get(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_given_up_at_its_deadline() {
+    let server = Server::new(limits());
+    let (mut client, stream) = duplex(1024);
+    let mut connection = server.connection(stream, false);
+    client.write_all("get access_token:wx1\r\n".repeat(8).as_bytes()).await.unwrap();
+    let ended = timeout(seconds(1000), connection.serve()).await.unwrap();
+    assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(server.worker.stats.write_timeouts.get(), 1);
+}
+
+/// To it nothing more can be written, nor can it be closed.
+struct Stuck;
 
 impl AsyncWrite for Stuck {
     fn poll_write(self: Pin<&mut Self>, _: &mut std::task::Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
@@ -140,7 +151,7 @@ async fn who_has_to_give_way_on_tls_lets_go_at_once() {
         let set = format!("set k 0 0 1000000\r\n{}\r\n", "v".repeat(1_000_000));
         expect(&mut writer, &set, "STORED\r\n").await;
         let (mut client, stream) = duplex(1024);
-        tokio::spawn(server.connection(Stuck(stream), true).run());
+        tokio::spawn(server.connection(join(stream, Stuck), true).run());
         client.write_all(b"get k\r\n").await.unwrap();
         readers.push(client);
         sleep(Duration::from_millis(10)).await;
@@ -201,8 +212,7 @@ async fn what_tls_keeps_back_has_as_much_time_to_be_taken_as_any_step() {
     assert_eq!(server.worker.stats.bytes_written.get(), 4);
 }
 
-/// A peer that sends the same batch so many times, each time after a pause, takes every answer at once, and then goes
-/// away.
+/// A peer that sends the same batch so many times, each time after a pause, and then goes away.
 struct Script {
     batch: Vec<u8>,
     times: usize,
@@ -230,53 +240,19 @@ impl AsyncRead for Script {
     }
 }
 
-impl AsyncWrite for Script {
-    fn poll_write(self: Pin<&mut Self>, _: &mut std::task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+/// Takes every answer at once. `tokio::io::sink` does not: it yields when its task has had its turn.
+struct TakesAll;
+
+impl AsyncWrite for TakesAll {
+    fn poll_write(self: Pin<&mut Self>, _: &mut task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// A peer that sends the same batch so many times, as fast as it is read.
-struct Large {
-    batch: Vec<u8>,
-    at: usize,
-    times: usize,
-}
-
-impl AsyncRead for Large {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.times > 0 {
-            let end = self.batch.len().min(self.at + buffer.remaining());
-            buffer.put_slice(&self.batch[self.at..end]);
-            self.at = end % self.batch.len();
-            self.times -= usize::from(self.at == 0);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Large {
-    fn poll_write(self: Pin<&mut Self>, _: &mut std::task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
@@ -285,7 +261,7 @@ impl AsyncWrite for Large {
 fn allocations(server: &Server, batch: &str, times: usize) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let mut script = Some(Script { batch: batch.into(), times, paused: false, never_waits: false });
-    let mut serve = || runtime.block_on(server.connection(script.take().unwrap(), false).run());
+    let mut serve = || runtime.block_on(server.connection(join(script.take().unwrap(), TakesAll), false).run());
     allocation_counter::measure(&mut serve).count_total
 }
 
@@ -317,26 +293,12 @@ fn a_hit_allocates_nothing() {
     }
 }
 
-/// A stream that panics when it is read from, as a bug would.
-struct Panics(DuplexStream);
+/// What panics when it is read from, as a bug would.
+struct Panics;
 
 impl AsyncRead for Panics {
     fn poll_read(self: Pin<&mut Self>, _: &mut task::Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         panic!("as a bug would");
-    }
-}
-
-impl AsyncWrite for Panics {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 
@@ -346,7 +308,7 @@ async fn a_panic_in_one_connection_ends_that_one_alone_and_gives_back_what_it_he
     let mut other = server.connect(1 << 16);
     expect(&mut other, "set k 0 0 1\r\nv\r\n", "STORED\r\n").await;
     let (mut client, end) = duplex(1 << 16);
-    let ended = tokio::spawn(server.connection(Panics(end), false).run()).await;
+    let ended = tokio::spawn(server.connection(join(Panics, end), false).run()).await;
     assert!(ended.is_err_and(|error| error.is_panic()));
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "it is hung up on");
     assert_eq!(server.worker.shared.service.stats.curr_connections.load(Relaxed), 1);
