@@ -62,7 +62,7 @@ impl RateBucket {
     }
 
     /// Adds what has grown since the last look. True if a request may be made.
-    pub fn has_one(&mut self, rate: Rate, now_ms: BootMs) -> bool {
+    pub fn refill(&mut self, rate: Rate, now_ms: BootMs) -> bool {
         let since_ms = now_ms.saturating_sub(self.at_ms) as f64;
         self.left = (self.left + since_ms / rate.every_ms).min(f64::from(rate.burst));
         self.at_ms = now_ms;
@@ -76,7 +76,7 @@ impl RateBucket {
 
     /// Takes one request, or gives the seconds until one is allowed.
     pub fn try_take(&mut self, rate: Rate, now_ms: BootMs) -> Result<(), u64> {
-        if self.has_one(rate, now_ms) {
+        if self.refill(rate, now_ms) {
             self.take();
             return Ok(());
         }

@@ -71,7 +71,7 @@ impl LoginLimiter {
     /// without asking again.
     pub fn reserve_turn(&self, from: Option<IpAddr>, user: &[u8], password: &[u8], now_ms: BootMs) -> u64 {
         self.with_address(from, user, password, now_ms, |address, hash| {
-            if address.guesses.has_one(GUESSES, now_ms) || address.right.has(hash) || address.wrong.has(hash) {
+            if address.guesses.refill(GUESSES, now_ms) || address.right.has(hash) || address.wrong.has(hash) {
                 return 0;
             }
             let turn_ms = (address.next_turn_ms.max(now_ms) + TURN_MS).min(now_ms + WAIT_MS_MAX);
@@ -92,9 +92,9 @@ impl LoginLimiter {
                 return false;
             }
             address.wrong.add(hash);
-            let had_one = address.guesses.has_one(GUESSES, now_ms);
+            let had_guess = address.guesses.refill(GUESSES, now_ms);
             address.guesses.take();
-            had_one && !address.guesses.has_one(GUESSES, now_ms)
+            had_guess && !address.guesses.refill(GUESSES, now_ms)
         })
     }
 
