@@ -645,6 +645,11 @@ impl Table {
         meant
     }
 
+    /// How many are meant. Copies none.
+    pub fn count_credentials(&self, is_meant: impl Fn(&Credential) -> bool) -> usize {
+        self.credentials.iter().filter(|known| is_meant(known.value())).count()
+    }
+
     /// None if it was removed.
     pub fn credential(&self, id: CredentialId) -> Option<Arc<Credential>> {
         self.credentials.get(&id).map(|known| known.value().clone())

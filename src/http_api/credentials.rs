@@ -110,15 +110,12 @@ struct ChangePage {
 
 impl ChangePage {
     fn of(context: &ApiContext, caller: &Caller, app: Option<&str>, after: u64, upto: u64) -> ChangePage {
+        let is_meant = |of: &Credential| {
+            of.value_version() > after && app.is_none_or(|app| app == of.app()) && caller.rights.read(of.app())
+        };
         // The version is read before the value: a credential that changes in between comes again.
-        let versions = context.table().credentials().into_iter().map(|of| (of.value_version(), of));
-        let mut credentials: Vec<(u64, Arc<Credential>)> = versions
-            .filter(|(version, of)| {
-                (after + 1..=upto).contains(version)
-                    && app.is_none_or(|app| app == of.app())
-                    && caller.rights.read(of.app())
-            })
-            .collect();
+        let versions = context.table().credentials_that(is_meant).into_iter().map(|of| (of.value_version(), of));
+        let mut credentials: Vec<(u64, Arc<Credential>)> = versions.filter(|(version, _)| *version <= upto).collect();
         credentials.sort_unstable_by_key(|(version, _)| *version);
         let more = credentials.len() > PAGE_MAX;
         credentials.truncate(PAGE_MAX);

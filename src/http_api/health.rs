@@ -65,24 +65,24 @@ pub async fn get_readyz(call: HttpApiCall) -> HealthResult {
     let params = call.params(&["strict", "app"])?;
     let (context, caller) = (&*call.context, &*call.caller);
     let strict = params.switch("strict")?;
-    let (credentials, now_ms) = (context.table().credentials(), clock::boot_ms());
+    let now_ms = clock::boot_ms();
     if let Some(app) = params.text("app") {
         caller.require_status()?;
         let app = call.app(app)?;
         return Ok(all_live(caller, app.credentials.iter().map(AsRef::as_ref), now_ms));
     }
     if strict {
+        let credentials = context.table().credentials();
         return Ok(all_live(caller, credentials.iter().map(AsRef::as_ref), now_ms));
     }
     if context.shutdown.is_cancelled() {
         return Ok((StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "shutting down" }))));
     }
-    let is_settled = |of: &Credential| !matches!(of.read(now_ms), Reading::FirstFetch);
-    if context.readiness.update(now_ms, || credentials.iter().all(|of| is_settled(of))) {
+    let waiting = || context.table().credentials_that(|of| matches!(of.read(now_ms), Reading::FirstFetch));
+    if context.readiness.update(now_ms, || waiting().is_empty()) {
         return Ok((StatusCode::OK, Json(json!({ "status": "ready" }))));
     }
-    let waiting = credentials.iter().map(AsRef::as_ref).filter(|of| !is_settled(of));
-    Ok(not_ready(caller, "first_fetch", waiting, now_ms))
+    Ok(not_ready(caller, "first_fetch", waiting().iter().map(AsRef::as_ref), now_ms))
 }
 
 fn all_live<'c>(

@@ -23,11 +23,8 @@ impl Service {
     }
 
     /// The credentials that a client with these rights may see.
-    pub(super) fn visible_credentials<'a>(
-        &'a self,
-        rights: &'a Rights,
-    ) -> impl Iterator<Item = Arc<Credential>> + use<'a> {
-        self.table.credentials().into_iter().filter(|credential| rights.app(credential.app()))
+    pub(super) fn visible_credentials(&self, rights: &Rights) -> Vec<Arc<Credential>> {
+        self.table.credentials_that(|credential| rights.app(credential.app()))
     }
 
     /// The answer to a command that this client may not have carried out. The keys of a list, and the one of

@@ -149,7 +149,7 @@ impl<'s> ServerSample<'s> {
                 "Bytes in the pages memcached would need for these items.";
         counts:
             tokencached_version = env!("CARGO_PKG_VERSION"),
-            managed_credentials = of.service.visible_credentials(of.rights).count(),
+            managed_credentials = of.table.count_credentials(|credential| of.rights.app(credential.app())),
             managed_hits => counter tokencached_managed_hits "Reads of a managed key that found a live value.",
             managed_misses => counter tokencached_managed_misses "Reads of a managed key that found none.";
         table:

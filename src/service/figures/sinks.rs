@@ -11,8 +11,9 @@ pub struct SinkSample<'s> {
     pub sink: &'s SinkStats,
     now: Now,
     pub failures: BTreeMap<&'static str, u64>,
-    last_write: Option<SinkWrite>,
-    /// The same, if these rights allow to see that app.
+    /// 0 if nothing was ever written.
+    last_write_unix_ms: i64,
+    /// The last write, if these rights allow to see that app.
     write: Option<SinkWrite>,
     error: Option<SinkError>,
 }
@@ -20,8 +21,9 @@ pub struct SinkSample<'s> {
 impl<'s> SinkSample<'s> {
     pub fn of(sink: &'s SinkStats, rights: &Rights, now: Now) -> SinkSample<'s> {
         let RecentSinkEvents { failures, last_error, last_write } = sink.recent().clone();
-        let write = last_write.clone().filter(|write| rights.app(&write.app));
-        SinkSample { sink, now, failures, last_write, write, error: last_error }
+        let last_write_unix_ms = last_write.as_ref().map_or(0, |write| write.at_unix_ms);
+        let write = last_write.filter(|write| rights.app(&write.app));
+        SinkSample { sink, now, failures, last_write_unix_ms, write, error: last_error }
     }
 
     pub const METRICS: &'static str = "connected waiting tokencached_sink_failing writes deletes foreign_writes
@@ -59,8 +61,7 @@ impl<'s> SinkSample<'s> {
     };
 
     fn last_write_at(&self) -> FigureValue<'_> {
-        let at_unix_ms = self.last_write.as_ref().map_or(0, |write| write.at_unix_ms);
-        FigureValue::Milliseconds(at_unix_ms.max(0).cast_unsigned())
+        FigureValue::Milliseconds(self.last_write_unix_ms.max(0).cast_unsigned())
     }
 
     fn s_ago(&self, unix_ms: i64) -> u64 {
