@@ -27,6 +27,9 @@ pub struct Section {
     /// Keys that `[[app]]` has too, with the same rows.
     #[serde(default, deserialize_with = "kept")]
     as_in_app: &'static [&'static str],
+    /// All of them, found once: a file may have ten thousand tables of a section.
+    #[serde(skip)]
+    all: &'static [&'static Setting],
     /// What it is about, in English and Chinese.
     pub says: [&'static str; 2],
 }
@@ -151,7 +154,13 @@ pub enum TextForm {
 #[expect(clippy::expect_used, reason = "the table is part of the program, and every start and test reads it")]
 fn read(table: &'static str) -> &'static [Section] {
     let mut tables: BTreeMap<&str, Vec<Section>> = toml::from_str(table).expect("a table of settings");
-    tables.remove("sections").unwrap_or_default().leak()
+    let mut sections = tables.remove("sections").unwrap_or_default();
+    let of_app = sections.iter().find(|section| section.name == "app").map_or(&[][..], |app| app.settings);
+    for section in &mut sections {
+        let shared = section.as_in_app.iter().filter_map(|key| of_app.iter().find(|setting| setting.key == *key));
+        section.all = section.settings.iter().chain(shared).collect::<Vec<_>>().leak();
+    }
+    sections.leak()
 }
 
 /// A list that is there for as long as the program is.
@@ -162,9 +171,7 @@ fn kept<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<&'sta
 impl Section {
     /// Its settings, in the order of the table.
     pub fn settings(&self) -> impl Iterator<Item = &'static Setting> + use<> {
-        let shared = self.as_in_app;
-        let of_app = shared.iter().filter_map(|key| section("app").settings.iter().find(|setting| setting.key == *key));
-        self.settings.iter().chain(of_app)
+        self.all.iter().copied()
     }
 
     /// Their keys.

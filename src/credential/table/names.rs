@@ -263,15 +263,14 @@ impl Names {
     /// Doubles the number of shards. A change copies the list of shards, and the shards whose keys change: both are
     /// kept short.
     fn split_shards(&mut self) {
-        let mut shards: Vec<KeyShard> = vec![KeyShard::default(); self.shards.len() * 2];
-        let all = std::mem::take(&mut self.shards);
-        let half_mask = shards.len() - 1;
+        let twice = vec![Arc::<KeyShard>::default(); self.shards.len() * 2].into_boxed_slice();
+        let all = std::mem::replace(&mut self.shards, twice);
         for key in all.iter().flat_map(|shard| shard.iter()) {
             let hash = hash_of(&self.hasher, &key.name);
-            let shard = &mut shards[(hash >> 32) as usize & half_mask];
-            shard.insert_unique(hash, key.clone(), |known| hash_of(&self.hasher, &known.name));
+            if let Some(shard) = self.shards.get_mut(self.shard_of(hash)) {
+                Arc::make_mut(shard).insert_unique(hash, key.clone(), |known| hash_of(&self.hasher, &known.name));
+            }
         }
-        self.shards = shards.into_iter().map(Arc::new).collect();
     }
 
     fn change_wildcards(&mut self, change: impl FnOnce(&mut Vec<Arc<ManagedKey>>)) {
@@ -434,7 +433,7 @@ impl NameBook {
         for key in ended.0.iter().filter(|key| !key.has_wildcard()) {
             names.remove(key);
         }
-        if ended.wildcards().is_some() {
+        if ended.0.iter().any(|key| key.has_wildcard()) {
             names.change_wildcards(|all| all.retain(|known| !ended.0.iter().any(|key| Arc::ptr_eq(known, key))));
         }
         names.set_candidates();
