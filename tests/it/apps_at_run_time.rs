@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokencached::access::Rights;
 use tokencached::cache::{Cache, Options};
-use tokencached::clock::{Clock, Now};
+use tokencached::clock::Clock;
 use tokencached::credential::table::NamesReader;
 use tokencached::credential::{Alias, App, Env, build_in};
 use tokencached::platform::{
@@ -21,15 +21,10 @@ use tokencached::stats::{Stats, WorkerStats};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A platform that answers at once, and its clock.
-struct Platform(Instant);
+use crate::probing::Paused;
 
-impl Clock for Platform {
-    fn now(&self) -> Now {
-        let since_ms = self.0.elapsed().as_millis() as u64;
-        Now { boot_ms: 1_000_000 + since_ms, unix_ms: 1_700_000_000_000 + since_ms as i64 }
-    }
-}
+/// A platform that answers at once.
+struct Platform;
 
 impl Upstream for Platform {
     fn fetch<'a>(
@@ -49,7 +44,7 @@ impl Upstream for Platform {
 
 /// A client's connection, without the socket.
 struct Client {
-    platform: Arc<Platform>,
+    clock: Arc<Paused>,
     service: Arc<Service>,
     names: NamesReader,
     stats: Arc<WorkerStats>,
@@ -60,7 +55,7 @@ impl Client {
         let RequestStep::Request { request, .. } = step(request.as_bytes(), 1 << 20) else { panic!("not a request") };
         let mut out = Output::default();
         let mut context = Context {
-            now: self.platform.now(),
+            now: self.clock.now(),
             stats: &self.stats,
             peer: &"",
             rights: &Rights::ALL,
@@ -88,9 +83,9 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn keys_come_and_go_with_their_app_and_what_was_stored_under_them_does_not_come_back() {
-    let platform = Arc::new(Platform(Instant::now()));
+    let clock = Arc::new(Paused(Instant::now()));
     let env =
-        Env { upstream: platform.clone(), clock: platform.clone(), boot_id: String::new(), store: None, cluster: None };
+        Env { upstream: Arc::new(Platform), clock: clock.clone(), boot_id: String::new(), store: None, cluster: None };
     let app = |appid: &str| App::mp(appid, SecretSource::Fixed(Secret::new("s".into())), &mp::STABLE);
     let upstream = ClientOptions::at("http://127.0.0.1:1".into());
     let (table, refresher) = build_in(env, &upstream, &[app("wx1")]);
@@ -100,7 +95,7 @@ async fn keys_come_and_go_with_their_app_and_what_was_stored_under_them_does_not
     let refresher = refresher.with_ordinary_items(service.clone());
     let (control, end) = (refresher.app_control(), CancellationToken::new());
     let running = tokio::spawn(refresher.run(end.clone()));
-    let mut client = Client { platform, service, names: table.names_reader(), stats: stats.register_worker() };
+    let mut client = Client { clock, service, names: table.names_reader(), stats: stats.register_worker() };
 
     for key in KEYS.into_iter().chain(["other"]) {
         assert_eq!(client.set(key), "STORED\r\n", "not managed yet");

@@ -35,7 +35,8 @@ const HOUR: u64 = 60 * MINUTE;
 const CALL: Duration = Duration::from_millis(100);
 const START_MS: u64 = 1_000_000;
 
-struct Paused(Instant);
+/// The clock of a paused runtime.
+pub struct Paused(pub Instant);
 
 impl Clock for Paused {
     fn now(&self) -> Now {

@@ -736,7 +736,7 @@ async fn a_report_by_token_checks_only_the_present_one() {
     let (first, credential) = (running.live().await, running.credential());
     let report = |token: &[u8]| {
         let generation = credential.generation_of(token)?;
-        running.table.report_refused(&credential, Some(generation))
+        running.table.ask_refresh(&credential, Some(generation))
     };
     assert!(report(b"another token").is_none());
     running.platform.end_token("wx1");

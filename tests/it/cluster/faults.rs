@@ -258,13 +258,15 @@ impl<'a> Group<'a> {
     #[track_caller]
     pub fn replace_dead_tokens(&mut self, at: usize, but: &[&str]) -> String {
         self.wechat.kill_tokens(APPID);
-        let mut told = None;
+        let (mut told, mut reports) = (None, 0);
         self.until("a token that is accepted", |group| {
             let member = &mut group.members[at];
             let Some(token) = &member.last else { return false };
             let is_accepted = group.wechat.judge(token) == Verdict::Accepted;
             if !is_accepted && told != member.last {
                 told.clone_from(&member.last);
+                reports += 1;
+                assert!(reports <= 3, "{reports} dead tokens in a row");
                 member.report();
             }
             is_accepted
