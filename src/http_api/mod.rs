@@ -7,10 +7,10 @@
 //! | file | what it does |
 //! |---|---|
 //! | `server`, `connections`, `answer_stream` | limit, serve and end connections |
-//! | `admission`, `access_control`, `sessions`, `limits`, `wrong_secrets` | who the caller is, and what it may do how often |
+//! | `admission`, `access_control`, `sessions`, `wrong_secrets` | who the caller is, and what it may do how often |
 //! | `routes`, `call`, `context`, `problem` | from a path to its handler; what handlers get and share; errors |
 //! | `api`, `apps`, `credentials`, `events`, `status`, `jssdk`, `health` | the JSON API, described by `openapi.json` |
-//! | `metrics`, `credential_metrics`, `sink_metrics` | `/metrics` |
+//! | `metrics`, `credential_metrics`, `metrics_writer` | `/metrics` |
 //! | `wechat`, `wechat_expiry`, `app_secret`, `issued_tokens` | WeChat's own calls |
 //! | `page` | the status page |
 //! | `old_metric_names`, `old_fields` | names of before, kept for old dashboards and programs |
